@@ -1,0 +1,63 @@
+"""The GTE embedding models on torch alone: dense and sparse vectors in one forward pass.
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gte_core.config import GTEConfig as GTEConfig
+    from gte_core.embedder import GTEEmbedder as GTEEmbedder
+    from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
+    from gte_core.encoder import Encoder as Encoder
+    from gte_core.encoder import Fingerprint as Fingerprint
+    from gte_core.encoder import as_queries as as_queries
+    from gte_core.exceptions import CollectionMismatch as CollectionMismatch
+    from gte_core.exceptions import ConfigError as ConfigError
+    from gte_core.exceptions import GTEError as GTEError
+    from gte_core.exceptions import HubError as HubError
+    from gte_core.exceptions import MissingHeadError as MissingHeadError
+    from gte_core.exceptions import NonFiniteError as NonFiniteError
+    from gte_core.exceptions import WeightsError as WeightsError
+    from gte_core.explanation import Explanation as Explanation
+    from gte_core.explanation import TokenContribution as TokenContribution
+    from gte_core.model import GTEModel as GTEModel
+    from gte_core.model import GTEModelOutput as GTEModelOutput
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "config": ("GTEConfig",),
+    "embedder": ("GTEEmbedder",),
+    "embeddings": ("HybridEmbeddings",),
+    "encoder": ("Encoder", "Fingerprint", "as_queries"),
+    "exceptions": (
+        "CollectionMismatch",
+        "ConfigError",
+        "GTEError",
+        "HubError",
+        "MissingHeadError",
+        "NonFiniteError",
+        "WeightsError",
+    ),
+    "explanation": ("Explanation", "TokenContribution"),
+    "model": ("GTEModel", "GTEModelOutput"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

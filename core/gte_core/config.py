@@ -1,0 +1,305 @@
+"""Read any published ``config.json`` of the architecture into one frozen, validated dataclass."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from gte_core.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RotaryScaling = Literal["default", "linear", "ntk"]
+Task = Literal["token_classification", "sequence_classification"]
+
+# What the two published configuration classes assume for a field that config.json leaves out.
+_COMMON_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-12,
+    "pack_qkv": True,
+}
+_CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
+    "new": _COMMON_DEFAULTS
+    | {"vocab_size": 30528, "max_position_embeddings": 2048, "rope_theta": 10_000.0},
+    "gte": _COMMON_DEFAULTS
+    | {"vocab_size": 250_048, "max_position_embeddings": 8192, "rope_theta": 160_000.0},
+}
+
+# Fields that change the result, with the only values this implementation computes.
+_SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu",),
+    "layer_norm_type": ("layer_norm",),
+    "position_embedding_type": ("rope",),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+_ROTARY_FIELDS = frozenset(
+    {
+        "type",
+        "rope_type",
+        "rope_theta",
+        "factor",
+        "mixed_b",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+    }
+)
+
+# The part of an architecture's name behind "New", "Gte" or "GTE" -> the head it carries.
+_ARCHITECTURE_TASKS: dict[str, Task | None] = {
+    "ForTokenClassification": "token_classification",
+    "ForSequenceClassification": "sequence_classification",
+    "ForMaskedLM": None,
+    "Model": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RotaryConfig:
+    """How positions turn into rotation angles.
+
+    ``scaling`` is ``"default"``, ``"linear"`` or ``"ntk"``. The NTK variant is static: it holds at
+    every length, exactly as the original code computes it (it scales its table once, at start).
+    """
+
+    theta: float
+    scaling: RotaryScaling = "default"
+    factor: float = 1.0
+    mixed_b: float | None = None
+
+    def inverse_frequencies(self, head_dim: int) -> Tensor:
+        """Rotation per position of each pair of components, float32, shape ``(head_dim / 2,)``.
+
+        The operations and their order are the original's, in float32: at position 8,000 one unit
+        in the last place here is a visible angle. NTK after "NTK-aware scaled RoPE" with the mixed
+        variant of https://kexue.fm/archives/9706.
+        """
+        import torch
+
+        half = head_dim // 2
+        exponents = torch.arange(0, head_dim, 2, device="cpu").float() / head_dim
+        ntk = self.scaling == "ntk" and self.factor > 1
+        if ntk and self.mixed_b is None:
+            stretched: Tensor = torch.pow(self.theta * self.factor, exponents).reciprocal()
+            return stretched / math.pow(self.factor, 2 / head_dim)
+        plain: Tensor = torch.pow(self.theta, exponents).reciprocal()
+        if ntk and self.mixed_b is not None:
+            steepness = math.log(self.factor) / half**self.mixed_b
+            steps = torch.arange(1, half + 1, device="cpu").float()
+            return plain / torch.exp(steepness * steps.pow(self.mixed_b))
+        return plain / self.factor if self.scaling == "linear" else plain
+
+
+@dataclass(frozen=True, slots=True)
+class GTEConfig:
+    """The shape of a checkpoint: everything that decides what the network computes.
+
+    ``task`` names the head that the configuration announces, ``None`` where it announces none.
+    ``num_labels`` is ``None`` where the file does not say; the weights decide then.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    layer_norm_eps: float
+    rotary: RotaryConfig
+    pad_token_id: int | None = None
+    num_labels: int | None = None
+    task: Task | None = None
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> GTEConfig:
+        """Read ``directory/config.json``; :class:`ConfigError` if it is missing or malformed."""
+        path = Path(directory) / "config.json"
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{path} does not exist. A model directory holds config.json, tokenizer.json and "
+                "*.safetensors; check the path."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid JSON ({error}). Download it again.") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path} must hold a JSON object, not {type(raw).__name__}.")
+        return cls.from_dict(raw)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> GTEConfig:
+        """Build the configuration from the fields of any published form of ``config.json``.
+
+        Raises :class:`ConfigError`, naming the field, for a value that changes the result and is
+        not supported.
+        """
+        fields = _CLASS_DEFAULTS[_model_type(raw)] | dict(raw)
+        _check_supported(fields)
+        _boolean(fields, "pack_qkv")
+        hidden_size = _integer(fields, "hidden_size", minimum=2)
+        heads = _integer(fields, "num_attention_heads", minimum=1)
+        head_dim = _head_dim(fields, hidden_size, heads)
+        return cls(
+            vocab_size=_integer(fields, "vocab_size", minimum=1),
+            hidden_size=hidden_size,
+            num_hidden_layers=_integer(fields, "num_hidden_layers", minimum=1),
+            num_attention_heads=heads,
+            intermediate_size=_integer(fields, "intermediate_size", minimum=1),
+            max_position_embeddings=_integer(fields, "max_position_embeddings", minimum=1),
+            type_vocab_size=_integer(fields, "type_vocab_size", minimum=0),
+            layer_norm_eps=_positive(fields, "layer_norm_eps"),
+            rotary=_rotary(fields, head_dim),
+            pad_token_id=_optional_integer(fields, "pad_token_id"),
+            num_labels=_num_labels(fields),
+            task=_task(fields),
+        )
+
+
+def _model_type(raw: Mapping[str, Any]) -> str:
+    model_type = raw.get("model_type")
+    if model_type not in _CLASS_DEFAULTS:
+        raise ConfigError(
+            f"model_type is {model_type!r}; supported are {sorted(_CLASS_DEFAULTS)}. "
+            "Only checkpoints of the GTE architecture can be loaded."
+        )
+    return cast("str", model_type)
+
+
+def _check_supported(fields: Mapping[str, Any]) -> None:
+    for name, allowed in _SUPPORTED_VALUES.items():
+        if name in fields and fields[name] not in allowed:
+            raise ConfigError(
+                f"{name} is {fields[name]!r}; supported is {allowed[0]!r}. Any other value "
+                "changes the vectors, so this checkpoint cannot be loaded."
+            )
+
+
+def _boolean(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields[name]
+    # Published files hold "true" as text: https://huggingface.co/Snowflake/snowflake-arctic-embed-m-v2.0
+    parsed = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(parsed, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}.")
+    return parsed
+
+
+def _integer(fields: Mapping[str, Any], name: str, *, minimum: int) -> int:
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+    return value
+
+
+def _optional_integer(fields: Mapping[str, Any], name: str) -> int | None:
+    return None if fields.get(name) is None else _integer(fields, name, minimum=0)
+
+
+def _positive(fields: Mapping[str, Any], name: str) -> float:
+    value = fields[name]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
+
+
+def _head_dim(fields: Mapping[str, Any], hidden_size: int, heads: int) -> int:
+    head_dim, remainder = divmod(hidden_size, heads)
+    if remainder or head_dim % 2:
+        raise ConfigError(
+            f"hidden_size {hidden_size} cannot be split into {heads} attention heads of an even "
+            "size; check hidden_size and num_attention_heads."
+        )
+    if fields.get("head_dim") not in (None, head_dim):
+        raise ConfigError(
+            f"head_dim is {fields['head_dim']!r}; supported is hidden_size / num_attention_heads "
+            f"= {head_dim}."
+        )
+    return head_dim
+
+
+def _rotary(fields: Mapping[str, Any], head_dim: int) -> RotaryConfig:
+    """Read ``rope_scaling`` (the original form), ``rope_parameters`` (transformers 5), or both."""
+    forms = {
+        name: _rotary_form(name, fields[name], fields)
+        for name in ("rope_parameters", "rope_scaling")
+        if fields.get(name) is not None
+    }
+    if len(forms) == 2:
+        _check_same_angles(forms, head_dim)
+    return next(iter(forms.values()), RotaryConfig(theta=_positive(fields, "rope_theta")))
+
+
+def _rotary_form(name: str, form: Any, fields: Mapping[str, Any]) -> RotaryConfig:
+    if not isinstance(form, Mapping):
+        raise ConfigError(f"{name} must be an object or null, got {form!r}.")
+    if unknown := sorted(set(form) - _ROTARY_FIELDS):
+        raise ConfigError(
+            f"{name} has the unknown fields {unknown}; known are {sorted(_ROTARY_FIELDS)}."
+        )
+    scaling = form.get("rope_type", form.get("type", "default"))
+    if scaling not in get_args(RotaryScaling):
+        raise ConfigError(
+            f"{name} has the type {scaling!r}; supported are {list(get_args(RotaryScaling))}."
+        )
+    if form.get("partial_rotary_factor") not in (None, 1, 1.0):
+        raise ConfigError(
+            f"{name}.partial_rotary_factor is {form['partial_rotary_factor']!r}; supported is 1.0."
+        )
+    own = {"rope_theta": fields["rope_theta"]} | dict(form)
+    mixed_b = None if own.get("mixed_b") is None else _positive(own, "mixed_b")
+    factor = 1.0 if scaling == "default" else _positive({"factor": None} | own, "factor")
+    return RotaryConfig(_positive(own, "rope_theta"), scaling, factor, mixed_b)
+
+
+def _check_same_angles(forms: Mapping[str, RotaryConfig], head_dim: int) -> None:
+    (first, one), (second, other) = forms.items()
+    angles = one.inverse_frequencies(head_dim)
+    if not angles.allclose(other.inverse_frequencies(head_dim), rtol=1e-5, atol=0):
+        raise ConfigError(
+            f"{first} ({one}) and {second} ({other}) describe different rotary angles. Remove the "
+            "one that the checkpoint was not trained with."
+        )
+
+
+def _num_labels(fields: Mapping[str, Any]) -> int | None:
+    if fields.get("num_labels") is not None:
+        return _integer(fields, "num_labels", minimum=1)
+    labels = fields.get("id2label")
+    return len(labels) if labels else None
+
+
+def _task(fields: Mapping[str, Any]) -> Task | None:
+    architectures = fields.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise ConfigError(f"architectures must be a list, got {architectures!r}.")
+    tasks = [_architecture_task(name) for name in architectures]
+    return next((task for task in reversed(tasks) if task is not None), None)
+
+
+def _architecture_task(name: Any) -> Task | None:
+    suffix = str(name)[3:] if str(name)[:3] in ("New", "Gte", "GTE") else None
+    if suffix not in _ARCHITECTURE_TASKS:
+        raise ConfigError(
+            f"architectures names {name!r}; supported are 'New' or 'Gte' followed by "
+            f"{sorted(_ARCHITECTURE_TASKS)}."
+        )
+    return _ARCHITECTURE_TASKS[suffix]

@@ -1,0 +1,441 @@
+"""``GTEEmbedder``: texts in, dense and sparse vectors out, in one forward pass."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from gte_core.config import GTEConfig
+from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
+from gte_core.encoder import Fingerprint, as_queries
+from gte_core.engine import EncodedTexts, PackedEngine
+from gte_core.exceptions import ConfigError, MissingHeadError
+from gte_core.explanation import Explanation, explain
+from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.model import GTEModel
+from gte_core.packing import batched, windows
+from gte_core.tokenizer import GTETokenizer, TokenizedText
+from gte_core.weights import load_model
+
+logger = logging.getLogger(__name__)
+
+OnTruncation = Literal["warn", "error", "ignore"]
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+# A window is what is sorted by length at once: large enough to pack well, small enough to stream.
+_WINDOW_PACKS = 16
+_WINDOW_TEXTS = 4096
+_TOKENIZED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The arguments of ``from_pretrained`` that are not about finding the model."""
+
+    device: str
+    dtype: str
+    dimensions: int
+    max_length: int
+    query_prefix: str
+    on_truncation: OnTruncation
+    deterministic: bool
+
+
+class GTEEmbedder:
+    """A loaded model that encodes texts; built by :meth:`from_pretrained`.
+
+    Safe to call from several threads; passes run one after another. Pickles as the arguments it
+    was built with, not as weights.
+    """
+
+    def __init__(
+        self, files: ModelFiles, model: GTEModel, tokenizer: GTETokenizer, settings: _Settings
+    ) -> None:
+        self._files = files
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._hidden_size = model.config.hidden_size
+        self._has_sparse = model.has_sparse
+        self._engine = PackedEngine(
+            model, dropped_ids=tokenizer.dropped_ids, deterministic=settings.deterministic
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        dimensions: int | None = None,
+        max_length: int = 8192,
+        query_prefix: str = "",
+        on_truncation: OnTruncation = "warn",
+        deterministic: bool = False,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> GTEEmbedder:
+        """Load a model from the hub, a directory, or the package itself.
+
+        Args:
+            model: a hub id, a local directory, or ``"demo"``, the small bundled checkpoint.
+            revision: branch, tag or commit; by default the pinned commit of known models.
+            device: by default ``"cuda"`` or ``"mps"`` where there is one, else ``"cpu"``.
+            dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or the torch type; ``"auto"`` is
+                a half type on CUDA and float32 elsewhere.
+            dimensions: size of the dense vectors, from 1 to the model's own, which is the default.
+            max_length: tokens of a text that are read, special tokens included.
+            query_prefix: text put before queries only, ``"query: "`` for arctic-embed.
+            on_truncation: ``"warn"`` logs once a call, ``"error"`` raises, ``"ignore"``.
+            deterministic: compute every text by itself, so that its vectors are the same to the
+                last bit whatever it is encoded with; slower.
+            cache_dir: where downloads are kept, by default the Hugging Face cache.
+            local_files_only: never ask the hub.
+
+        Raises:
+            HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
+            ValueError, TypeError: for an argument that makes no sense.
+        """
+        _check_choice("on_truncation", on_truncation, get_args(OnTruncation))
+        computed_on = _device(device)
+        computed_in = _dtype(dtype, computed_on)
+        files = find_model(
+            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        config = GTEConfig.from_pretrained(files.directory)
+        tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
+        _check_vocabulary(tokenizer, config)
+        size = config.hidden_size if dimensions is None else dimensions
+        settings = _Settings(
+            device=str(computed_on),
+            dtype=str(computed_in).removeprefix("torch."),
+            dimensions=check_dimensions(size, config.hidden_size),
+            max_length=_check_max_length(max_length, tokenizer),
+            query_prefix=query_prefix,
+            on_truncation=on_truncation,
+            deterministic=deterministic,
+        )
+        loaded = load_model(files.directory, device=computed_on, dtype=computed_in)
+        return cls(files, loaded, tokenizer, settings)
+
+    def __repr__(self) -> str:
+        shown = {"model": self.model, "revision": self.revision} | asdict(self._settings)
+        return f"GTEEmbedder({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        where = {"revision": self.revision, "cache_dir": self._files.cache_dir}
+        return _from_arguments, (self.model, asdict(self._settings) | where)
+
+    @property
+    def model(self) -> str:
+        """The hub id, the absolute path of a directory, or ``"demo"``."""
+        return self._files.model
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the model's files, None for a directory."""
+        return self._files.revision
+
+    @property
+    def dimensions(self) -> int:
+        """Size of the dense vectors when a call does not ask for another."""
+        return self._settings.dimensions
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read, special tokens included."""
+        return self._settings.max_length
+
+    @property
+    def query_prefix(self) -> str:
+        """Text that goes before queries, usually none."""
+        return self._settings.query_prefix
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether the checkpoint has the sparse head."""
+        return self._has_sparse
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What vectors of another encoder must share to be comparable with these."""
+        return Fingerprint(self._files.identity, self.revision, self.max_length)
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dimensions: int | None = None,
+        show_progress: bool = False,
+    ) -> HybridEmbeddings:
+        """Dense and sparse vectors of every text, in one pass.
+
+        Args:
+            texts: one text (a list of one) or any iterable of them.
+            dimensions: size of the dense vectors, from 1 to the model's own.
+            show_progress: draw a progress bar on stderr.
+
+        Raises:
+            MissingHeadError: the checkpoint has no sparse head; use :meth:`encode_dense`.
+            TypeError: something is not a str, naming its index.
+            ValueError: ``dimensions`` is out of range, or a text is too long under
+                ``on_truncation="error"``.
+            NonFiniteError: a vector is NaN or infinite even in float32.
+        """
+        parts = self.encode_iter(texts, dimensions=dimensions, show_progress=show_progress)
+        return HybridEmbeddings.concatenate(parts)
+
+    def encode_iter(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dimensions: int | None = None,
+        show_progress: bool = False,
+    ) -> Iterator[HybridEmbeddings]:
+        """:meth:`encode` for a stream: reads lazily, yields parts in input order.
+
+        Memory follows the token budget, not the stream. An empty stream yields one empty part.
+        """
+        self._require_sparse_head()
+        size = self._size(dimensions)
+        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
+        return (self._embeddings(window, size) for window in windows)
+
+    def encode_dense(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dimensions: int | None = None,
+        show_progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
+        size = self._size(dimensions)
+        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
+        return np.concatenate([cut(window.cls, size) for window in windows])
+
+    def encode_sparse(
+        self, texts: str | Iterable[str], *, show_progress: bool = False
+    ) -> sp.csr_array[np.float32]:
+        """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
+        self._require_sparse_head()
+        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
+        return sp.csr_array(sp.vstack([window.sparse for window in windows], format="csr"))
+
+    async def aencode(
+        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """:meth:`encode` in a worker thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.encode, texts, dimensions=dimensions)
+
+    def compute_scores(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        dense_weight: float = 1.0,
+        sparse_weight: float = 0.1,
+        dimensions: int | None = None,
+        max_length: int = 1024,
+    ) -> NDArray[np.float32]:
+        """Score ``(query, document)`` pairs as the model's published script does, float32 ``(n,)``.
+
+        ``dense_weight * cosine + sparse_weight * (sum of products of token weights)``, where ids
+        that decode to the same string count as one token; :meth:`explain` and the indexes go by
+        id instead. At most ``max_length`` tokens of each text are read.
+        """
+        if sparse_weight:
+            self._require_sparse_head()
+        queries, documents = _split_pairs(pairs)
+        size = self._size(dimensions)
+        limit = min(_check_max_length(max_length, self._tokenizer), self.max_length)
+        windows = self._encode_windows([*as_queries(self, queries), *documents], limit)
+        both = HybridEmbeddings.concatenate(self._embeddings(window, size) for window in windows)
+        n = len(queries)
+        scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
+        if sparse_weight:
+            weights = [both.token_weights(i) for i in range(2 * n)]
+            dots = [_dot(weights[i], weights[n + i]) for i in range(n)]
+            scores = scores + sparse_weight * np.array(dots)
+        return np.asarray(scores, dtype=np.float32)
+
+    def explain(
+        self,
+        query: str,
+        document: str,
+        *,
+        dense_weight: float = 1.0,
+        sparse_weight: float = 0.01,
+        dimensions: int | None = None,
+    ) -> Explanation:
+        """Take a score apart: both parts, and the shared tokens with their contributions."""
+        both = self.encode([*as_queries(self, query), document], dimensions=dimensions)
+        return explain(
+            both[0],
+            both[1],
+            piece=self._tokenizer.piece,
+            dense_weight=dense_weight,
+            sparse_weight=sparse_weight,
+        )
+
+    def _require_sparse_head(self) -> None:
+        if not self.has_sparse:
+            raise MissingHeadError(
+                f"{self.model!r} has no sparse head, so it gives dense vectors alone: "
+                "use encode_dense."
+            )
+
+    def _size(self, dimensions: int | None) -> int:
+        return check_dimensions(
+            self.dimensions if dimensions is None else dimensions, self._hidden_size
+        )
+
+    def _embeddings(self, encoded: EncodedTexts, size: int) -> HybridEmbeddings:
+        return HybridEmbeddings(
+            cut(encoded.cls, size),
+            encoded.sparse,
+            encoded.n_tokens,
+            encoded.truncated,
+            self._tokenizer.decode_token,
+        )
+
+    def _encode_windows(
+        self, texts: str | Iterable[str], max_length: int, *, show_progress: bool = False
+    ) -> Iterator[EncodedTexts]:
+        """Encode a stream window by window; at least one window, which may be empty."""
+        stream = _as_stream(texts)
+        total = len(stream) if isinstance(stream, Sized) else None
+        done = n_truncated = 0
+        with tqdm(total=total, unit=" texts", disable=not show_progress) as bar:
+            try:
+                for window in self._tokenized_windows(stream, max_length):
+                    n_truncated += self._count_truncated(window, done, max_length)
+                    yield self._engine.encode(window, first_index=done)
+                    done += len(window)
+                    bar.update(len(window))
+            finally:
+                self._report_truncated(n_truncated, max_length)
+
+    def _tokenized_windows(
+        self, texts: Iterable[str], max_length: int
+    ) -> Iterator[list[TokenizedText]]:
+        tokenized = chain.from_iterable(
+            self._tokenizer.encode(batch, max_length)
+            for batch in batched(_checked(texts), _TOKENIZED_AT_ONCE)
+        )
+        first: list[TokenizedText] = []
+        for first in windows(
+            tokenized,
+            max_tokens=_WINDOW_PACKS * self._engine.pack_tokens,
+            max_items=_WINDOW_TEXTS,
+        ):
+            yield first
+        if not first:
+            yield []
+
+    def _count_truncated(
+        self, window: Sequence[TokenizedText], first_index: int, max_length: int
+    ) -> int:
+        cut_off = [first_index + i for i, text in enumerate(window) if text.truncated]
+        if cut_off and self._settings.on_truncation == "error":
+            raise ValueError(
+                f"texts {cut_off} are longer than max_length={max_length} tokens. Split them, "
+                "raise max_length, or choose on_truncation='warn'."
+            )
+        return len(cut_off)
+
+    def _report_truncated(self, count: int, max_length: int) -> None:
+        if count and self._settings.on_truncation == "warn":
+            logger.warning(
+                "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
+                "max_length, or pass on_truncation='ignore'.",
+                count,
+                max_length,
+            )
+
+
+def _from_arguments(model: str, arguments: dict[str, Any]) -> GTEEmbedder:
+    return GTEEmbedder.from_pretrained(model, **arguments)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    name = str(dtype).removeprefix("torch.")
+    _check_choice("dtype", name, ("auto", *_DTYPES))
+    if name == "auto":
+        half = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float16"
+        name = half if device.type == "cuda" else "float32"
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
+
+
+def _check_max_length(max_length: int, tokenizer: GTETokenizer) -> int:
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise TypeError(f"max_length must be an integer, got {max_length!r}.")
+    if max_length <= tokenizer.n_special:
+        raise ValueError(
+            f"max_length is {max_length}, but must be more than the {tokenizer.n_special} special "
+            "tokens that every text gets."
+        )
+    return max_length
+
+
+def _check_vocabulary(tokenizer: GTETokenizer, config: GTEConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ConfigError(
+            f"tokenizer.json has {tokenizer.vocab_size} pieces, but the model has embeddings for "
+            f"{config.vocab_size}. They belong to different checkpoints."
+        )
+
+
+def _as_stream(texts: str | Iterable[str]) -> Iterable[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a str or an iterable of str, got {type(texts).__name__}.")
+    return texts
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] must be a str, got {type(text).__name__}.")
+        yield text
+
+
+def _split_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    queries, documents = [], []
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise TypeError(f"pairs[{index}] must be a (query, document) pair, got {pair!r}.")
+        queries.append(pair[0])
+        documents.append(pair[1])
+    return queries, documents
+
+
+def _dot(one: dict[str, float], other: dict[str, float]) -> float:
+    return sum(weight * other[token] for token, weight in one.items() if token in other)

@@ -1,0 +1,152 @@
+"""``HybridEmbeddings``: the dense and the sparse vectors of a list of texts, row for row."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class HybridEmbeddings:
+    """Both vectors of n texts, from one forward pass each.
+
+    Attributes:
+        dense: float32 ``(n, dimensions)``, every row of length 1.
+        sparse: float32 ``csr_array`` ``(n, vocab_size)``; token ids sorted and unique, weights > 0.
+        n_tokens: int64 ``(n,)``, tokens fed to the model, special tokens included.
+        truncated: bool ``(n,)``, whether a text was longer than ``max_length``.
+        decode_token: token id -> the string that ``token_weights`` uses as key.
+    """
+
+    dense: Floats
+    sparse: sp.csr_array[np.float32]
+    n_tokens: Integers
+    truncated: NDArray[np.bool_]
+    decode_token: Callable[[int], str] = field(repr=False)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[HybridEmbeddings]) -> HybridEmbeddings:
+        """Join parts in order; undoes ``encode_iter``. ``ValueError`` when there are none."""
+        parts = list(parts)
+        if not parts:
+            raise ValueError("concatenate needs at least one part; encode([]) gives an empty one.")
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.dense for part in parts]),
+            sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr")),
+            np.concatenate([part.n_tokens for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+            parts[0].decode_token,
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Size of the dense vectors."""
+        return int(self.dense.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    def __iter__(self) -> Iterator[HybridEmbeddings]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, key: int | slice) -> HybridEmbeddings:
+        """The chosen rows, again as ``HybridEmbeddings``: one for an integer, many for a slice."""
+        if not isinstance(key, slice):
+            index = range(len(self))[operator.index(key)]
+            key = slice(index, index + 1)
+        return replace(
+            self,
+            dense=self.dense[key],
+            sparse=self.sparse[key],
+            n_tokens=self.n_tokens[key],
+            truncated=self.truncated[key],
+        )
+
+    def rows(self) -> Iterator[tuple[Floats, Integers, Floats]]:
+        """Yield ``(dense 1-D, token ids int64, weights float32)`` for each text."""
+        bounds, ids, weights = self.sparse.indptr, self.sparse.indices, self.sparse.data
+        for row, (start, stop) in enumerate(pairwise(bounds)):
+            yield self.dense[row], ids[start:stop].astype(np.int64), weights[start:stop]
+
+    def with_dimensions(self, dimensions: int) -> HybridEmbeddings:
+        """The same embeddings with dense vectors of a smaller size, without another pass.
+
+        Raises ``ValueError`` unless ``1 <= dimensions <= self.dimensions``.
+        """
+        return replace(self, dense=cut(self.dense, dimensions))
+
+    def token_weights(self, index: int) -> dict[str, float]:
+        """Sparse weights of one text by token string, as the published script gives them.
+
+        Ids that decode to the same string (``foo`` and ``▁foo``) share a key, and the larger
+        weight wins. Everything that searches goes by id instead.
+        """
+        _, ids, weights = next(self[index].rows())
+        merged: dict[str, float] = {}
+        for token_id, weight in zip(ids.tolist(), weights.tolist(), strict=True):
+            token = self.decode_token(token_id)
+            merged[token] = max(weight, merged.get(token, 0.0))
+        return merged
+
+    def scores(
+        self, documents: HybridEmbeddings, *, dense_weight: float = 1.0, sparse_weight: float = 0.01
+    ) -> Floats:
+        """Score every text against every document, float32 ``(len(self), len(documents))``.
+
+        ``dense_weight * cosine + sparse_weight * (dot product of the sparse weights by id)``; the
+        default weight is the upper end of the range in arXiv 2407.19669.
+        """
+        dense = self.dense @ documents.dense.T
+        sparse = (self.sparse @ documents.sparse.T).toarray()
+        return np.asarray(dense_weight * dense + sparse_weight * sparse, dtype=np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle carries the strings of its own tokens, not a tokenizer of 17 MB.
+        ids = np.unique(self.sparse.indices).tolist()
+        known = _KnownTokens({token_id: self.decode_token(token_id) for token_id in ids})
+        return type(self), (self.dense, self.sparse, self.n_tokens, self.truncated, known)
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownTokens:
+    """Stands in for the tokenizer in an unpickled ``HybridEmbeddings``."""
+
+    strings: Mapping[int, str]
+
+    def __call__(self, token_id: int) -> str:
+        return self.strings[token_id]
+
+
+def check_dimensions(dimensions: int, limit: int) -> int:
+    """Return ``dimensions`` as an int; ``ValueError`` naming both unless in ``1..limit``."""
+    if isinstance(dimensions, bool) or not hasattr(dimensions, "__index__"):
+        raise TypeError(f"dimensions must be an integer from 1 to {limit}, got {dimensions!r}.")
+    size = operator.index(dimensions)
+    if not 1 <= size <= limit:
+        raise ValueError(
+            f"dimensions is {size}, but must be from 1 to {limit}, the size of these vectors; "
+            "gte-multilingual-base documents 128 to 768 in steps of 32."
+        )
+    return size
+
+
+def cut(vectors: Floats, dimensions: int) -> Floats:
+    """Keep the leading ``dimensions`` components of each row, then scale rows to length 1.
+
+    In that order: normalising first would leave shorter vectors.
+    """
+    leading = vectors[:, : check_dimensions(dimensions, vectors.shape[1])].astype(np.float64)
+    lengths = np.linalg.norm(leading, axis=1, keepdims=True)
+    return np.asarray(leading / np.where(lengths > 0, lengths, 1), dtype=np.float32)

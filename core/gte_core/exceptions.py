@@ -1,0 +1,44 @@
+"""Every error this library raises on purpose, beside plain ``TypeError`` and ``ValueError``.
+
+::
+
+    GTEError
+    ├── ConfigError(ValueError)       config.json says something that cannot be computed
+    ├── WeightsError(ValueError)      the weight files do not hold this model
+    ├── HubError(OSError)             the model's files could not be had
+    ├── MissingHeadError              the checkpoint has no such head
+    ├── NonFiniteError                a vector came out as NaN or infinity
+    └── CollectionMismatch            a collection was made by something else
+
+Each message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class GTEError(Exception):
+    """The base of every error below."""
+
+
+class ConfigError(GTEError, ValueError):
+    """``config.json`` is malformed, contradicts itself, or asks for an unsupported computation."""
+
+
+class WeightsError(GTEError, ValueError):
+    """The weight files are not safetensors, are damaged, or do not match the configuration."""
+
+
+class HubError(GTEError, OSError):
+    """The files of a model could not be found, downloaded or verified."""
+
+
+class MissingHeadError(GTEError):
+    """The checkpoint lacks the head that the call needs, usually the sparse one."""
+
+
+class NonFiniteError(GTEError):
+    """A text's vector holds NaN or infinity, even when computed in float32."""
+
+
+class CollectionMismatch(GTEError):
+    """An existing collection was built with another model, size, metric or type."""

@@ -1,0 +1,167 @@
+"""``GTEModel``: the network of a checkpoint, on packed tokens inside, with a padded face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gte_core.attention import PackLayout
+from gte_core.config import GTEConfig, Task
+from gte_core.exceptions import MissingHeadError
+from gte_core.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+
+
+@dataclass(frozen=True, slots=True)
+class GTEModelOutput:
+    """What one padded batch gives.
+
+    Attributes:
+        last_hidden_state: ``(batch, length, hidden_size)``, zeros at padding.
+        logits: raw, ``(batch, length, num_labels)`` of a token classifier (zeros at padding) or
+            ``(batch, num_labels)`` of a sequence classifier; None without a classifier.
+        pooler_output: ``(batch, hidden_size)``; None without a pooler.
+    """
+
+    last_hidden_state: Tensor
+    logits: Tensor | None
+    pooler_output: Tensor | None
+
+
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: GTEConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Run ``(total_tokens, hidden_size)`` through every layer."""
+        for layer in self.layer:
+            hidden = layer(hidden, rotary, layout)
+        return hidden
+
+
+class GTEModel(nn.Module):
+    """Encoder and heads of one checkpoint, for inference.
+
+    Args:
+        config: the shape of the network.
+        task: the classification head to build, or None for none.
+        num_labels: outputs of the classifier; 1 in every published checkpoint.
+        pooler: whether to build a pooler; a sequence classifier always has one.
+    """
+
+    def __init__(
+        self,
+        config: GTEConfig,
+        *,
+        task: Task | None = None,
+        num_labels: int = 1,
+        pooler: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.task = task
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        pooled = pooler or task == "sequence_classification"
+        self.pooler = Pooler(config.hidden_size) if pooled else None
+        self.classifier = nn.Linear(config.hidden_size, num_labels) if task else None
+        # Not a buffer: it must stay float32 when the model becomes half.
+        self.inverse_frequencies = config.rotary.inverse_frequencies(config.head_dim)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> GTEModel:
+        """Load a hub id, a local directory, or ``"demo"``; safetensors only, no code is ever run.
+
+        Raises :class:`HubError`, :class:`ConfigError` or :class:`WeightsError`.
+        """
+        from gte_core.hub import find_model
+        from gte_core.weights import load_model
+
+        files = find_model(
+            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        return load_model(files.directory, device=torch.device(device or "cpu"), dtype=dtype)
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether there is a head that gives one weight per token."""
+        return (
+            self.task == "token_classification"
+            and self.classifier is not None
+            and self.classifier.out_features == 1
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.word_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that is computed in."""
+        return self.embeddings.word_embeddings.weight.dtype
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> GTEModelOutput:
+        """Compute a padded batch ``(batch, length)``; padding may stand on either side.
+
+        ``token_type_ids`` are read only by models with two or more types, and never changed.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        mask = mask.to(input_ids.device) != 0
+        lengths = mask.sum(1)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(mask)[mask]
+        layout = PackLayout.from_lengths(
+            lengths[lengths > 0].tolist(), device=input_ids.device, positions=positions
+        )
+        types = None if token_type_ids is None else token_type_ids[mask]
+        packed = self.encode_pack(input_ids[mask], layout, token_type_ids=types)
+
+        hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1])
+        hidden[mask] = packed
+        first = hidden[torch.arange(len(hidden)), mask.int().argmax(1)]
+        pooled = None if self.pooler is None else self.pooler(first)
+        return GTEModelOutput(hidden, self._logits(hidden, pooled, mask), pooled)
+
+    def encode_pack(
+        self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden state ``(total_tokens, hidden_size)`` of ``(total_tokens,)`` packed ids."""
+        hidden = self.embeddings(input_ids, token_type_ids)
+        rotary = RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
+        encoded: Tensor = self.encoder(hidden, rotary, layout)
+        return encoded
+
+    def token_weights(self, hidden: Tensor) -> Tensor:
+        """Sparse weight of every token ``(total_tokens,)``: ReLU of the token head's one logit."""
+        if not self.has_sparse or self.classifier is None:
+            raise MissingHeadError("This model has no sparse head: it gives dense vectors alone.")
+        weights: Tensor = self.classifier(hidden).squeeze(-1).relu()
+        return weights
+
+    def _logits(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor) -> Tensor | None:
+        if self.classifier is None:
+            return None
+        if self.task == "token_classification":
+            logits: Tensor = self.classifier(hidden)
+            return logits * mask[..., None]
+        logits = self.classifier(pooled)
+        return logits

@@ -1,0 +1,174 @@
+"""``tokenizer.json`` -> token ids, exactly as the file says.
+
+The file is run by the ``tokenizers`` library itself: transformers 5 rebuilds the pipeline of this
+tokenizer class and drops custom normalizers, which gives other ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from gte_core.exceptions import ConfigError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Roles of the special tokens that carry no meaning of their own; <mask> is kept, as published.
+_DROPPED_ROLES = ("bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token")
+
+# Characters read per token wanted before a text is worth cutting ahead of tokenizing.
+_CHARACTERS_PER_TOKEN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """Token ids of one text, special tokens included, and whether some were cut off."""
+
+    ids: list[int]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class GTETokenizer:
+    """Texts to ids and ids to strings. Safe to call from several threads: it is never changed.
+
+    Args:
+        tokenizer: the pipeline.
+        dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, dropped_ids: frozenset[int]) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.dropped_ids = dropped_ids
+        probe = tokenizer.encode("a").special_tokens_mask
+        self._n_before = probe.index(0) if 0 in probe else 1
+        self._n_after = sum(probe) - self._n_before
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, *, pad_token_id: int | None = None
+    ) -> GTETokenizer:
+        """Load ``tokenizer.json``; :class:`ConfigError` if it is missing or unusable.
+
+        Special ids come from ``tokenizer_config.json``, ``special_tokens_map.json`` and what the
+        pipeline itself adds to an empty text.
+        """
+        path = Path(directory) / "tokenizer.json"
+        if not path.exists():
+            raise ConfigError(
+                f"{path} does not exist. Only tokenizer.json is read; save the tokenizer in that "
+                "form (AutoTokenizer.from_pretrained(...).save_pretrained does)."
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ConfigError(f"{path} is not a valid tokenizer ({error}).") from error
+        added = tokenizer.encode("").ids
+        if not added:
+            raise ConfigError(
+                f"{path} adds no special tokens, but the dense vector is the state of the first "
+                "one. Add a TemplateProcessing post-processor with cls and sep."
+            )
+        names = _special_tokens(Path(directory))
+        known = {tokenizer.token_to_id(name) for name in names} | {*added, pad_token_id}
+        return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, added tokens included; the model's embedding table may be larger."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def n_special(self) -> int:
+        """Special tokens added to every text."""
+        return self._n_before + self._n_after
+
+    def encode(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
+        """Tokenize, keeping at most ``max_length`` ids per text, special tokens included.
+
+        A lone surrogate becomes U+FFFD; nothing else in a text is changed.
+        """
+        short = [text if len(text) <= self._patience(max_length) else "" for text in texts]
+        encodings = self._tokenizer.encode_batch_fast([_encodable(text) for text in short])
+        return [
+            self._truncate(encoding.ids, max_length)
+            if whole is text
+            else self._encode_long(text, max_length)
+            for text, whole, encoding in zip(texts, short, encodings, strict=True)
+        ]
+
+    def decode_token(self, token_id: int) -> str:
+        """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False)
+
+    def piece(self, token_id: int) -> str:
+        """The vocabulary entry of one id, unique to it: ``▁foo`` stays ``▁foo``."""
+        return self._tokenizer.id_to_token(token_id) or f"<{token_id}>"
+
+    @staticmethod
+    def _patience(max_length: int) -> int:
+        return max(max_length, 64) * _CHARACTERS_PER_TOKEN
+
+    def _encode_long(self, text: str, max_length: int) -> TokenizedText:
+        """Tokenize the start of a text that is far too long, in memory bounded by ``max_length``.
+
+        Pieces never cross white space, so the ids of a start that ends there are those of the
+        whole. Where there is none, twice the ids needed leave room for the last ones to differ.
+        """
+        limit = self._patience(max_length)
+        while limit < len(text):
+            space = text.rfind(" ", limit // 2, limit)
+            ids = self._ids(text[: space if space > 0 else limit])
+            if len(ids) >= 2 * max_length:
+                return self._truncate(ids, max_length)
+            limit *= 4
+        return self._truncate(self._ids(text), max_length)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode_batch_fast([_encodable(text)])[0].ids
+
+    def _truncate(self, ids: list[int], max_length: int) -> TokenizedText:
+        if len(ids) <= max_length:
+            return TokenizedText(ids, truncated=False)
+        last = len(ids) - self._n_after
+        return TokenizedText(ids[: max_length - self._n_after] + ids[last:], truncated=True)
+
+
+def _encodable(text: str) -> str:
+    """The text with surrogates that form no pair replaced; pairs become their character."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _special_tokens(directory: Path) -> set[str]:
+    names: set[str] = set()
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        declared = _read_object(directory / file)
+        for token in map(declared.get, _DROPPED_ROLES):
+            content = token.get("content") if isinstance(token, dict) else token
+            if isinstance(content, str):
+                names.add(content)
+    return names
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold a JSON object, not {type(value).__name__}.")
+    return value

@@ -1,0 +1,247 @@
+"""Safetensors files -> a loaded :class:`~gte_core.model.GTEModel`.
+
+Only safetensors are opened: nothing from a model directory is imported or unpickled.
+
+Checkpoints of this architecture come in several key layouts. Parameters are named here as in the
+original code without its prefix; the tables below say how the other layouts map onto that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gte_core.config import GTEConfig, Task
+from gte_core.exceptions import WeightsError
+from gte_core.model import GTEModel
+
+# Longest first: transformers saves "new.gte." when it has loaded "new.".
+_PREFIXES = ("new.gte.", "new.", "gte.")
+
+# transformers' own names -> the original's.
+_RENAMES = (
+    (re.compile(r"^layers\."), "encoder.layer."),
+    (re.compile(r"\.self_attn\."), ".attention."),
+    (re.compile(r"\.post_attention_layernorm\."), ".attn_ln."),
+    (re.compile(r"\.post_mlp_layernorm\."), ".mlp_ln."),
+)
+
+# Parameters that some files hold in parts, to be stacked along the first axis in this order.
+_STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "up_gate_proj": ("up_proj", "gate_proj")}
+_WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
+
+# Present in some files, read by none of our heads: the language model's head and rotary tables.
+_IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
+
+_FLOATS = ("F16", "BF16", "F32", "F64")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> GTEModel:
+    """Build the model that ``directory`` describes and fill it with its weights.
+
+    The head is the one that config.json announces or, where it announces none, the one that the
+    weights hold. Raises :class:`ConfigError` or :class:`WeightsError`.
+    """
+    config = GTEConfig.from_pretrained(directory)
+    with Checkpoint(directory) as checkpoint:
+        with torch.device("meta"):
+            model = GTEModel(
+                config,
+                task=config.task or checkpoint.task,
+                num_labels=config.num_labels or checkpoint.num_labels,
+                pooler="pooler.dense.weight" in checkpoint,
+            )
+        checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        state = {
+            name: checkpoint.read(name).to(device=device, dtype=dtype)
+            for name, _ in model.named_parameters()
+        }
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+class Checkpoint:
+    """The tensors of a model directory under their original names, read one at a time.
+
+    A context manager: the files stay memory-mapped until it ends.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._files = ExitStack()
+        # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
+        self._stored: dict[str, dict[str, _StoredTensor]] = {}
+        self._duplicates: list[str] = []
+        with ExitStack() as undo:
+            undo.callback(self._files.close)
+            for path in weight_files(directory):
+                self._index(path)
+            undo.pop_all()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._files.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stored
+
+    @property
+    def task(self) -> Task | None:
+        """The head these weights hold, None for an encoder alone."""
+        if "classifier.weight" not in self:
+            return None
+        pooled = "pooler.dense.weight" in self
+        return "sequence_classification" if pooled else "token_classification"
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the classifier these weights hold, 1 if they hold none."""
+        return self._shape("classifier.weight")[0] if "classifier.weight" in self else 1
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in the type it is stored in, its parts stacked."""
+        tensors = [stored.read() for stored in self._parts(name)]
+        return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """:class:`WeightsError` listing every missing, unexpected and misshapen tensor at once."""
+        missing = [gap for name in expected for gap in self._gaps(name)]
+        unexpected = [
+            stored.key
+            for name in self._stored.keys() - expected.keys()
+            for stored in self._stored[name].values()
+        ]
+        misshapen = [
+            f"{name} is {shape}, config.json wants {expected[name]}"
+            for name in expected
+            if not self._gaps(name) and (shape := self._shape(name)) != expected[name]
+        ]
+        problems = {
+            "missing": missing,
+            "unexpected": unexpected + self._duplicates,
+            "of another shape": misshapen,
+        }
+        if any(problems.values()):
+            found = [f"{kind}: {_listing(names)}." for kind, names in problems.items() if names]
+            raise WeightsError(
+                f"The weights do not match config.json. {' '.join(found)} Check that both come "
+                "from the same checkpoint."
+            )
+
+    def _index(self, path: Path) -> None:
+        try:
+            file = self._files.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path} is not a readable safetensors file ({error}). Download it again."
+            ) from error
+        for key in file.keys():  # noqa: SIM118  not a dict: it has no __iter__
+            name, part = _original_name(key)
+            stored = _StoredTensor(file, key)
+            if _IGNORED.match(name):
+                continue
+            if stored.dtype not in _FLOATS:
+                raise WeightsError(
+                    f"{key} in {path} is stored as {stored.dtype}; supported are "
+                    f"{', '.join(_FLOATS)}. Quantized checkpoints cannot be loaded."
+                )
+            if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
+                self._duplicates.append(key)
+
+    def _parts(self, name: str) -> list[_StoredTensor]:
+        found = self._stored[name]
+        return [found[part] for part in _stacking(name, found)]
+
+    def _gaps(self, name: str) -> list[str]:
+        found = self._stored.get(name, {})
+        return [part for part in _stacking(name, found) if part not in found]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        first, *others = (stored.shape for stored in self._parts(name))
+        return (first[0] + sum(shape[0] for shape in others), *first[1:])
+
+
+class _StoredTensor:
+    """One tensor in an open file."""
+
+    def __init__(self, file: Any, key: str) -> None:
+        self._file = file
+        self.key = key
+        header = file.get_slice(key)
+        self.shape: tuple[int, ...] = tuple(header.get_shape())
+        self.dtype: str = header.get_dtype()
+
+    def read(self) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(self.key)
+        return tensor
+
+
+def _original_name(key: str) -> tuple[str, str]:
+    """The original name of a stored tensor, and of the part of it that is stored."""
+    name = key.removeprefix(next((p for p in _PREFIXES if key.startswith(p)), ""))
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    path, _, kind = name.rpartition(".")
+    parent, _, leaf = path.rpartition(".")
+    return (f"{parent}.{_WHOLE_OF[leaf]}.{kind}" if leaf in _WHOLE_OF else name), name
+
+
+def _stacking(name: str, found: Iterable[str]) -> list[str]:
+    """The parts that make up a tensor: itself if stored whole, or its pieces in order."""
+    path, _, kind = name.rpartition(".")
+    parent, _, leaf = path.rpartition(".")
+    if name in found or not found or leaf not in _STACKED:
+        return [name]
+    return [f"{parent}.{part}.{kind}" for part in _STACKED[leaf]]
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory; :class:`WeightsError` if it has none."""
+    single = directory / "model.safetensors"
+    index = directory / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if index.exists():
+        return _shards(index)
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise WeightsError(
+            f"{directory} holds {', '.join(pickles)} but no model.safetensors. Only safetensors "
+            "are read, because other formats can run code when opened; convert the weights first."
+        )
+    raise WeightsError(
+        f"{directory} holds neither model.safetensors nor model.safetensors.index.json. "
+        "Check the path, or download the weights."
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(
+            f"{index} is not a valid index of shards ({error!r}). Download it again."
+        ) from error
+    for name in names:
+        if Path(str(name)).name != name or not str(name).endswith(".safetensors"):
+            raise WeightsError(
+                f"{index} names {name!r}; a shard is a *.safetensors file beside the index."
+            )
+        if not (index.parent / name).exists():
+            raise WeightsError(f"{index} names {name}, which is missing. Download it too.")
+    return [index.parent / name for name in names]
+
+
+def _listing(names: list[str], limit: int = 20) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(sorted(names)[:limit]) + more
