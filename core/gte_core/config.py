@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gte_core.exceptions import ConfigError
 
@@ -176,12 +176,12 @@ class GTEConfig:
 
 def _model_type(raw: Mapping[str, Any]) -> str:
     model_type = raw.get("model_type")
-    if model_type not in _CLASS_DEFAULTS:
+    if not isinstance(model_type, str) or model_type not in _CLASS_DEFAULTS:
         raise ConfigError(
             f"model_type is {model_type!r}; supported are {sorted(_CLASS_DEFAULTS)}. "
             "Only checkpoints of the GTE architecture can be loaded."
         )
-    return cast("str", model_type)
+    return model_type
 
 
 def _check_supported(fields: Mapping[str, Any]) -> None:

@@ -103,7 +103,7 @@ def find_model(
     if model == DEMO:
         return ModelFiles(_DEMO_DIRECTORY, DEMO)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if str(model) and path.is_dir():
         return ModelFiles(path.absolute(), str(path.absolute()))
     if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
         raise HubError(_no_such_directory(str(model), path))
@@ -121,7 +121,7 @@ def find_model(
 
 
 def _no_such_directory(model: str, path: Path) -> str:
-    if path.exists():
+    if path.is_file():
         return f"{model!r} is a file. Give the directory that holds it."
     siblings = path.parent.iterdir() if path.parent.is_dir() else ()
     names = [sibling.name for sibling in siblings if sibling.is_dir()]
@@ -133,38 +133,63 @@ def _no_such_directory(model: str, path: Path) -> str:
     )
 
 
-def _from_hub(
-    model: str, *, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> ModelFiles:
-    from huggingface_hub import snapshot_download
+@dataclass(frozen=True, slots=True)
+class _HubModel:
+    """A model on the hub, or in the cache of what was downloaded from it."""
 
-    def snapshot(*, offline: bool) -> ModelFiles:
+    model: str
+    revision: str | None
+    cache_dir: str | None
+
+    def cached(self) -> ModelFiles | None:
+        """The files if all of them are in the cache."""
+        try:
+            files = self._snapshot(self.revision, offline=True)
+        except OSError as error:
+            logger.debug("%s is not in the cache: %s", self.model, error)
+            return None
+        return files if _is_complete(files.directory) else None
+
+    def download(self) -> ModelFiles:
+        """The files, those missing downloaded; whatever the HTTP stack raises."""
+        from huggingface_hub import HfApi
+
+        # Asked for on its own, because the download itself would retry for half a minute.
+        commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
+        return self._snapshot(commit, offline=False)
+
+    def _snapshot(self, revision: str | None, *, offline: bool) -> ModelFiles:
+        from huggingface_hub import snapshot_download
+
         directory = Path(
             snapshot_download(
-                model,
+                self.model,
                 revision=revision,
-                cache_dir=cache_dir,
+                cache_dir=self.cache_dir,
                 local_files_only=offline,
                 allow_patterns=[*_SMALL_FILES, *_WEIGHT_PATTERNS],
             )
         )
-        cache = str(cache_dir) if cache_dir else None
-        return ModelFiles(directory, model, revision=directory.name, cache_dir=cache)
+        return ModelFiles(directory, self.model, directory.name, self.cache_dir)
 
+
+def _from_hub(
+    model: str, *, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+) -> ModelFiles:
+    source = _HubModel(model, revision, str(cache_dir) if cache_dir else None)
     # A commit never changes: if it is in the cache, the hub need not be asked.
-    if local_files_only or (revision and _COMMIT.fullmatch(revision)):
-        try:
-            files = snapshot(offline=True)
-            if _is_complete(files.directory):
-                return files
-        except OSError as error:
-            logger.debug("%s is not in the cache: %s", model, error)
-        if local_files_only:
-            raise HubError(_not_cached(model, revision, cache_dir))
+    asked_for_commit = revision is not None and _COMMIT.fullmatch(revision)
+    if (local_files_only or asked_for_commit) and (files := source.cached()):
+        return files
+    if local_files_only:
+        raise HubError(_not_cached(source))
     try:
-        return snapshot(offline=False)
-    except Exception as error:
-        raise HubError(_unreachable(model, revision, error)) from error
+        return source.download()
+    except Exception as error:  # what the HTTP stack raises is not one family
+        if files := source.cached():
+            logger.warning("The hub cannot be reached; %s comes from the cache.", model)
+            return files
+        raise HubError(_unreachable(source, error)) from error
 
 
 def _is_complete(directory: Path) -> bool:
@@ -175,19 +200,19 @@ def _is_complete(directory: Path) -> bool:
     return (directory / "config.json").exists() and (directory / "tokenizer.json").exists()
 
 
-def _not_cached(model: str, revision: str | None, cache_dir: str | Path | None) -> str:
-    where = f"the cache {cache_dir}" if cache_dir else "the Hugging Face cache"
+def _not_cached(source: _HubModel) -> str:
+    where = f"the cache {source.cache_dir}" if source.cache_dir else "the Hugging Face cache"
     return (
-        f"{model!r} at revision {revision or 'main'} is not complete in {where}, and "
+        f"{source.model!r} at revision {source.revision or 'main'} is not complete in {where}, and "
         "local_files_only forbids a download. Allow it, give a local directory, or use "
         f"{DEMO!r}, the bundled demo model."
     )
 
 
-def _unreachable(model: str, revision: str | None, error: Exception) -> str:
+def _unreachable(source: _HubModel, error: Exception) -> str:
     first_line = next(iter(str(error).strip().splitlines()), "")
     return (
-        f"{model!r} at revision {revision or 'main'} could not be downloaded "
+        f"{source.model!r} at revision {source.revision or 'main'} could not be downloaded "
         f"({type(error).__name__}: {first_line}). Check the name and the network; or download it "
         "elsewhere and give its local directory, give cache_dir=, or use "
         f"{DEMO!r}, the bundled demo model."

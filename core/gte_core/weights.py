@@ -61,8 +61,10 @@ def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> 
                 pooler="pooler.dense.weight" in checkpoint,
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        # A copy, even of the right type: the file's own memory is not aligned for the CPU's
+        # kernels, which costs speed and makes the last bits depend on the file's layout.
         state = {
-            name: checkpoint.read(name).to(device=device, dtype=dtype)
+            name: checkpoint.read(name).to(device=device, dtype=dtype, copy=True)
             for name, _ in model.named_parameters()
         }
     model.load_state_dict(state, assign=True)

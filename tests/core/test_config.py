@@ -1,0 +1,169 @@
+import json
+import math
+
+import pytest
+
+from gte_core import ConfigError, GTEConfig
+from gte_core.config import RotaryConfig
+
+NEW = {"model_type": "new", "hidden_size": 64, "num_attention_heads": 4}
+NTK = {"type": "ntk", "factor": 8.0}
+
+
+def parse(**fields):
+    return GTEConfig.from_dict(NEW | fields)
+
+
+def test_inverse_frequencies_of_gte_multilingual_base():
+    frequencies = RotaryConfig(20_000, "ntk", 8.0).inverse_frequencies(64)
+    assert frequencies[:4].tolist() == pytest.approx([0.9371, 0.6444, 0.4431, 0.3047], abs=5e-5)
+
+
+def test_ntk_equals_the_linear_form_of_the_republished_checkpoint():
+    ntk = RotaryConfig(20_000, "ntk", 8.0).inverse_frequencies(64)
+    linear = RotaryConfig(160_000, "linear", 8 ** (1 / 32)).inverse_frequencies(64)
+    assert ntk.allclose(linear, rtol=1e-6)
+
+
+def test_ntk_with_mixed_b_follows_its_formula():
+    config = RotaryConfig(10_000, "ntk", 4.0, mixed_b=0.625)
+    a = math.log(4.0) / 8**0.625
+    expected = [10_000 ** (-2 * i / 16) / math.exp(a * (i + 1) ** 0.625) for i in range(8)]
+    assert config.inverse_frequencies(16).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ntk_of_factor_one_is_plain():
+    plain = RotaryConfig(500_000).inverse_frequencies(64)
+    assert RotaryConfig(500_000, "ntk", 1.0).inverse_frequencies(64).equal(plain)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rope_theta": 20_000, "rope_scaling": NTK}, RotaryConfig(20_000, "ntk", 8.0)),
+        (
+            {"rope_theta": 20_000, "rope_scaling": NTK | {"mixed_b": 0.6}},
+            RotaryConfig(20_000, "ntk", 8.0, 0.6),
+        ),
+        ({"rope_theta": 500_000, "rope_scaling": None}, RotaryConfig(500_000)),
+        ({}, RotaryConfig(10_000)),
+        ({"model_type": "gte"}, RotaryConfig(160_000)),
+        (
+            {"rope_parameters": {"rope_type": "ntk", "rope_theta": 20_000, "factor": 8.0} | NTK},
+            RotaryConfig(20_000, "ntk", 8.0),
+        ),
+        (
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 160_000.0, "factor": 1.067}},
+            RotaryConfig(160_000, "linear", 1.067),
+        ),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 160_000.0}},
+            RotaryConfig(160_000),
+        ),
+        ({"rope_theta": 7.0, "rope_parameters": {"rope_type": "default"}}, RotaryConfig(7.0)),
+    ],
+)
+def test_every_published_form_of_rotary_settings(fields, expected):
+    assert parse(**fields).rotary == expected
+
+
+def test_both_rotary_forms_may_stand_together_when_they_agree():
+    linear = {"rope_type": "linear", "rope_theta": 160_000, "factor": 8 ** (1 / 8)}
+    config = parse(rope_theta=20_000, rope_scaling=NTK, rope_parameters=linear)
+    assert config.rotary.scaling == "linear"
+
+
+def test_rotary_forms_that_disagree_are_refused():
+    plain = {"rope_type": "default", "rope_theta": 20_000}
+    with pytest.raises(ConfigError, match=r"rope_parameters .* and rope_scaling .* different"):
+        parse(rope_theta=20_000, rope_scaling=NTK, rope_parameters=plain)
+
+
+@pytest.mark.parametrize("value", [True, False, "true", "false", "True"])
+def test_booleans_may_be_strings(value):
+    assert parse(pack_qkv=value, unpad_inputs=value, use_memory_efficient_attention=value)
+
+
+@pytest.mark.parametrize("types", [0, 1, 2])
+def test_type_vocab_sizes(types):
+    assert parse(type_vocab_size=types).type_vocab_size == types
+
+
+@pytest.mark.parametrize(
+    ("architectures", "task"),
+    [
+        (["NewModel", "NewForTokenClassification"], "token_classification"),
+        (["GteForSequenceClassification"], "sequence_classification"),
+        (["NewForMaskedLM"], None),
+        (["GteModel"], None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_task_comes_from_the_architectures(architectures, task):
+    assert parse(architectures=architectures).task == task
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [({"num_labels": 1}, 1), ({"id2label": {"0": "a", "1": "b"}}, 2), ({}, None)],
+)
+def test_number_of_labels(fields, labels):
+    assert parse(**fields).num_labels == labels
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "bert"}, r"model_type is 'bert'; supported are \['gte', 'new'\]"),
+        ({"model_type": ["new"]}, "model_type is"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; supported is 'gelu'"),
+        ({"layer_norm_type": "rms_norm"}, "layer_norm_type is 'rms_norm'"),
+        ({"position_embedding_type": "absolute"}, "position_embedding_type is 'absolute'"),
+        ({"is_decoder": True}, "is_decoder is True"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling has the type 'yarn'"),
+        ({"rope_scaling": {"type": "ntk"}}, "factor must be a positive number, got None"),
+        ({"rope_scaling": NTK | {"beta": 1}}, r"rope_scaling has the unknown fields \['beta'\]"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+        ({"rope_parameters": 3}, "rope_parameters must be an object or null, got 3"),
+        ({"rope_theta": -1}, "rope_theta must be a positive number, got -1"),
+        ({"num_attention_heads": 5}, "hidden_size 64 cannot be split into 5"),
+        ({"head_dim": 32}, "head_dim is 32"),
+        ({"vocab_size": "1000"}, "vocab_size must be an integer of at least 1, got '1000'"),
+        ({"num_hidden_layers": True}, "num_hidden_layers must be an integer"),
+        ({"type_vocab_size": -1}, "type_vocab_size must be an integer of at least 0"),
+        ({"layer_norm_eps": math.nan}, "layer_norm_eps must be a positive number"),
+        ({"pack_qkv": "yes"}, "pack_qkv must be true or false, got 'yes'"),
+        ({"architectures": ["NewForQuestionAnswering"]}, "names 'NewForQuestionAnswering'"),
+        ({"architectures": "NewModel"}, "architectures must be a list"),
+    ],
+)
+def test_what_is_not_supported_is_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(**fields)
+
+
+def test_from_pretrained_reads_the_golden_config(golden):
+    config = GTEConfig.from_pretrained(golden / "s1_tokencls_ntk" / "model")
+    assert (config.hidden_size, config.head_dim, config.num_labels) == (64, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "does not exist"), ("{", "not valid JSON"), ("[]", "must hold a JSON object")],
+)
+def test_unreadable_files(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        GTEConfig.from_pretrained(tmp_path)
+
+
+def test_a_config_of_defaults_only_takes_the_class_defaults():
+    config = GTEConfig.from_dict(json.loads('{"model_type": "new"}'))
+    assert (config.vocab_size, config.hidden_size, config.max_position_embeddings) == (
+        30_528,
+        768,
+        2048,
+    )

@@ -1,0 +1,115 @@
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gte_core import HybridEmbeddings
+
+
+@pytest.fixture
+def three():
+    dense = np.array([[3, 4, 0, 0], [1, 1, 1, 1], [0, 0, 0, -2]], dtype=np.float32)
+    sparse = np.array([[0, 2, 0, 1, 0], [0, 0, 0, 0, 0], [0, 3, 0, 0, 4]], dtype=np.float32)
+    return HybridEmbeddings(
+        dense / np.linalg.norm(dense, axis=1, keepdims=True),
+        sp.csr_array(sparse),
+        np.array([5, 2, 4]),
+        np.array([False, False, True]),
+        {1: "foo", 3: "bar", 4: "foo"}.__getitem__,
+    )
+
+
+def test_length_and_dimensions(three):
+    assert (len(three), three.dimensions) == (3, 4)
+
+
+@pytest.mark.parametrize("key", [0, -1, slice(1, None), slice(0, 0), slice(None, None, -1)])
+def test_parts_are_hybrid_embeddings(three, key):
+    part = three[key]
+    rows = slice(key % 3, key % 3 + 1) if isinstance(key, int) else key
+    np.testing.assert_array_equal(part.dense, three.dense[rows])
+    np.testing.assert_array_equal(part.sparse.toarray(), three.sparse.toarray()[rows])
+    np.testing.assert_array_equal(part.n_tokens, three.n_tokens[rows])
+    np.testing.assert_array_equal(part.truncated, three.truncated[rows])
+
+
+def test_index_out_of_range(three):
+    with pytest.raises(IndexError, match="out of range"):
+        three[3]
+
+
+def test_iteration_ends(three):
+    assert [part.n_tokens.item() for part in three] == [5, 2, 4]
+
+
+def test_rows(three):
+    dense, ids, weights = next(three.rows())
+    np.testing.assert_allclose(dense, [0.6, 0.8, 0, 0])
+    assert (ids.tolist(), weights.tolist()) == ([1, 3], [2, 1])
+    assert (dense.dtype, ids.dtype, weights.dtype) == (np.float32, np.int64, np.float32)
+    assert [len(ids) for _, ids, _ in three.rows()] == [2, 0, 2]
+
+
+def test_concatenate_undoes_slicing(three):
+    joined = HybridEmbeddings.concatenate([three[:1], three[1:1], three[1:]])
+    np.testing.assert_array_equal(joined.dense, three.dense)
+    np.testing.assert_array_equal(joined.sparse.toarray(), three.sparse.toarray())
+    assert joined.truncated.tolist() == [False, False, True]
+
+
+def test_concatenate_of_nothing():
+    with pytest.raises(ValueError, match="at least one part"):
+        HybridEmbeddings.concatenate([])
+
+
+def test_smaller_vectors_are_cut_and_then_normalised(three):
+    assert three.with_dimensions(1).dense.tolist()[:2] == [[1.0], [1.0]]
+    np.testing.assert_allclose(three.with_dimensions(2).dense[1], [0.5**0.5] * 2, rtol=1e-6)
+    assert three.with_dimensions(4).dense.dtype == np.float32
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 5])
+def test_dimensions_out_of_range(three, dimensions):
+    with pytest.raises(ValueError, match=f"dimensions is {dimensions}, but must be from 1 to 4"):
+        three.with_dimensions(dimensions)
+
+
+@pytest.mark.parametrize("dimensions", [2.0, "2", True, None])
+def test_dimensions_of_another_type(three, dimensions):
+    with pytest.raises(TypeError, match="dimensions must be an integer from 1 to 4"):
+        three.with_dimensions(dimensions)
+
+
+def test_numpy_integers_are_dimensions(three):
+    assert three.with_dimensions(np.int64(2)).dimensions == 2
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 768))
+def test_rows_have_length_one_at_every_size(seed, size):
+    dense = np.random.default_rng(seed).standard_normal((3, 768)).astype(np.float32)
+    empty = sp.csr_array((3, 5), dtype=np.float32)
+    full = HybridEmbeddings(dense, empty, np.zeros(3, int), np.zeros(3, bool), str)
+    lengths = np.linalg.norm(full.with_dimensions(size).dense.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+def test_token_weights_merge_ids_of_one_string(three):
+    assert three.token_weights(0) == {"foo": 2.0, "bar": 1.0}
+    assert three.token_weights(1) == {}
+    assert three.token_weights(-1) == {"foo": 4.0}
+
+
+def test_scores_go_by_id(three):
+    scores = three.scores(three, dense_weight=0.0, sparse_weight=1.0)
+    assert scores.tolist() == [[5, 0, 6], [0, 0, 0], [6, 0, 25]]
+    np.testing.assert_allclose(np.diag(three.scores(three)), [1.05, 1.0, 1.25], rtol=1e-6)
+
+
+def test_a_pickle_carries_its_own_tokens_only(three):
+    copy = pickle.loads(pickle.dumps(three))
+    assert copy.token_weights(0) == three.token_weights(0)
+    assert copy.sparse.shape == three.sparse.shape
+    np.testing.assert_array_equal(copy.dense, three.dense)

@@ -1,0 +1,44 @@
+from itertools import count, islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gte_core.packing import batched, plan_packs, windows
+
+LENGTHS = st.lists(st.integers(1, 50))
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 120))
+def test_packs_hold_every_text_once_within_the_budget(lengths, budget):
+    packs = plan_packs(lengths, budget)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    for pack in packs:
+        assert sum(lengths[i] for i in pack) <= budget or len(pack) == 1
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 120))
+def test_packs_go_from_long_to_short(lengths, budget):
+    order = [lengths[i] for pack in plan_packs(lengths, budget) for i in pack]
+    assert order == sorted(lengths, reverse=True)
+
+
+@given(lengths=LENGTHS, max_tokens=st.integers(1, 120), max_items=st.integers(1, 9))
+def test_windows_keep_order_and_limits(lengths, max_tokens, max_items):
+    items = ["x" * length for length in lengths]
+    found = list(windows(items, max_tokens=max_tokens, max_items=max_items))
+    assert [item for window in found for item in window] == items
+    for window in found:
+        assert 1 <= len(window) <= max_items
+        assert sum(map(len, window[:-1])) < max_tokens
+
+
+def test_windows_read_no_further_than_they_must():
+    source = count()
+    stream = ("x" for _ in source)
+    list(islice(windows(stream, max_tokens=10, max_items=3), 2))
+    assert next(source) == 6
+
+
+def test_batched():
+    assert list(batched("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(batched([], 2)) == []

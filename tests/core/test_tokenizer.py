@@ -1,0 +1,111 @@
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gte_core import ConfigError
+from gte_core.testing import random_checkpoint
+from gte_core.tokenizer import GTETokenizer, _encodable
+
+
+@pytest.fixture(scope="module")
+def s3(golden):
+    return json.loads((golden / "s3_gte_embedding_script" / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(golden):
+    return GTETokenizer.from_pretrained(golden / "s3_gte_embedding_script" / "model")
+
+
+def test_ids_equal_the_original(tokenizer, s3):
+    encoded = tokenizer.encode(s3["texts"], 8192)
+    assert [text.ids for text in encoded] == s3["input_ids"]
+    assert not any(text.truncated for text in encoded)
+
+
+def test_truncated_ids_equal_the_original(tokenizer, s3):
+    encoded = tokenizer.encode(s3["texts"], 8)
+    assert [text.ids for text in encoded] == s3["truncated"]["input_ids"]
+    assert [text.truncated for text in encoded] == [len(ids) > 8 for ids in s3["input_ids"]]
+
+
+def test_special_ids_come_from_the_files(tokenizer, s3, tmp_path, golden):
+    assert sorted(tokenizer.dropped_ids) == s3["special_ids_removed"]
+    source = golden / "s3_gte_embedding_script" / "model" / "tokenizer.json"
+    shutil.copy(source, tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text('{"unk_token": {"content": "<unk>"}}')
+    assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 2, 3]
+    assert sorted(GTETokenizer.from_pretrained(tmp_path, pad_token_id=9).dropped_ids) == [
+        0,
+        2,
+        3,
+        9,
+    ]
+
+
+def test_decoded_tokens_and_pieces(tokenizer, s3):
+    ids = s3["input_ids"][3]
+    assert [tokenizer.piece(i) for i in ids] == s3["tokens"][3]
+    assert [tokenizer.decode_token(i) for i in ids[1:4]] == ["foo", "bar", "foo"]
+    assert tokenizer.piece(10**6) == "<1000000>"
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=50))
+def test_any_string_can_be_encoded(tokenizer, text):
+    (encoded,) = tokenizer.encode([text], 16)
+    assert 2 <= len(encoded) <= 16
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_proper_text_is_never_changed(text):
+    assert _encodable(text) is text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\ud800b", "a\ufffdb"),
+        ("\udfff", "\ufffd"),
+        ("x\ud83d", "x\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+    ],
+)
+def test_lone_surrogates_become_the_replacement_character(text, expected):
+    assert _encodable(text) == expected
+
+
+@pytest.mark.parametrize("unit", ["w1 w2 w3 ", "ab", "w1" + 90 * " ", " "])
+def test_a_text_far_too_long_gives_the_ids_of_the_whole(tmp_path, unit):
+    tokenizer = GTETokenizer.from_pretrained(random_checkpoint(tmp_path))
+    text = unit * 30_000
+    whole = tokenizer._truncate(tokenizer._ids(text), 64)
+    assert tokenizer.encode(["w5", text, ""], 64)[1] == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "tokenizer.json does not exist"),
+        ({"tokenizer.json": "{}"}, "not a valid tokenizer"),
+        ({"tokenizer_config.json": "{"}, "tokenizer_config.json is not valid JSON"),
+        ({"special_tokens_map.json": "[]"}, "must hold a JSON object"),
+    ],
+)
+def test_bad_files(tmp_path, golden, files, message):
+    if files and "tokenizer.json" not in files:
+        shutil.copy(golden / "s3_gte_embedding_script" / "model" / "tokenizer.json", tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        GTETokenizer.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_without_special_tokens(tmp_path):
+    path = random_checkpoint(tmp_path) / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    with pytest.raises(ConfigError, match="adds no special tokens"):
+        GTETokenizer.from_pretrained(tmp_path)

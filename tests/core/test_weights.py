@@ -1,0 +1,208 @@
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForTokenClassification
+
+from gte_core import GTEModel, WeightsError
+from gte_core.testing import random_checkpoint
+
+IDS = torch.tensor([[0, 20, 30, 40, 2]])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return random_checkpoint(tmp_path / "checkpoint")
+
+
+def logits(directory):
+    return GTEModel.from_pretrained(directory)(IDS).logits
+
+
+def rewrite(directory, change):
+    path = directory / "model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+def edit_config(directory, **fields):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def renamed(pattern, replacement):
+    return lambda tensors: {re.sub(pattern, replacement, k): v for k, v in tensors.items()}
+
+
+def unpacked(tensors):
+    split = {}
+    for name, tensor in tensors.items():
+        if ".qkv_proj." in name:
+            for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+                split[name.replace("qkv_proj", f"{part}_proj")] = piece.contiguous()
+        else:
+            split[name] = tensor
+    return split
+
+
+LAYOUTS = {
+    "bare": renamed(r"^new\.", ""),
+    "gte. + original": renamed(r"^new\.", "gte."),
+    "new.gte. + original": lambda t: renamed(r"^classifier", "new.classifier")(
+        renamed(r"^new\.", "new.gte.")(t)
+    ),
+    "unpacked q, k, v": unpacked,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_gives_the_same_model(checkpoint, layout):
+    expected = logits(checkpoint)
+    rewrite(checkpoint, layout)
+    assert logits(checkpoint).equal(expected)
+
+
+@pytest.mark.parametrize("save_original_format", [True, False])
+def test_what_transformers_saves_after_loading_the_original(
+    checkpoint, tmp_path, save_original_format
+):
+    expected = logits(checkpoint)
+    edit_config(
+        checkpoint,
+        model_type="gte",
+        rope_scaling=None,
+        rope_parameters={"rope_type": "linear", "rope_theta": 160_000, "factor": 8 ** (2 / 16)},
+        architectures=["GteForTokenClassification"],
+    )
+    theirs = AutoModelForTokenClassification.from_pretrained(checkpoint, dtype=torch.float32)
+    theirs.save_pretrained(tmp_path / "saved", save_original_format=save_original_format)
+    torch.testing.assert_close(logits(tmp_path / "saved"), expected, atol=2e-5, rtol=0)
+
+
+def test_shards(checkpoint):
+    expected = logits(checkpoint)
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2]}
+    shards["model-00002-of-00002.safetensors"] = names[1::2]
+    for file, keys in shards.items():
+        save_file({key: tensors[key] for key in keys}, checkpoint / file)
+    index = {"weight_map": {key: file for file, keys in shards.items() for key in keys}}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert logits(checkpoint).equal(expected)
+
+    (checkpoint / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"names model-00002-of-00002\.safetensors, which is mi"):
+        logits(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "not a valid index"),
+        ("{}", "not a valid index"),
+        ('{"weight_map": []}', "not a valid index"),
+        ('{"weight_map": {"a": "../x.safetensors"}}', "names '../x.safetensors'; a shard is"),
+        ('{"weight_map": {"a": "weights.bin"}}', "names 'weights.bin'; a shard is"),
+    ],
+)
+def test_a_bad_index_of_shards(checkpoint, index, message):
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(WeightsError, match=message):
+        logits(checkpoint)
+
+
+def test_missing_unexpected_and_misshapen_are_reported_together(checkpoint):
+    def damage(tensors):
+        del tensors["new.encoder.layer.1.mlp.down_proj.bias"]
+        tensors["new.extra.weight"] = torch.zeros(1)
+        tensors["classifier.bias"] = torch.zeros(7)
+        return tensors
+
+    rewrite(checkpoint, damage)
+    with pytest.raises(
+        WeightsError,
+        match=r"missing: encoder\.layer\.1\.mlp\.down_proj\.bias\. "
+        r"unexpected: new\.extra\.weight\. "
+        r"of another shape: classifier\.bias is \(7,\), config\.json wants \(1,\)",
+    ):
+        logits(checkpoint)
+
+
+def test_one_missing_part_of_an_unpacked_projection(checkpoint):
+    def without_k(tensors):
+        tensors = unpacked(tensors)
+        del tensors["new.encoder.layer.0.attention.k_proj.weight"]
+        return tensors
+
+    rewrite(checkpoint, without_k)
+    with pytest.raises(
+        WeightsError, match=r"missing: encoder\.layer\.0\.attention\.k_proj\.weight"
+    ):
+        logits(checkpoint)
+
+
+def test_a_tensor_under_two_names_is_unexpected(checkpoint):
+    def doubled(tensors):
+        name = "embeddings.LayerNorm.bias"
+        return tensors | {name: tensors[f"new.{name}"].clone()}
+
+    rewrite(checkpoint, doubled)
+    with pytest.raises(WeightsError, match=r"unexpected: (new\.)?embeddings\.LayerNorm\.bias"):
+        logits(checkpoint)
+
+
+def test_buffers_and_language_model_heads_are_passed_over(checkpoint):
+    expected = logits(checkpoint)
+    extra = ("lm_head.dense.weight", "new.embeddings.position_ids", "new.rotary_emb.inv_freq")
+    rewrite(checkpoint, lambda tensors: tensors | {name: torch.zeros(3) for name in extra})
+    assert logits(checkpoint).equal(expected)
+
+
+def test_the_head_is_read_from_the_weights_when_the_config_is_silent(checkpoint):
+    expected = logits(checkpoint)
+    edit_config(checkpoint, architectures=["NewModel"], num_labels=None)
+    assert logits(checkpoint).equal(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_stored_types(tmp_path, dtype):
+    expected = logits(random_checkpoint(tmp_path / "float32"))
+    close = logits(random_checkpoint(tmp_path / "other", dtype=dtype))
+    torch.testing.assert_close(close, expected, atol=0.3, rtol=0)
+
+
+def test_integers_are_refused(checkpoint):
+    name = "new.encoder.layer.0.mlp.down_proj.weight"
+    rewrite(checkpoint, lambda tensors: tensors | {name: tensors[name].to(torch.int8)})
+    with pytest.raises(WeightsError, match=rf"{name} .* is stored as I8; supported are F16"):
+        logits(checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 8 + b"{}"])
+def test_damaged_files(checkpoint, content):
+    (checkpoint / "model.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        logits(checkpoint)
+
+
+def test_a_truncated_file(checkpoint):
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        logits(checkpoint)
+
+
+def test_pickles_are_refused(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"holds pytorch_model\.bin but no model\.safetensors"):
+        logits(checkpoint)
+
+
+def test_no_weights_at_all(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="holds neither"):
+        logits(checkpoint)

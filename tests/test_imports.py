@@ -1,0 +1,84 @@
+"""What importing costs, and which way the arrows point; each in a fresh interpreter."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gte_core
+import gte_integrations
+
+HEAVY = ("torch", "transformers", "scipy", "numpy", "qdrant_client", "qdrant_edge", "pymilvus")
+CORE = Path(gte_core.__file__).parent
+ADAPTERS = Path(gte_integrations.__file__).parent
+
+
+def loaded_by(statement):
+    script = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["gte_core", "gte_integrations"])
+def test_importing_a_package_loads_nothing_heavy(package):
+    assert not loaded_by(f"import {package}") & set(HEAVY)
+
+
+def test_the_core_works_without_any_framework():
+    loaded = loaded_by("from gte_core import GTEEmbedder; GTEEmbedder.from_pretrained('demo')")
+    frameworks = {"transformers", "qdrant_client", "qdrant_edge", "pymilvus", "typer", "rich"}
+    assert not loaded & (frameworks | {"pandas", "pyarrow", "gte_integrations"})
+
+
+@pytest.mark.parametrize(
+    ("module", "foreign"),
+    [
+        ("qdrant", {"pymilvus", "milvus_lite", "typer", "torch"}),
+        ("milvus", {"qdrant_client", "qdrant_edge", "typer", "torch"}),
+        ("cli", {"pymilvus", "qdrant_client", "qdrant_edge", "torch", "pyarrow"}),
+    ],
+)
+def test_an_adapter_loads_its_own_framework_only(module, foreign):
+    assert not loaded_by(f"import gte_integrations.{module}") & foreign
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: path.stem)
+def test_the_core_imports_no_adapter_and_no_framework(path):
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    allowed = {"gte_core", "huggingface_hub", "numpy", "safetensors", "scipy", "tokenizers"}
+    assert tops <= allowed | {"torch", "tqdm", "__future__"} | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", sorted(ADAPTERS.rglob("*.py")), ids=lambda path: path.stem)
+def test_adapters_use_public_names_of_the_core(path):
+    for name in imports_of(path):
+        if name.startswith("gte_core"):
+            assert name.split(".")[1] in [*gte_core.__all__, "__version__", "testing"]
+
+
+def test_the_public_names_are_sorted_and_real():
+    assert gte_core.__all__ == sorted(gte_core.__all__)
+    for name in gte_core.__all__:
+        assert getattr(gte_core, name) is not None
+    assert set(gte_core.__all__) <= set(dir(gte_core))
+
+
+def test_the_type_checker_sees_the_same_names():
+    tree = ast.parse((CORE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert sorted(alias.name for node in block.body for alias in node.names) == gte_core.__all__
+
+
+def test_an_unknown_name():
+    with pytest.raises(AttributeError, match="module 'gte_core' has no attribute 'GTEEmbeder'"):
+        _ = gte_core.GTEEmbeder
