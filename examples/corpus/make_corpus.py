@@ -78,7 +78,9 @@ SCRIPTS: dict[str, re.Pattern[str]] = {
 MIN_SCRIPT_SHARE = 0.6
 
 # Frequent English words that are not words of another language in the corpus.
-ENGLISH_WORDS = frozenset("the and you your this that with from when which choose click".split())
+ENGLISH_WORDS = frozenset(
+    "the and you your this that with from when which choose click".split()  # noqa: SIM905
+)
 
 SENTENCE_END = re.compile(r"[.!?。！？…][)\]\"'”»“’」』）]*$")
 LEAD_IN_END = re.compile(r"[:：]$")

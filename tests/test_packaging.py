@@ -1,0 +1,61 @@
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import metadata, version
+from pathlib import Path
+
+import pytest
+
+import gte_core
+import gte_integrations
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_the_wheel_holds_both_packages_and_their_types(wheel):
+    names = set(wheel.namelist())
+    for source in (*ROOT.glob("core/gte_core/**/*.py"), *ROOT.glob("gte_integrations/**/*.py")):
+        relative = source.relative_to(ROOT)
+        assert str(relative).removeprefix("core/") in names
+    assert {"gte_core/py.typed", "gte_integrations/py.typed"} <= names
+
+
+def test_the_wheel_holds_the_demo_model_and_its_notice(wheel):
+    names = set(wheel.namelist())
+    files = ("config.json", "model.safetensors", "tokenizer.json", "README.md", "NOTICE")
+    assert {f"gte_core/data/demo/{name}" for name in files} <= names
+
+
+def test_the_wheel_holds_nothing_else(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops == {
+        "gte_core",
+        "gte_integrations",
+        f"gte_integrations-{gte_core.__version__}.dist-info",
+    }
+
+
+def test_the_changelog_opens_with_this_version():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == gte_core.__version__ == gte_integrations.__version__
+    assert headings[0] == version("gte-integrations")
+
+
+def test_every_extra_that_a_message_names_exists():
+    extras = metadata("gte-integrations").get_all("Provides-Extra")
+    sources = (*ROOT.glob("core/gte_core/**/*.py"), *ROOT.glob("gte_integrations/**/*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in (*sources, ROOT / "README.md"))
+    named = re.findall(r"gte-integrations\[([\w,-]+)\]", text)
+    assert named
+    assert {extra for group in named for extra in group.split(",")} <= set(extras)
