@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from gte_core.explanation import TokenContribution as TokenContribution
     from gte_core.model import GTEModel as GTEModel
     from gte_core.model import GTEModelOutput as GTEModelOutput
+    from gte_core.reranker import GTEReranker as GTEReranker
+    from gte_core.reranker import RankedDocument as RankedDocument
+    from gte_core.shared import EncoderSettings as EncoderSettings
+    from gte_core.shared import SharedEncoder as SharedEncoder
+    from gte_core.shared import shared_encoder as shared_encoder
 
 __version__ = "0.1.0"
 
@@ -45,6 +50,8 @@ _HOMES = {
     ),
     "explanation": ("Explanation", "TokenContribution"),
     "model": ("GTEModel", "GTEModelOutput"),
+    "reranker": ("GTEReranker", "RankedDocument"),
+    "shared": ("EncoderSettings", "SharedEncoder", "shared_encoder"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -26,6 +26,7 @@ from gte_core.explanation import Explanation, explain
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.model import GTEModel
 from gte_core.packing import batched, windows
+from gte_core.texts import as_texts, checked
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 from gte_core.weights import load_model
 
@@ -67,7 +68,7 @@ class GTEEmbedder:
         self._files = files
         self._settings = settings
         self._tokenizer = tokenizer
-        self._hidden_size = model.config.hidden_size
+        self._config = model.config
         self._has_sparse = model.has_sparse
         self._engine = PackedEngine(
             model, dropped_ids=tokenizer.dropped_ids, deterministic=settings.deterministic
@@ -111,8 +112,8 @@ class GTEEmbedder:
             ValueError, TypeError: for an argument that makes no sense.
         """
         _check_choice("on_truncation", on_truncation, get_args(OnTruncation))
-        computed_on = _device(device)
-        computed_in = _dtype(dtype, computed_on)
+        computed_on = choose_device(device)
+        computed_in = choose_dtype(dtype, computed_on)
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
@@ -170,6 +171,16 @@ class GTEEmbedder:
         """Whether the checkpoint has the sparse head."""
         return self._has_sparse
 
+    @property
+    def vocab_size(self) -> int:
+        """Width of the sparse vectors, at least the number of the tokenizer's pieces."""
+        return self._config.vocab_size
+
+    @property
+    def tokenizer(self) -> GTETokenizer:
+        """What turns texts into ids and ids into strings."""
+        return self._tokenizer
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What vectors of another encoder must share to be comparable with these."""
@@ -210,7 +221,7 @@ class GTEEmbedder:
 
         Memory follows the token budget, not the stream. An empty stream yields one empty part.
         """
-        self._require_sparse_head()
+        self.require_sparse_head()
         size = self._size(dimensions)
         windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
         return (self._embeddings(window, size) for window in windows)
@@ -231,7 +242,7 @@ class GTEEmbedder:
         self, texts: str | Iterable[str], *, show_progress: bool = False
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
-        self._require_sparse_head()
+        self.require_sparse_head()
         windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
         return sp.csr_array(sp.vstack([window.sparse for window in windows], format="csr"))
 
@@ -257,7 +268,7 @@ class GTEEmbedder:
         id instead. At most ``max_length`` tokens of each text are read.
         """
         if sparse_weight:
-            self._require_sparse_head()
+            self.require_sparse_head()
         queries, documents = _split_pairs(pairs)
         size = self._size(dimensions)
         limit = min(_check_max_length(max_length, self._tokenizer), self.max_length)
@@ -290,7 +301,8 @@ class GTEEmbedder:
             sparse_weight=sparse_weight,
         )
 
-    def _require_sparse_head(self) -> None:
+    def require_sparse_head(self) -> None:
+        """Raise :class:`MissingHeadError` for a checkpoint without the sparse head."""
         if not self.has_sparse:
             raise MissingHeadError(
                 f"{self.model!r} has no sparse head, so it gives dense vectors alone: "
@@ -299,7 +311,7 @@ class GTEEmbedder:
 
     def _size(self, dimensions: int | None) -> int:
         return check_dimensions(
-            self.dimensions if dimensions is None else dimensions, self._hidden_size
+            self.dimensions if dimensions is None else dimensions, self._config.hidden_size
         )
 
     def _embeddings(self, encoded: EncodedTexts, size: int) -> HybridEmbeddings:
@@ -315,7 +327,7 @@ class GTEEmbedder:
         self, texts: str | Iterable[str], max_length: int, *, show_progress: bool = False
     ) -> Iterator[EncodedTexts]:
         """Encode a stream window by window; at least one window, which may be empty."""
-        stream = _as_stream(texts)
+        stream = as_texts(texts)
         total = len(stream) if isinstance(stream, Sized) else None
         done = n_truncated = 0
         with tqdm(total=total, unit=" texts", disable=not show_progress) as bar:
@@ -333,7 +345,7 @@ class GTEEmbedder:
     ) -> Iterator[list[TokenizedText]]:
         tokenized = chain.from_iterable(
             self._tokenizer.encode(batch, max_length)
-            for batch in batched(_checked(texts), _TOKENIZED_AT_ONCE)
+            for batch in batched(checked(texts), _TOKENIZED_AT_ONCE)
         )
         first: list[TokenizedText] = []
         for first in windows(
@@ -370,7 +382,8 @@ def _from_arguments(model: str, arguments: dict[str, Any]) -> GTEEmbedder:
     return GTEEmbedder.from_pretrained(model, **arguments)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or CUDA or MPS where there is one, else the CPU."""
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
@@ -378,7 +391,8 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The type asked for; ``"auto"`` is a half type on CUDA and float32 elsewhere."""
     name = str(dtype).removeprefix("torch.")
     _check_choice("dtype", name, ("auto", *_DTYPES))
     if name == "auto":
@@ -410,21 +424,6 @@ def _check_vocabulary(tokenizer: GTETokenizer, config: GTEConfig) -> None:
             f"tokenizer.json has {tokenizer.vocab_size} pieces, but the model has embeddings for "
             f"{config.vocab_size}. They belong to different checkpoints."
         )
-
-
-def _as_stream(texts: str | Iterable[str]) -> Iterable[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a str or an iterable of str, got {type(texts).__name__}.")
-    return texts
-
-
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] must be a str, got {type(text).__name__}.")
-        yield text
 
 
 def _split_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:

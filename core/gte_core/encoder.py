@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
+from gte_core.texts import as_texts, checked
 
 NumericFamily = Literal["float", "int8", "fp8"]
 
@@ -83,8 +84,5 @@ class Encoder(Protocol):
 
 def as_queries(encoder: Encoder, texts: str | Iterable[str]) -> list[str]:
     """The texts as the model wants queries: with its ``query_prefix`` in front of each."""
-    queries = [texts] if isinstance(texts, str) else list(texts)
-    for index, query in enumerate(queries):
-        if not isinstance(query, str):
-            raise TypeError(f"queries[{index}] must be a str, got {type(query).__name__}.")
+    queries = checked(as_texts(texts, "queries"), "queries")
     return [encoder.query_prefix + query for query in queries]

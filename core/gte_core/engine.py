@@ -13,7 +13,6 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from gte_core.attention import PackLayout
 from gte_core.exceptions import NonFiniteError
 from gte_core.model import GTEModel
 from gte_core.packing import plan_packs
@@ -64,7 +63,7 @@ class PackedEngine:
     @property
     def pack_tokens(self) -> int:
         """Tokens of a pack, unless a single text has more."""
-        return _PACK_TOKENS.get(self._model.device.type, _PACK_TOKENS_ELSEWHERE)
+        return pack_tokens(self._model.device)
 
     def encode(self, texts: Sequence[TokenizedText], *, first_index: int = 0) -> EncodedTexts:
         """Encode a window of texts.
@@ -118,9 +117,7 @@ class PackedEngine:
         """CLS states ``(n, hidden_size)`` and the weight of every token of every text."""
         lengths = [len(text) for text in ids]
         with self._lock, torch.inference_mode():
-            layout = PackLayout.from_lengths(lengths, device=model.device)
-            packed = torch.tensor([token for text in ids for token in text]).to(model.device)
-            hidden = model.encode_pack(packed, layout)
+            hidden, layout = model.encode_sequences(ids)
             cls = hidden[layout.first_tokens].float().cpu().numpy()
             if not model.has_sparse:
                 return cls, [np.zeros(length, dtype=np.float32) for length in lengths]
@@ -130,6 +127,11 @@ class PackedEngine:
     @cached_property
     def _float32_model(self) -> GTEModel:
         return copy.deepcopy(self._model).float()
+
+
+def pack_tokens(device: torch.device) -> int:
+    """The token budget of a pack on a device."""
+    return _PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE)
 
 
 def _non_finite(cls: NDArray[np.float32], weights: Sequence[NDArray[np.float32]]) -> list[int]:

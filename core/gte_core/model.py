@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,15 @@ class GTEModel(nn.Module):
         """The type that is computed in."""
         return self.embeddings.word_embeddings.weight.dtype
 
+    @property
+    def is_reranker(self) -> bool:
+        """Whether there is a head that gives one score per sequence."""
+        return (
+            self.task == "sequence_classification"
+            and self.classifier is not None
+            and self.classifier.out_features == 1
+        )
+
     def forward(
         self,
         input_ids: Tensor,
@@ -139,7 +149,7 @@ class GTEModel(nn.Module):
         hidden[mask] = packed
         first = hidden[torch.arange(len(hidden)), mask.int().argmax(1)]
         pooled = None if self.pooler is None else self.pooler(first)
-        return GTEModelOutput(hidden, self._logits(hidden, pooled, mask), pooled)
+        return GTEModelOutput(hidden, self._logits(hidden, first, mask), pooled)
 
     def encode_pack(
         self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
@@ -150,6 +160,12 @@ class GTEModel(nn.Module):
         encoded: Tensor = self.encoder(hidden, rotary, layout)
         return encoded
 
+    def encode_sequences(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
+        """Lay token ids of several texts end to end and encode them as one pack."""
+        layout = PackLayout.from_lengths([len(ids) for ids in sequences], device=self.device)
+        packed = torch.tensor([token for ids in sequences for token in ids], dtype=torch.int64)
+        return self.encode_pack(packed.to(self.device), layout), layout
+
     def token_weights(self, hidden: Tensor) -> Tensor:
         """Sparse weight of every token ``(total_tokens,)``: ReLU of the token head's one logit."""
         if not self.has_sparse or self.classifier is None:
@@ -157,11 +173,17 @@ class GTEModel(nn.Module):
         weights: Tensor = self.classifier(hidden).squeeze(-1).relu()
         return weights
 
-    def _logits(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor) -> Tensor | None:
+    def sequence_logits(self, first_tokens: Tensor) -> Tensor:
+        """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of first tokens."""
+        if self.task != "sequence_classification" or not (self.pooler and self.classifier):
+            raise MissingHeadError("This model has no sequence classifier: it is no reranker.")
+        logits: Tensor = self.classifier(self.pooler(first_tokens))
+        return logits
+
+    def _logits(self, hidden: Tensor, first_tokens: Tensor, mask: Tensor) -> Tensor | None:
         if self.classifier is None:
             return None
-        if self.task == "token_classification":
-            logits: Tensor = self.classifier(hidden)
-            return logits * mask[..., None]
-        logits = self.classifier(pooled)
-        return logits
+        if self.task == "sequence_classification":
+            return self.sequence_logits(first_tokens)
+        logits: Tensor = self.classifier(hidden)
+        return logits * mask[..., None]

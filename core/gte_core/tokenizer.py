@@ -63,21 +63,13 @@ class GTETokenizer:
         Special ids come from ``tokenizer_config.json``, ``special_tokens_map.json`` and what the
         pipeline itself adds to an empty text.
         """
-        path = Path(directory) / "tokenizer.json"
-        if not path.exists():
-            raise ConfigError(
-                f"{path} does not exist. Only tokenizer.json is read; save the tokenizer in that "
-                "form (AutoTokenizer.from_pretrained(...).save_pretrained does)."
-            )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ConfigError(f"{path} is not a valid tokenizer ({error}).") from error
+        tokenizer = _load(Path(directory))
         added = tokenizer.encode("").ids
         if not added:
             raise ConfigError(
-                f"{path} adds no special tokens, but the dense vector is the state of the first "
-                "one. Add a TemplateProcessing post-processor with cls and sep."
+                f"The tokenizer.json in {directory} adds no special tokens, but the dense vector "
+                "is the state of the first one. Add a TemplateProcessing post-processor with cls "
+                "and sep."
             )
         names = _special_tokens(Path(directory))
         known = {tokenizer.token_to_id(name) for name in names} | {*added, pad_token_id}
@@ -142,6 +134,39 @@ class GTETokenizer:
             return TokenizedText(ids, truncated=False)
         last = len(ids) - self._n_after
         return TokenizedText(ids[: max_length - self._n_after] + ids[last:], truncated=True)
+
+
+class PairTokenizer:
+    """Pairs of texts to ids, ``<s> A </s></s> B </s>``; the longer of the two is cut first.
+
+    Args:
+        directory: holds ``tokenizer.json``.
+        max_length: ids kept of a pair, special tokens included.
+    """
+
+    def __init__(self, directory: str | Path, max_length: int) -> None:
+        self._tokenizer = _load(Path(directory))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedText]:
+        """Tokenize pairs; a lone surrogate becomes U+FFFD."""
+        encodable = [(_encodable(first), _encodable(second)) for first, second in pairs]
+        encodings = self._tokenizer.encode_batch(encodable)
+        return [TokenizedText(e.ids, truncated=bool(e.overflowing)) for e in encodings]
+
+
+def _load(directory: Path) -> Tokenizer:
+    path = directory / "tokenizer.json"
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist. Only tokenizer.json is read; save the tokenizer in that "
+            "form (AutoTokenizer.from_pretrained(...).save_pretrained does)."
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"{path} is not a valid tokenizer ({error}).") from error
 
 
 def _encodable(text: str) -> str:

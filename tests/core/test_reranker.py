@@ -1,0 +1,94 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from transformers import GteForSequenceClassification, PreTrainedTokenizerFast
+
+from gte_core import GTEReranker, MissingHeadError
+from gte_core.testing import random_checkpoint, word_tokenizer
+
+QUERY = "w1 w2"
+DOCUMENTS = ["w3 w4 " * 30, "", "w1", "w1 w2 w5", "x"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reranker")
+    return random_checkpoint(path, task="sequence_classification")
+
+
+@pytest.fixture(scope="module")
+def reranker(checkpoint):
+    return GTEReranker.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("max_length", [8192, 20, 7])
+def test_scores_equal_transformers(tmp_path, max_length):
+    config = GteForSequenceClassification.config_class(
+        vocab_size=300,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=80,
+        num_labels=1,
+    )
+    theirs = GteForSequenceClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    word_tokenizer(300).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>"
+    )
+    batch = tokenizer(
+        [(QUERY, document) for document in DOCUMENTS],
+        padding=True,
+        truncation=True,
+        max_length=max_length,
+        return_tensors="pt",
+        return_token_type_ids=False,
+    )
+    with torch.no_grad():
+        expected = theirs(**batch).logits[:, 0].numpy()
+    ours = GTEReranker.from_pretrained(tmp_path, max_length=max_length)
+    scores = ours.score((QUERY, document) for document in DOCUMENTS)
+    np.testing.assert_allclose(scores, expected, atol=2e-5)
+
+
+def test_rank_goes_from_high_to_low(reranker):
+    scores = reranker.score([(QUERY, document) for document in DOCUMENTS])
+    ranked = reranker.rank(QUERY, DOCUMENTS)
+    assert [hit.index for hit in ranked] == np.argsort(-scores, kind="stable").tolist()
+    assert [hit.document for hit in ranked] == [DOCUMENTS[hit.index] for hit in ranked]
+    assert [hit.score for hit in reranker.rank(QUERY, DOCUMENTS, top_n=2)] == pytest.approx(
+        sorted(scores, reverse=True)[:2]
+    )
+
+
+def test_a_pair_scores_the_same_alone_and_among_others(reranker):
+    scores = reranker.score([(QUERY, document) for document in DOCUMENTS])
+    alone = [reranker.score([(QUERY, document)])[0] for document in DOCUMENTS]
+    np.testing.assert_allclose(scores, alone, atol=1e-5)
+
+
+def test_truncation_is_reported(checkpoint, caplog):
+    short = GTEReranker.from_pretrained(checkpoint, max_length=10)
+    with caplog.at_level(logging.WARNING):
+        short.rank(QUERY, DOCUMENTS)
+    assert "1 pair(s) were longer than max_length" in caplog.text
+
+
+def test_nothing(reranker):
+    assert reranker.rank(QUERY, []) == []
+    assert reranker.score([]).shape == (0,)
+
+
+def test_wrong_input(reranker):
+    with pytest.raises(TypeError, match=r"documents\[1\] must be a str, got int"):
+        reranker.rank(QUERY, ["a", 1])
+    with pytest.raises(TypeError, match=r"pairs\[0\] must be \(query, document\), two str"):
+        reranker.score([("a", None)])
+
+
+def test_a_model_that_is_no_reranker(small_checkpoint):
+    with pytest.raises(MissingHeadError, match="no sequence classifier of one label"):
+        GTEReranker.from_pretrained(small_checkpoint)
