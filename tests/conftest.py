@@ -23,6 +23,20 @@ def small_checkpoint(tmp_path_factory):
     return random_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """The texts of every call that reaches a model, in order."""
+    calls = []
+    original = GTEEmbedder.encode
+
+    def recorded(self, texts, **options):
+        calls.append(list(texts))
+        return original(self, calls[-1], **options)
+
+    monkeypatch.setattr(GTEEmbedder, "encode", recorded)
+    return calls
+
+
 @pytest.fixture(scope="session")
 def small(small_checkpoint):
     return GTEEmbedder.from_pretrained(small_checkpoint)

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from gte_core.reranker import GTEReranker as GTEReranker
     from gte_core.reranker import RankedDocument as RankedDocument
     from gte_core.shared import EncoderSettings as EncoderSettings
+    from gte_core.shared import RerankerSettings as RerankerSettings
     from gte_core.shared import SharedEncoder as SharedEncoder
+    from gte_core.shared import SharedReranker as SharedReranker
     from gte_core.shared import shared_encoder as shared_encoder
+    from gte_core.shared import shared_reranker as shared_reranker
 
 __version__ = "0.1.0"
 
@@ -51,7 +54,14 @@ _HOMES = {
     "explanation": ("Explanation", "TokenContribution"),
     "model": ("GTEModel", "GTEModelOutput"),
     "reranker": ("GTEReranker", "RankedDocument"),
-    "shared": ("EncoderSettings", "SharedEncoder", "shared_encoder"),
+    "shared": (
+        "EncoderSettings",
+        "RerankerSettings",
+        "SharedEncoder",
+        "SharedReranker",
+        "shared_encoder",
+        "shared_reranker",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

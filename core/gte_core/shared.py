@@ -10,10 +10,10 @@ import asyncio
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,6 +25,7 @@ from gte_core.embedder import GTEEmbedder, OnTruncation
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint
 from gte_core.hub import DEFAULT_MODEL
+from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
 from gte_core.texts import as_texts, checked
 
 _CACHE_BYTES = 64 * 2**20
@@ -100,13 +101,13 @@ class SharedEncoder:
     ) -> HybridEmbeddings:
         """Both vectors of every text; those encoded lately cost no pass."""
         self.embedder.require_sparse_head()
-        return self._encode(texts, dimensions)
+        return self._encode(texts, dimensions=dimensions)
 
     def encode_dense(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
-        return self._encode(texts, dimensions).dense
+        return self._encode(texts, dimensions=dimensions).dense
 
     def encode_sparse(self, texts: str | Iterable[str]) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
@@ -116,13 +117,24 @@ class SharedEncoder:
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> HybridEmbeddings:
         """:meth:`encode` in the one worker thread; calls that wait there share a batch."""
-        request = _Request(list(checked(as_texts(texts))), dimensions, Future())
+        return await self._answer(_Request(_listed(texts), dimensions, SharedEncoder.encode))
+
+    async def aencode_dense(
+        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    ) -> NDArray[np.float32]:
+        """:meth:`encode_dense` in the one worker thread, as :meth:`aencode`."""
+        request = _Request(_listed(texts), dimensions, SharedEncoder._encode)
+        return (await self._answer(request)).dense
+
+    async def _answer(self, request: _Request) -> HybridEmbeddings:
         self._waiting.append(request)
         self._worker.submit(self._serve_waiting)
         return await asyncio.wrap_future(request.answer)
 
-    def _encode(self, texts: str | Iterable[str], dimensions: int | None) -> HybridEmbeddings:
-        wanted = list(checked(as_texts(texts)))
+    def _encode(
+        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        wanted = _listed(texts)
         size = check_dimensions(
             self.dimensions if dimensions is None else dimensions, self.dimensions
         )
@@ -165,22 +177,69 @@ class SharedEncoder:
         if len(requests) > 1:
             # One pass for all of them. An error is left to the request that it belongs to, below.
             with suppress(Exception):
-                self._encode([text for request in requests for text in request.texts], None)
+                self._encode([text for request in requests for text in request.texts])
         for request in requests:
             request.serve(self)
 
 
 _ENCODERS: WeakValueDictionary[EncoderSettings, SharedEncoder] = WeakValueDictionary()
-_ENCODERS_LOCK = threading.Lock()
+_REGISTRY_LOCK = threading.Lock()
 
 
 def shared_encoder(settings: EncoderSettings) -> SharedEncoder:
     """The encoder of these settings: one in this process, for as long as anyone holds it."""
-    with _ENCODERS_LOCK:
+    with _REGISTRY_LOCK:
         encoder = _ENCODERS.get(settings)
         if encoder is None:
             encoder = _ENCODERS[settings] = SharedEncoder(settings)
         return encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankerSettings:
+    """The arguments of :meth:`GTEReranker.from_pretrained`. Equal settings share one reranker."""
+
+    model: str = DEFAULT_RERANKER
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    max_length: int = 8192
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+
+class SharedReranker:
+    """A :class:`GTEReranker` that loads at first use and pickles as its settings.
+
+    Made by :func:`shared_reranker`.
+    """
+
+    def __init__(self, settings: RerankerSettings) -> None:
+        self.settings = settings
+        self._loaded: GTEReranker | None = None
+        self._loading = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shared_reranker, (self.settings,)
+
+    def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
+        """Relevance of each ``(query, document)`` pair, a raw logit, float32 ``(n,)``."""
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = GTEReranker.from_pretrained(**asdict(self.settings))
+        return self._loaded.score(pairs)
+
+
+_RERANKERS: WeakValueDictionary[RerankerSettings, SharedReranker] = WeakValueDictionary()
+
+
+def shared_reranker(settings: RerankerSettings) -> SharedReranker:
+    """The reranker of these settings: one in this process, for as long as anyone holds it."""
+    with _REGISTRY_LOCK:
+        reranker = _RERANKERS.get(settings)
+        if reranker is None:
+            reranker = _RERANKERS[settings] = SharedReranker(settings)
+        return reranker
 
 
 _NO_IDS = np.empty(0, dtype=np.int64)
@@ -208,11 +267,12 @@ class _Request:
 
     texts: list[str]
     dimensions: int | None
-    answer: Future[HybridEmbeddings]
+    encode: Callable[..., HybridEmbeddings]
+    answer: Future[HybridEmbeddings] = field(default_factory=Future)
 
     def serve(self, encoder: SharedEncoder) -> None:
         try:
-            self.answer.set_result(encoder.encode(self.texts, dimensions=self.dimensions))
+            self.answer.set_result(self.encode(encoder, self.texts, dimensions=self.dimensions))
         except BaseException as error:  # noqa: BLE001  it belongs to whoever awaits the answer
             self.answer.set_exception(error)
 
@@ -247,6 +307,10 @@ class _RecentVectors:
             _, dropped = self._rows.popitem(last=False)
             self._n_bytes -= dropped.n_bytes
         return rows
+
+
+def _listed(texts: str | Iterable[str]) -> list[str]:
+    return list(checked(as_texts(texts)))
 
 
 def _hash(text: str) -> bytes:

@@ -24,20 +24,6 @@ def encoder(settings):
     return shared_encoder(settings)
 
 
-@pytest.fixture
-def batches(monkeypatch):
-    """Texts of each call that reaches the model."""
-    seen = []
-    original = GTEEmbedder.encode
-
-    def counted(self, texts, **options):
-        seen.append(list(texts))
-        return original(self, texts, **options)
-
-    monkeypatch.setattr(GTEEmbedder, "encode", counted)
-    return seen
-
-
 def test_equals_the_embedder(encoder, small):
     both, expected = encoder.encode(TEXTS), small.encode(TEXTS)
     np.testing.assert_allclose(both.dense, expected.dense, atol=1e-6)
@@ -48,12 +34,12 @@ def test_equals_the_embedder(encoder, small):
     assert isinstance(encoder, Encoder)
 
 
-def test_whichever_head_comes_second_is_free(encoder, batches):
+def test_whichever_head_comes_second_is_free(encoder, encoded):
     dense = encoder.encode_dense(TEXTS)
     sparse = encoder.encode_sparse(TEXTS)
-    assert batches == [TEXTS]
+    assert encoded == [TEXTS]
     both = encoder.encode(TEXTS, dimensions=16)
-    assert len(batches) == 1
+    assert len(encoded) == 1
     np.testing.assert_array_equal(both.sparse.toarray(), sparse.toarray())
     np.testing.assert_allclose(
         both.dense @ both.dense.T,
@@ -62,10 +48,10 @@ def test_whichever_head_comes_second_is_free(encoder, batches):
     )
 
 
-def test_only_what_is_missing_is_encoded_and_only_once(encoder, batches):
+def test_only_what_is_missing_is_encoded_and_only_once(encoder, encoded):
     encoder.encode(["w1", "w2"])
     encoder.encode(["w2", "w3", "w3", "w1"])
-    assert batches == [["w1", "w2"], ["w3"]]
+    assert encoded == [["w1", "w2"], ["w3"]]
 
 
 def test_equal_settings_share_one_encoder(settings, encoder, small_checkpoint):
@@ -117,12 +103,12 @@ def test_an_encoder_that_nobody_holds_is_freed(small_checkpoint):
     assert alive() is None
 
 
-async def test_concurrent_queries_become_one_batch(encoder, batches):
+async def test_concurrent_queries_become_one_batch(encoder, encoded):
     encoder.encode("warm up")
-    batches.clear()
+    encoded.clear()
     queries = [f"w{number}" for number in range(30)]
     found = await asyncio.gather(*(encoder.aencode(query) for query in queries))
-    assert len(batches) <= 3
+    assert len(encoded) <= 3
     for query, both in zip(queries, found, strict=True):
         np.testing.assert_allclose(both.dense, encoder.encode(query).dense, atol=1e-5)
 

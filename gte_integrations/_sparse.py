@@ -1,0 +1,25 @@
+"""Sparse vectors as the dictionaries and lists that clients take. No engine here."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+# Of a token beyond the vocabulary, which no query holds: some engines refuse an empty vector.
+PLACEHOLDER_WEIGHT = 1e-6
+
+
+def sparse_lists(matrix: Any) -> list[tuple[list[int], list[float]]]:
+    """Token ids and weights of each row of a CSR matrix, as Python numbers; ids sorted."""
+    ids, weights = matrix.indices.tolist(), matrix.data.tolist()
+    return [(ids[a:b], weights[a:b]) for a, b in pairwise(matrix.indptr.tolist())]
+
+
+def sparse_dicts(matrix: Any) -> list[dict[int, float]]:
+    """``{token id: weight}`` of each row of a CSR matrix, {} for a row without weights."""
+    return [dict(zip(ids, weights, strict=True)) for ids, weights in sparse_lists(matrix)]
+
+
+def stored_dicts(matrix: Any) -> list[dict[int, float]]:
+    """:func:`sparse_dicts` for documents: a row without weights gets one that nothing matches."""
+    return [row or {matrix.shape[1]: PLACEHOLDER_WEIGHT} for row in sparse_dicts(matrix)]

@@ -1,0 +1,223 @@
+"""GTE in LangChain: embeddings, a retriever over a hybrid index, and a reranker.
+
+::
+
+    embeddings = GTEEmbeddings(model="demo", dimensions=128)
+    store = QdrantVectorStore.from_texts(
+        texts, embeddings, sparse_embedding=embeddings.qdrant_sparse(),
+        retrieval_mode=RetrievalMode.HYBRID, location=":memory:",
+    )
+
+Objects with the same model settings share one loaded model and one cache of both vectors, built
+together or apart: a text costs one forward pass, whichever of them asks first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForRetrieverRun,
+        Callbacks,
+    )
+    from langchain_core.cross_encoders import BaseCrossEncoder
+    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import run_in_executor
+    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
+    ) from error
+
+from gte_core import (
+    EncoderSettings,
+    RerankerSettings,
+    SharedEncoder,
+    SharedReranker,
+    as_queries,
+    shared_encoder,
+    shared_reranker,
+)
+
+if TYPE_CHECKING:
+    from gte_integrations.langchain_milvus import GTEMilvusSparse
+    from gte_integrations.langchain_qdrant import GTEQdrantSparse
+
+
+class EncoderFields(BaseModel):
+    """The settings of a model, and the shared encoder behind them; loaded at first use.
+
+    Every field is an argument of ``GTEEmbedder.from_pretrained``, described there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str = EncoderSettings().model
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    dimensions: int | None = None
+    max_length: int = 8192
+    query_prefix: str = ""
+    on_truncation: str = "warn"
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+    _encoder: SharedEncoder = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the process's encoder of these settings; nothing is loaded yet."""
+        settings = EncoderSettings(**self.model_dump(exclude={"dimensions"}))
+        self._encoder = shared_encoder(settings)
+
+    @property
+    def encoder(self) -> SharedEncoder:
+        """The encoder that all objects of these settings share."""
+        return self._encoder
+
+
+class GTEEmbeddings(EncoderFields, Embeddings):
+    """Dense GTE vectors for LangChain: unit length, ``dimensions`` components.
+
+    ``qdrant_sparse()`` and ``milvus_sparse()`` give the sparse half for hybrid vector stores.
+    """
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Dense vectors of texts; ``[]`` for none."""
+        return _as_lists(self.encoder.encode_dense(texts, dimensions=self.dimensions))
+
+    def embed_query(self, text: str) -> list[float]:
+        """Dense vector of a query, its prefix put before it where the model wants one."""
+        return self.embed_documents(as_queries(self.encoder, text))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """:meth:`embed_documents` off the event loop; calls that wait together share a batch."""
+        return _as_lists(await self.encoder.aencode_dense(texts, dimensions=self.dimensions))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """:meth:`embed_query` off the event loop; calls that wait together share a batch."""
+        [vector] = await self.aembed_documents(as_queries(self.encoder, text))
+        return vector
+
+    @property
+    def cache_namespace(self) -> str:
+        """For ``CacheBackedEmbeddings(namespace=...)``: differs wherever vectors would."""
+        size = self.encoder.dimensions if self.dimensions is None else self.dimensions
+        identity = f"{self.encoder.fingerprint} {size} {self.query_prefix}"
+        return f"gte-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+    def qdrant_sparse(self) -> GTEQdrantSparse:
+        """The sparse half for ``QdrantVectorStore(sparse_embedding=...)``."""
+        from gte_integrations.langchain_qdrant import GTEQdrantSparse
+
+        return GTEQdrantSparse(**self.model_dump())
+
+    def milvus_sparse(self) -> GTEMilvusSparse:
+        """The sparse half for ``Milvus(embedding_function=[embeddings, ...])``."""
+        from gte_integrations.langchain_milvus import GTEMilvusSparse
+
+        return GTEMilvusSparse(**self.model_dump())
+
+
+class GTEHybridRetriever(BaseRetriever):
+    """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
+
+    Scores come in the metadata as ``score``, ``dense_score`` and ``sparse_score``.
+
+    Args:
+        index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
+        k: how many documents, also per call: ``retriever.invoke(query, k=2)``.
+        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``, ``filter``.
+    """
+
+    index: Any
+    k: int = Field(default=4, ge=1)
+    search_options: dict[str, Any] = Field(default_factory=dict)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        [hits] = self.index.search([query], limit=k or self.k, **self.search_options)
+        return [_as_document(hit) for hit in hits]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        options = self.search_options | {"limit": k or self.k}
+        if hasattr(self.index, "asearch"):
+            [hits] = await self.index.asearch([query], **options)
+        else:
+            [hits] = await run_in_executor(None, partial(self.index.search, [query], **options))
+        return [_as_document(hit) for hit in hits]
+
+
+class GTECrossEncoder(BaseModel, BaseCrossEncoder):
+    """The GTE reranker as LangChain's cross-encoder; loaded at first use.
+
+    Every field is an argument of ``GTEReranker.from_pretrained``, described there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str = RerankerSettings().model
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    max_length: int = 8192
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+    _reranker: SharedReranker = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the process's reranker of these settings; nothing is loaded yet."""
+        self._reranker = shared_reranker(RerankerSettings(**self.model_dump()))
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Relevance of each (query, document) pair, a raw logit."""
+        scores: list[float] = self._reranker.score(text_pairs).tolist()
+        return scores
+
+
+class GTECompressor(BaseDocumentCompressor):
+    """Keeps the documents that a cross-encoder finds most relevant, best first.
+
+    Scores come in the metadata as ``relevance_score``.
+    """
+
+    cross_encoder: BaseCrossEncoder = Field(default_factory=GTECrossEncoder)
+    top_n: int = Field(default=3, ge=1)
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """The ``top_n`` most relevant documents, copied, with their scores."""
+        scores = self.cross_encoder.score([(query, d.page_content) for d in documents])
+        ranked = sorted(zip(scores, documents, strict=True), key=lambda pair: -pair[0])
+        return [
+            document.model_copy(update={"metadata": document.metadata | {"relevance_score": score}})
+            for score, document in ranked[: self.top_n]
+        ]
+
+
+def _as_document(hit: Any) -> Document:
+    scores = {"score": hit.score, "dense_score": hit.dense_score, "sparse_score": hit.sparse_score}
+    return Document(page_content=hit.text, metadata={**hit.payload, **scores}, id=str(hit.id))
+
+
+def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:
+    """Python lists of Python floats, the only numbers that all stores take."""
+    lists: list[list[float]] = vectors.tolist()
+    return lists

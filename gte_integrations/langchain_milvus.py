@@ -1,0 +1,59 @@
+"""The sparse half of GTE for LangChain's ``Milvus``, and settings that work on Lite and servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from langchain_milvus.utils.sparse import BaseSparseEmbedding
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.langchain_milvus needs langchain-milvus; "
+        "pip install 'gte-integrations[langchain-milvus]'"
+    ) from error
+
+from gte_core import as_queries
+from gte_integrations._sparse import sparse_dicts, stored_dicts
+from gte_integrations.langchain import EncoderFields
+
+
+class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
+    """Sparse GTE vectors for ``Milvus(embedding_function=[GTEEmbeddings(...), ...])``.
+
+    With the settings of a ``GTEEmbeddings`` it finds the vectors that one's pass left behind, so
+    a hybrid store costs one pass. ``dimensions`` is of the dense half and not read here.
+    """
+
+    def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """``{token id: weight}`` of texts; never empty, which not every Milvus takes."""
+        return stored_dicts(self.encoder.encode_sparse(texts))
+
+    def embed_query(self, query: str) -> dict[int, float]:
+        """``{token id: weight}`` of a query, {} if no token has weight."""
+        return sparse_dicts(self.encoder.encode_sparse(as_queries(self.encoder, query)))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """:meth:`embed_documents` off the event loop."""
+        return stored_dicts((await self.encoder.aencode(texts)).sparse)
+
+    async def aembed_query(self, query: str) -> dict[int, float]:
+        """:meth:`embed_query` off the event loop."""
+        both = await self.encoder.aencode(as_queries(self.encoder, query))
+        return sparse_dicts(both.sparse)[0]
+
+
+def milvus_settings() -> dict[str, Any]:
+    """Arguments for ``Milvus(...)`` with a dense and a sparse function, in this order.
+
+    LangChain's own defaults drop the smallest weights, which Milvus Lite refuses, rank dense
+    vectors by distance, and take the metadata columns from the first document alone.
+    """
+    return {
+        "vector_field": ["dense", "sparse"],
+        "index_params": [
+            {"metric_type": "IP", "index_type": "AUTOINDEX", "params": {}},
+            {"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX", "params": {}},
+        ],
+        "search_params": [{"metric_type": "IP", "params": {}}] * 2,
+        "enable_dynamic_field": True,
+    }

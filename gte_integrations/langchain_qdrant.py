@@ -1,0 +1,46 @@
+"""The sparse half of GTE for LangChain's ``QdrantVectorStore``."""
+
+from __future__ import annotations
+
+try:
+    from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.langchain_qdrant needs langchain-qdrant; "
+        "pip install 'gte-integrations[langchain-qdrant]'"
+    ) from error
+
+from typing import Any
+
+from gte_core import as_queries
+from gte_integrations._sparse import sparse_lists
+from gte_integrations.langchain import EncoderFields
+
+
+class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
+    """Sparse GTE vectors for ``QdrantVectorStore(sparse_embedding=...)``.
+
+    With the settings of a ``GTEEmbeddings`` it finds the vectors that one's pass left behind, so
+    a hybrid store costs one pass. ``dimensions`` is of the dense half and not read here.
+    """
+
+    def embed_documents(self, texts: list[str]) -> list[SparseVector]:
+        """Sparse vectors of texts; ids sorted and unique, weights positive, possibly none."""
+        return _as_vectors(self.encoder.encode_sparse(texts))
+
+    def embed_query(self, text: str) -> SparseVector:
+        """Sparse vector of a query."""
+        return self.embed_documents(as_queries(self.encoder, text))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
+        """:meth:`embed_documents` off the event loop."""
+        return _as_vectors((await self.encoder.aencode(texts)).sparse)
+
+    async def aembed_query(self, text: str) -> SparseVector:
+        """:meth:`embed_query` off the event loop."""
+        [vector] = await self.aembed_documents(as_queries(self.encoder, text))
+        return vector
+
+
+def _as_vectors(matrix: Any) -> list[SparseVector]:
+    return [SparseVector(indices=ids, values=weights) for ids, weights in sparse_lists(matrix)]

@@ -1,0 +1,178 @@
+import asyncio
+import pickle
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests, RetrieversIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+from pydantic import ValidationError
+
+from gte_core.testing import random_checkpoint
+from gte_integrations.langchain import (
+    GTECompressor,
+    GTECrossEncoder,
+    GTEEmbeddings,
+    GTEHybridRetriever,
+)
+from gte_integrations.qdrant import Linear, QdrantHybridIndex
+
+TEXTS = ["Printing a brochure", "Rechtschreibung prüfen", "", "表格"]
+
+
+class TestUnit(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self):
+        return GTEEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return {"model": "demo"}
+
+
+class TestIntegration(EmbeddingsIntegrationTests):
+    @property
+    def embeddings_class(self):
+        return GTEEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return {"model": "demo", "dimensions": 64}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, demo):
+    path = tmp_path_factory.mktemp("qdrant")
+    with QdrantHybridIndex(path, "help", demo) as index:
+        index.create()
+        index.add((i, text or "empty", {"lang": "xx"}) for i, text in enumerate(TEXTS))
+        yield index
+
+
+class TestRetriever(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _index(self, index):
+        type(self).index = index
+
+    @property
+    def retriever_constructor(self):
+        return GTEHybridRetriever
+
+    @property
+    def retriever_constructor_params(self):
+        return {"index": self.index}
+
+    @property
+    def retriever_query_example(self):
+        return "spell checking"
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    return GTEEmbeddings(model="demo", on_truncation="ignore")
+
+
+def test_vectors_are_those_of_the_embedder(embeddings, demo):
+    np.testing.assert_allclose(
+        embeddings.embed_documents(TEXTS), demo.encode(TEXTS).dense, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(embeddings.embed_documents(TEXTS), axis=1), 1, atol=1e-6
+    )
+
+
+def test_smaller_vectors(demo):
+    small = GTEEmbeddings(model="demo", dimensions=64)
+    expected = demo.encode(TEXTS, dimensions=64).dense
+    np.testing.assert_allclose(small.embed_documents(TEXTS), expected, atol=1e-6)
+    assert len(small.embed_query("x")) == 64
+
+
+def test_nothing_in_nothing_out(embeddings):
+    assert embeddings.embed_documents([]) == []
+
+
+async def test_async_equals_sync(embeddings):
+    documents = await embeddings.aembed_documents(TEXTS)
+    np.testing.assert_allclose(documents, embeddings.embed_documents(TEXTS), atol=1e-6)
+    query = await embeddings.aembed_query("drucken")
+    np.testing.assert_allclose(query, embeddings.embed_query("drucken"), atol=1e-6)
+
+
+async def test_concurrent_queries_share_passes(embeddings, encoded):
+    embeddings.embed_query("warm up")
+    encoded.clear()
+    await asyncio.gather(*(embeddings.aembed_query(f"question {i}") for i in range(40)))
+    assert len(encoded) <= 3
+    assert [query for texts in encoded for query in texts] == [f"question {i}" for i in range(40)]
+
+
+def test_pickles_are_settings(embeddings):
+    data = pickle.dumps(embeddings)
+    assert len(data) < 1024
+    copy = pickle.loads(data)
+    assert copy == embeddings
+    assert copy.encoder is embeddings.encoder
+
+
+def test_a_typo_is_an_error():
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        GTEEmbeddings(model="demo", dimension=64)
+
+
+def test_nothing_is_loaded_by_the_constructor():
+    assert GTEEmbeddings(model="/no/such/model").model == "/no/such/model"
+
+
+def test_the_cache_namespace_changes_with_whatever_changes_vectors(tmp_path):
+    other = random_checkpoint(tmp_path)
+    variants = [
+        GTEEmbeddings(model="demo"),
+        GTEEmbeddings(model="demo", dimensions=64),
+        GTEEmbeddings(model="demo", max_length=128),
+        GTEEmbeddings(model="demo", query_prefix="query: "),
+        GTEEmbeddings(model=str(other)),
+    ]
+    assert len({variant.cache_namespace for variant in variants}) == len(variants)
+    same = GTEEmbeddings(model="demo", dimensions=256, dtype="bfloat16")
+    assert same.cache_namespace == variants[0].cache_namespace
+    assert variants[0].cache_namespace.replace("-", "").isalnum()
+
+
+def test_query_prefix_is_for_queries_only(embeddings):
+    prefixed = GTEEmbeddings(model="demo", query_prefix="query: ", on_truncation="ignore")
+    assert prefixed.embed_documents(["x"]) == embeddings.embed_documents(["x"])
+    assert prefixed.embed_query("x") == embeddings.embed_query("query: x")
+
+
+def test_a_model_without_sparse_head(tmp_path):
+    dense_only = GTEEmbeddings(model=str(random_checkpoint(tmp_path, task=None)))
+    assert len(dense_only.embed_query("w1")) == 64
+    assert asyncio.run(dense_only.aembed_query("w1")) == dense_only.embed_query("w1")
+
+
+async def test_the_retriever_gives_scores_and_takes_search_options(index):
+    retriever = GTEHybridRetriever(
+        index=index, k=2, search_options={"mode": "hybrid", "fusion": Linear(1.0, 0.02)}
+    )
+    documents = retriever.invoke("spell checking")
+    assert documents[0].page_content == "Rechtschreibung prüfen"
+    assert documents[0].metadata["lang"] == "xx"
+    assert {"score", "dense_score", "sparse_score"} <= documents[0].metadata.keys()
+    assert documents[0].id == "1"
+    assert await retriever.ainvoke("spell checking") == documents
+    assert len(retriever.invoke("spell checking", k=1)) == 1
+
+
+def test_the_reranker_as_cross_encoder_and_compressor(tmp_path):
+    path = random_checkpoint(tmp_path, task="sequence_classification")
+    cross_encoder = GTECrossEncoder(model=str(path))
+    texts = ["w1 w2", "w3", "w4 w5"]
+    scores = cross_encoder.score([("w1", text) for text in texts])
+    assert all(type(score) is float for score in scores)
+    compressor = GTECompressor(cross_encoder=cross_encoder, top_n=2)
+    documents = [Document(page_content=text, metadata={"n": n}) for n, text in enumerate(texts)]
+    kept = compressor.compress_documents(documents, "w1")
+    assert [d.metadata["relevance_score"] for d in kept] == sorted(scores, reverse=True)[:2]
+    assert "relevance_score" not in documents[0].metadata
+    assert len(pickle.dumps(cross_encoder)) < 1024
