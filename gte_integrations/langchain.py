@@ -41,6 +41,7 @@ except ImportError as error:
 
 from gte_core import (
     EncoderSettings,
+    OnTruncation,
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
@@ -69,7 +70,7 @@ class EncoderFields(BaseModel):
     dimensions: int | None = None
     max_length: int = 8192
     query_prefix: str = ""
-    on_truncation: str = "warn"
+    on_truncation: OnTruncation = "warn"
     cache_dir: str | None = None
     local_files_only: bool = False
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gte_core.config import GTEConfig as GTEConfig
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
+    from gte_core.embedder import OnTruncation as OnTruncation
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
     from gte_core.encoder import Encoder as Encoder
     from gte_core.encoder import Fingerprint as Fingerprint
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "config": ("GTEConfig",),
-    "embedder": ("GTEEmbedder",),
+    "embedder": ("GTEEmbedder", "OnTruncation"),
     "embeddings": ("HybridEmbeddings",),
     "encoder": ("Encoder", "Fingerprint", "as_queries"),
     "exceptions": (

@@ -34,10 +34,11 @@ class PackLayout:
         cls, lengths: Sequence[int], *, device: torch.device, positions: Tensor | None = None
     ) -> PackLayout:
         """Lay out sequences of these lengths; ``positions`` default to 0, 1, 2, … in each."""
-        sizes = torch.tensor(lengths, dtype=torch.int64)
+        sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
         bounds = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
         if positions is None:
-            positions = torch.arange(int(bounds[-1])) - bounds[:-1].repeat_interleave(sizes)
+            places = torch.arange(int(bounds[-1]), device="cpu")
+            positions = places - bounds[:-1].repeat_interleave(sizes)
         return cls(tuple(lengths), bounds.to(device, torch.int32), positions.to(device))
 
     @property
@@ -48,9 +49,20 @@ class PackLayout:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackLayout) -> Tensor:
     """Softmax attention within each sequence; all tensors ``(total_tokens, heads, head_dim)``."""
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    if _has_varlen_kernel(query):
         return _varlen_attention(query, key, value, layout)
     return _grouped_attention(query, key, value, layout)
+
+
+def _has_varlen_kernel(query: Tensor) -> bool:
+    """Flash attention wants an Ampere card or newer, a half type, and head sizes in steps of 8."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[0] > 0
+        and query.shape[-1] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
 
 
 def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: PackLayout) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gte_core.exceptions import ConfigError
+from gte_core.files import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,17 @@ _SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 
+# The smallest value of every size of the network.
+_MINIMA = {
+    "vocab_size": 1,
+    "hidden_size": 2,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "max_position_embeddings": 1,
+    "type_vocab_size": 0,
+}
+
 _ROTARY_FIELDS = frozenset(
     {
         "type",
@@ -78,6 +89,23 @@ class RotaryConfig:
     scaling: RotaryScaling = "default"
     factor: float = 1.0
     mixed_b: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no rotation can be computed from."""
+        if self.scaling not in get_args(RotaryScaling):
+            raise ConfigError(
+                f"The rotary scaling is {self.scaling!r}; supported are "
+                f"{list(get_args(RotaryScaling))}. This checkpoint cannot be loaded."
+            )
+        _check_positive("rope_theta", self.theta)
+        _check_positive("factor of the rotary scaling", self.factor)
+        if self.mixed_b is not None:
+            _check_positive("mixed_b", self.mixed_b)
+            if self.scaling != "ntk":
+                raise ConfigError(
+                    f"mixed_b is {self.mixed_b}, but it belongs to the scaling 'ntk', and this one "
+                    f"is {self.scaling!r}. Remove it if the checkpoint was trained without."
+                )
 
     def inverse_frequencies(self, head_dim: int) -> Tensor:
         """Rotation per position of each pair of components, float32, shape ``(head_dim / 2,)``.
@@ -123,6 +151,18 @@ class GTEConfig:
     num_labels: int | None = None
     task: Task | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no network."""
+        for name, minimum in _MINIMA.items():
+            _check_integer(name, getattr(self, name), minimum)
+        _check_positive("layer_norm_eps", self.layer_norm_eps)
+        head_dim, remainder = divmod(self.hidden_size, self.num_attention_heads)
+        if remainder or head_dim % 2:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} cannot be split into {self.num_attention_heads} "
+                "attention heads of an even size; check hidden_size and num_attention_heads."
+            )
+
     @property
     def head_dim(self) -> int:
         """Size of one attention head."""
@@ -132,18 +172,11 @@ class GTEConfig:
     def from_pretrained(cls, directory: str | Path) -> GTEConfig:
         """Read ``directory/config.json``; :class:`ConfigError` if it is missing or malformed."""
         path = Path(directory) / "config.json"
+        fields = read_json_object(path, ConfigError)
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"{path} does not exist. A model directory holds config.json, tokenizer.json and "
-                "*.safetensors; check the path."
-            ) from error
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON ({error}). Download it again.") from error
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{path} must hold a JSON object, not {type(raw).__name__}.")
-        return cls.from_dict(raw)
+            return cls.from_dict(fields)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> GTEConfig:
@@ -154,24 +187,20 @@ class GTEConfig:
         """
         fields = _CLASS_DEFAULTS[_model_type(raw)] | dict(raw)
         _check_supported(fields)
-        _boolean(fields, "pack_qkv")
-        hidden_size = _integer(fields, "hidden_size", minimum=2)
-        heads = _integer(fields, "num_attention_heads", minimum=1)
-        head_dim = _head_dim(fields, hidden_size, heads)
-        return cls(
-            vocab_size=_integer(fields, "vocab_size", minimum=1),
-            hidden_size=hidden_size,
-            num_hidden_layers=_integer(fields, "num_hidden_layers", minimum=1),
-            num_attention_heads=heads,
-            intermediate_size=_integer(fields, "intermediate_size", minimum=1),
-            max_position_embeddings=_integer(fields, "max_position_embeddings", minimum=1),
-            type_vocab_size=_integer(fields, "type_vocab_size", minimum=0),
-            layer_norm_eps=_positive(fields, "layer_norm_eps"),
-            rotary=_rotary(fields, head_dim),
-            pad_token_id=_optional_integer(fields, "pad_token_id"),
+        _check_boolean("pack_qkv", fields["pack_qkv"])
+        config = cls(
+            **{name: fields[name] for name in (*_MINIMA, "layer_norm_eps")},
+            rotary=RotaryConfig(1.0),
+            pad_token_id=_pad_token_id(fields),
             num_labels=_num_labels(fields),
             task=_task(fields),
         )
+        if fields.get("head_dim") not in (None, config.head_dim):
+            raise ConfigError(
+                f"head_dim is {fields['head_dim']!r}; supported is hidden_size / "
+                f"num_attention_heads = {config.head_dim}."
+            )
+        return replace(config, rotary=_rotary(fields, config.head_dim))
 
 
 def _model_type(raw: Mapping[str, Any]) -> str:
@@ -193,81 +222,65 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
             )
 
 
-def _boolean(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields[name]
-    # Published files hold "true" as text: https://huggingface.co/Snowflake/snowflake-arctic-embed-m-v2.0
-    parsed = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
-    if not isinstance(parsed, bool):
+def _check_boolean(name: str, value: Any) -> None:
+    # Published files hold "true" as text, snowflake-arctic-embed-m-v2.0 for one.
+    if not isinstance(value, bool) and str(value).lower() not in ("true", "false"):
         raise ConfigError(f"{name} must be true or false, got {value!r}.")
-    return parsed
 
 
-def _integer(fields: Mapping[str, Any], name: str, *, minimum: int) -> int:
-    value = fields[name]
+def _check_integer(name: str, value: Any, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    return value
 
 
-def _optional_integer(fields: Mapping[str, Any], name: str) -> int | None:
-    return None if fields.get(name) is None else _integer(fields, name, minimum=0)
-
-
-def _positive(fields: Mapping[str, Any], name: str) -> float:
-    value = fields[name]
+def _check_positive(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if not number or not 0 < value < 1e300:
         raise ConfigError(f"{name} must be a positive number, got {value!r}.")
-    return float(value)
 
 
-def _head_dim(fields: Mapping[str, Any], hidden_size: int, heads: int) -> int:
-    head_dim, remainder = divmod(hidden_size, heads)
-    if remainder or head_dim % 2:
-        raise ConfigError(
-            f"hidden_size {hidden_size} cannot be split into {heads} attention heads of an even "
-            "size; check hidden_size and num_attention_heads."
-        )
-    if fields.get("head_dim") not in (None, head_dim):
-        raise ConfigError(
-            f"head_dim is {fields['head_dim']!r}; supported is hidden_size / num_attention_heads "
-            f"= {head_dim}."
-        )
-    return head_dim
+def _pad_token_id(fields: Mapping[str, Any]) -> int | None:
+    pad_token_id: int | None = fields.get("pad_token_id")
+    if pad_token_id is not None:
+        _check_integer("pad_token_id", pad_token_id, minimum=0)
+    return pad_token_id
 
 
 def _rotary(fields: Mapping[str, Any], head_dim: int) -> RotaryConfig:
     """Read ``rope_scaling`` (the original form), ``rope_parameters`` (transformers 5), or both."""
     forms = {
-        name: _rotary_form(name, fields[name], fields)
+        name: _rotary_form(name, fields[name], fields["rope_theta"])
         for name in ("rope_parameters", "rope_scaling")
         if fields.get(name) is not None
     }
+    if not forms:
+        return RotaryConfig(fields["rope_theta"])
     if len(forms) == 2:
         _check_same_angles(forms, head_dim)
-    return next(iter(forms.values()), RotaryConfig(theta=_positive(fields, "rope_theta")))
+    return next(iter(forms.values()))
 
 
-def _rotary_form(name: str, form: Any, fields: Mapping[str, Any]) -> RotaryConfig:
+def _rotary_form(name: str, form: Any, theta: Any) -> RotaryConfig:
     if not isinstance(form, Mapping):
         raise ConfigError(f"{name} must be an object or null, got {form!r}.")
     if unknown := sorted(set(form) - _ROTARY_FIELDS):
         raise ConfigError(
             f"{name} has the unknown fields {unknown}; known are {sorted(_ROTARY_FIELDS)}."
         )
-    scaling = form.get("rope_type", form.get("type", "default"))
-    if scaling not in get_args(RotaryScaling):
-        raise ConfigError(
-            f"{name} has the type {scaling!r}; supported are {list(get_args(RotaryScaling))}."
-        )
+    types = [form[key] for key in ("rope_type", "type") if form.get(key) is not None]
+    if types and types[0] != types[-1]:
+        raise ConfigError(f"{name} has two types, {types}. Remove the wrong one.")
+    scaling: Any = types[0] if types else "default"
     if form.get("partial_rotary_factor") not in (None, 1, 1.0):
         raise ConfigError(
             f"{name}.partial_rotary_factor is {form['partial_rotary_factor']!r}; supported is 1.0."
         )
-    own = {"rope_theta": fields["rope_theta"]} | dict(form)
-    mixed_b = None if own.get("mixed_b") is None else _positive(own, "mixed_b")
-    factor = 1.0 if scaling == "default" else _positive({"factor": None} | own, "factor")
-    return RotaryConfig(_positive(own, "rope_theta"), scaling, factor, mixed_b)
+    factor: Any = 1.0 if scaling == "default" else form.get("factor")
+    own_theta = theta if form.get("rope_theta") is None else form["rope_theta"]
+    try:
+        return RotaryConfig(own_theta, scaling, factor, form.get("mixed_b"))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _check_same_angles(forms: Mapping[str, RotaryConfig], head_dim: int) -> None:
@@ -281,10 +294,13 @@ def _check_same_angles(forms: Mapping[str, RotaryConfig], head_dim: int) -> None
 
 
 def _num_labels(fields: Mapping[str, Any]) -> int | None:
-    if fields.get("num_labels") is not None:
-        return _integer(fields, "num_labels", minimum=1)
     labels = fields.get("id2label")
-    return len(labels) if labels else None
+    if labels is not None and not isinstance(labels, Mapping):
+        raise ConfigError(f"id2label must be an object or null, got {labels!r}.")
+    count: int | None = fields.get("num_labels", len(labels) if labels else None)
+    if count is not None:
+        _check_integer("num_labels", count, minimum=1)
+    return count
 
 
 def _task(fields: Mapping[str, Any]) -> Task | None:

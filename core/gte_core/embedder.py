@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,15 +20,15 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from gte_core.config import GTEConfig
+from gte_core.device import choose_device, choose_dtype
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, as_queries
 from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import ConfigError, MissingHeadError
 from gte_core.explanation import Explanation, explain
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
-from gte_core.model import GTEModel
-from gte_core.packing import batched, windows
-from gte_core.texts import as_texts, checked
+from gte_core.packing import windows
+from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 from gte_core.weights import load_model
 
@@ -34,12 +36,11 @@ logger = logging.getLogger(__name__)
 
 OnTruncation = Literal["warn", "error", "ignore"]
 
-_DTYPES = ("float32", "bfloat16", "float16")
-
 # A window is what is sorted by length at once: large enough to pack well, small enough to stream.
 _WINDOW_PACKS = 16
 _WINDOW_TEXTS = 4096
-_TOKENIZED_AT_ONCE = 64
+_TOKENIZED_TEXTS = 64
+_TOKENIZED_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,21 @@ class GTEEmbedder:
     """
 
     def __init__(
-        self, files: ModelFiles, model: GTEModel, tokenizer: GTETokenizer, settings: _Settings
+        self,
+        *,
+        files: ModelFiles,
+        engine: PackedEngine,
+        tokenizer: GTETokenizer,
+        config: GTEConfig,
+        settings: _Settings,
+        arguments: Mapping[str, Any],
     ) -> None:
         self._files = files
-        self._settings = settings
+        self._engine = engine
         self._tokenizer = tokenizer
-        self._config = model.config
-        self._has_sparse = model.has_sparse
-        self._engine = PackedEngine(
-            model, dropped_ids=tokenizer.dropped_ids, deterministic=settings.deterministic
-        )
+        self._config = config
+        self._settings = settings
+        self._arguments = arguments
 
     @classmethod
     def from_pretrained(
@@ -111,7 +117,11 @@ class GTEEmbedder:
             HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
             ValueError, TypeError: for an argument that makes no sense.
         """
-        _check_choice("on_truncation", on_truncation, get_args(OnTruncation))
+        if on_truncation not in get_args(OnTruncation):
+            raise ValueError(
+                f"on_truncation is {on_truncation!r}; allowed are {list(get_args(OnTruncation))}."
+            )
+        checked_text(query_prefix, "query_prefix")
         computed_on = choose_device(device)
         computed_in = choose_dtype(dtype, computed_on)
         files = find_model(
@@ -130,16 +140,34 @@ class GTEEmbedder:
             on_truncation=on_truncation,
             deterministic=deterministic,
         )
-        loaded = load_model(files.directory, device=computed_on, dtype=computed_in)
-        return cls(files, loaded, tokenizer, settings)
+        engine = PackedEngine(
+            load_model(files.directory, device=computed_on, dtype=computed_in),
+            partial(load_model, files.directory, device=computed_on, dtype=torch.float32),
+            dropped_ids=tokenizer.dropped_ids,
+            deterministic=deterministic,
+        )
+        arguments = asdict(settings) | {
+            "revision": files.revision,
+            "device": None if device is None else str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "cache_dir": None if cache_dir is None else str(cache_dir),
+            "local_files_only": local_files_only,
+        }
+        return cls(
+            files=files,
+            engine=engine,
+            tokenizer=tokenizer,
+            config=config,
+            settings=settings,
+            arguments=arguments,
+        )
 
     def __repr__(self) -> str:
         shown = {"model": self.model, "revision": self.revision} | asdict(self._settings)
         return f"GTEEmbedder({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        where = {"revision": self.revision, "cache_dir": self._files.cache_dir}
-        return _from_arguments, (self.model, asdict(self._settings) | where)
+        return _from_arguments, (type(self), self.model, self._arguments)
 
     @property
     def model(self) -> str:
@@ -169,7 +197,7 @@ class GTEEmbedder:
     @property
     def has_sparse(self) -> bool:
         """Whether the checkpoint has the sparse head."""
-        return self._has_sparse
+        return self._engine.has_sparse
 
     @property
     def vocab_size(self) -> int:
@@ -183,7 +211,10 @@ class GTEEmbedder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What vectors of another encoder must share to be comparable with these."""
+        """What vectors of another encoder must share to be comparable with these.
+
+        Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
+        """
         return Fingerprint(self._files.identity, self.revision, self.max_length)
 
     def encode(
@@ -203,8 +234,8 @@ class GTEEmbedder:
         Raises:
             MissingHeadError: the checkpoint has no sparse head; use :meth:`encode_dense`.
             TypeError: something is not a str, naming its index.
-            ValueError: ``dimensions`` is out of range, or a text is too long under
-                ``on_truncation="error"``.
+            ValueError: ``dimensions`` is out of range, or texts are too long under
+                ``on_truncation="error"``; it names those of the first window that has any.
             NonFiniteError: a vector is NaN or infinite even in float32.
         """
         parts = self.encode_iter(texts, dimensions=dimensions, show_progress=show_progress)
@@ -223,8 +254,8 @@ class GTEEmbedder:
         """
         self.require_sparse_head()
         size = self._size(dimensions)
-        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
-        return (self._embeddings(window, size) for window in windows)
+        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
+        return (self._embeddings(part, size) for part in parts)
 
     def encode_dense(
         self,
@@ -235,16 +266,16 @@ class GTEEmbedder:
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
-        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
-        return np.concatenate([cut(window.cls, size) for window in windows])
+        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
+        return np.concatenate([cut(part.cls, size) for part in parts])
 
     def encode_sparse(
         self, texts: str | Iterable[str], *, show_progress: bool = False
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         self.require_sparse_head()
-        windows = self._encode_windows(texts, self.max_length, show_progress=show_progress)
-        return sp.csr_array(sp.vstack([window.sparse for window in windows], format="csr"))
+        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
+        return sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr"))
 
     async def aencode(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
@@ -269,12 +300,16 @@ class GTEEmbedder:
         """
         if sparse_weight:
             self.require_sparse_head()
-        queries, documents = _split_pairs(pairs)
+        listed = list(checked_pairs(pairs))
+        n = len(listed)
         size = self._size(dimensions)
+        texts = [
+            *as_queries(self, [query for query, _ in listed]),
+            *(document for _, document in listed),
+        ]
         limit = min(_check_max_length(max_length, self._tokenizer), self.max_length)
-        windows = self._encode_windows([*as_queries(self, queries), *documents], limit)
-        both = HybridEmbeddings.concatenate(self._embeddings(window, size) for window in windows)
-        n = len(queries)
+        parts = self._encode_windows(texts, limit, name_of=lambda i: f"pairs[{i % n}][{i // n}]")
+        both = HybridEmbeddings.concatenate(self._embeddings(part, size) for part in parts)
         scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
         if sparse_weight:
             weights = [both.token_weights(i) for i in range(2 * n)]
@@ -292,7 +327,9 @@ class GTEEmbedder:
         dimensions: int | None = None,
     ) -> Explanation:
         """Take a score apart: both parts, and the shared tokens with their contributions."""
-        both = self.encode([*as_queries(self, query), document], dimensions=dimensions)
+        checked_text(query, "query")
+        texts = [*as_queries(self, query), checked_text(document, "document")]
+        both = self.encode(texts, dimensions=dimensions)
         return explain(
             both[0],
             both[1],
@@ -324,49 +361,47 @@ class GTEEmbedder:
         )
 
     def _encode_windows(
-        self, texts: str | Iterable[str], max_length: int, *, show_progress: bool = False
+        self,
+        texts: Iterable[str],
+        max_length: int,
+        *,
+        show_progress: bool = False,
+        name_of: Callable[[int], str] = "texts[{}]".format,
     ) -> Iterator[EncodedTexts]:
         """Encode a stream window by window; at least one window, which may be empty."""
-        stream = as_texts(texts)
-        total = len(stream) if isinstance(stream, Sized) else None
         done = n_truncated = 0
-        with tqdm(total=total, unit=" texts", disable=not show_progress) as bar:
+        with _progress_bar(texts, show=show_progress) as advance:
             try:
-                for window in self._tokenized_windows(stream, max_length):
-                    n_truncated += self._count_truncated(window, done, max_length)
-                    yield self._engine.encode(window, first_index=done)
+                for window in self._tokenized_windows(texts, max_length):
+                    cut_off = [name_of(done + i) for i, t in enumerate(window) if t.truncated]
+                    self._refuse_truncated(cut_off, max_length)
+                    n_truncated += len(cut_off)
+                    yield self._engine.encode(window, name_of=lambda i: name_of(done + i))  # noqa: B023
                     done += len(window)
-                    bar.update(len(window))
+                    advance(len(window))
             finally:
                 self._report_truncated(n_truncated, max_length)
 
     def _tokenized_windows(
         self, texts: Iterable[str], max_length: int
     ) -> Iterator[list[TokenizedText]]:
-        tokenized = chain.from_iterable(
-            self._tokenizer.encode(batch, max_length)
-            for batch in batched(checked(texts), _TOKENIZED_AT_ONCE)
+        batches = windows(
+            checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
         )
-        first: list[TokenizedText] = []
-        for first in windows(
-            tokenized,
-            max_tokens=_WINDOW_PACKS * self._engine.pack_tokens,
+        tokenized = windows(
+            chain.from_iterable(self._tokenizer.encode(batch, max_length) for batch in batches),
+            max_size=_WINDOW_PACKS * self._engine.pack_tokens,
             max_items=_WINDOW_TEXTS,
-        ):
-            yield first
-        if not first:
-            yield []
+        )
+        yield next(tokenized, [])
+        yield from tokenized
 
-    def _count_truncated(
-        self, window: Sequence[TokenizedText], first_index: int, max_length: int
-    ) -> int:
-        cut_off = [first_index + i for i, text in enumerate(window) if text.truncated]
+    def _refuse_truncated(self, cut_off: Sequence[str], max_length: int) -> None:
         if cut_off and self._settings.on_truncation == "error":
             raise ValueError(
-                f"texts {cut_off} are longer than max_length={max_length} tokens. Split them, "
-                "raise max_length, or choose on_truncation='warn'."
+                f"{', '.join(cut_off)}: longer than max_length={max_length} tokens. Split the "
+                "text, raise max_length, or choose on_truncation='warn'."
             )
-        return len(cut_off)
 
     def _report_truncated(self, count: int, max_length: int) -> None:
         if count and self._settings.on_truncation == "warn":
@@ -378,62 +413,41 @@ class GTEEmbedder:
             )
 
 
-def _from_arguments(model: str, arguments: dict[str, Any]) -> GTEEmbedder:
-    return GTEEmbedder.from_pretrained(model, **arguments)
+def _from_arguments(
+    kind: type[GTEEmbedder], model: str, arguments: Mapping[str, Any]
+) -> GTEEmbedder:
+    return kind.from_pretrained(model, **arguments)
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or CUDA or MPS where there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The type asked for; ``"auto"`` is a half type on CUDA and float32 elsewhere."""
-    name = str(dtype).removeprefix("torch.")
-    _check_choice("dtype", name, ("auto", *_DTYPES))
-    if name == "auto":
-        half = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float16"
-        name = half if device.type == "cuda" else "float32"
-    chosen: torch.dtype = getattr(torch, name)
-    return chosen
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
+@contextmanager
+def _progress_bar(texts: Iterable[str], *, show: bool) -> Iterator[Callable[[int], object]]:
+    """Something to call with the number of texts done; draws a bar only if asked to."""
+    if not show:
+        yield lambda count: count
+        return
+    total = len(texts) if isinstance(texts, Sized) else None
+    with tqdm(total=total, unit=" texts") as bar:
+        yield bar.update
 
 
 def _check_max_length(max_length: int, tokenizer: GTETokenizer) -> int:
-    if isinstance(max_length, bool) or not isinstance(max_length, int):
+    if isinstance(max_length, bool) or not hasattr(max_length, "__index__"):
         raise TypeError(f"max_length must be an integer, got {max_length!r}.")
-    if max_length <= tokenizer.n_special:
+    length = operator.index(max_length)
+    if length <= tokenizer.n_special:
         raise ValueError(
-            f"max_length is {max_length}, but must be more than the {tokenizer.n_special} special "
+            f"max_length is {length}, but must be more than the {tokenizer.n_special} special "
             "tokens that every text gets."
         )
-    return max_length
+    return length
 
 
 def _check_vocabulary(tokenizer: GTETokenizer, config: GTEConfig) -> None:
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokenizer.largest_id >= config.vocab_size:
         raise ConfigError(
-            f"tokenizer.json has {tokenizer.vocab_size} pieces, but the model has embeddings for "
-            f"{config.vocab_size}. They belong to different checkpoints."
+            f"tokenizer.json has ids up to {tokenizer.largest_id}, but the model has embeddings "
+            f"for {config.vocab_size}. They belong to different checkpoints."
         )
-
-
-def _split_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    queries, documents = [], []
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2:
-            raise TypeError(f"pairs[{index}] must be a (query, document) pair, got {pair!r}.")
-        queries.append(pair[0])
-        documents.append(pair[1])
-    return queries, documents
 
 
 def _dot(one: dict[str, float], other: dict[str, float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -12,8 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from gte_core.exceptions import NonFiniteError
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+TokenDecoder = Callable[[int], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class HybridEmbeddings:
     sparse: sp.csr_array[np.float32]
     n_tokens: Integers
     truncated: NDArray[np.bool_]
-    decode_token: Callable[[int], str] = field(repr=False)
+    decode_token: TokenDecoder = field(repr=False)
 
     @classmethod
     def concatenate(cls, parts: Iterable[HybridEmbeddings]) -> HybridEmbeddings:
@@ -47,7 +50,7 @@ class HybridEmbeddings:
             sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr")),
             np.concatenate([part.n_tokens for part in parts]),
             np.concatenate([part.truncated for part in parts]),
-            parts[0].decode_token,
+            _joint_decoder([part.decode_token for part in parts]),
         )
 
     @property
@@ -64,8 +67,10 @@ class HybridEmbeddings:
     def __getitem__(self, key: int | slice) -> HybridEmbeddings:
         """The chosen rows, again as ``HybridEmbeddings``: one for an integer, many for a slice."""
         if not isinstance(key, slice):
-            index = range(len(self))[operator.index(key)]
-            key = slice(index, index + 1)
+            index = operator.index(key)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index {index} is out of range: there are {len(self)} texts.")
+            key = slice(index % len(self), index % len(self) + 1)
         return replace(
             self,
             dense=self.dense[key],
@@ -129,6 +134,18 @@ class _KnownTokens:
         return self.strings[token_id]
 
 
+def _joint_decoder(decoders: Sequence[TokenDecoder]) -> TokenDecoder:
+    """A decoder for the tokens of all parts; those of unpickled parts know their own alone."""
+    for decoder in decoders:
+        if not isinstance(decoder, _KnownTokens):
+            return decoder
+    strings: dict[int, str] = {}
+    for decoder in decoders:
+        if isinstance(decoder, _KnownTokens):
+            strings |= decoder.strings
+    return _KnownTokens(strings)
+
+
 def check_dimensions(dimensions: int, limit: int) -> int:
     """Return ``dimensions`` as an int; ``ValueError`` naming both unless in ``1..limit``."""
     if isinstance(dimensions, bool) or not hasattr(dimensions, "__index__"):
@@ -149,4 +166,10 @@ def cut(vectors: Floats, dimensions: int) -> Floats:
     """
     leading = vectors[:, : check_dimensions(dimensions, vectors.shape[1])].astype(np.float64)
     lengths = np.linalg.norm(leading, axis=1, keepdims=True)
-    return np.asarray(leading / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    if not lengths.all():
+        rows = np.flatnonzero(lengths == 0).tolist()
+        raise NonFiniteError(
+            f"texts {rows} have only zeros in their first {dimensions} components, so they have no "
+            "direction at that size; use larger dimensions."
+        )
+    return np.asarray(leading / lengths, dtype=np.float32)

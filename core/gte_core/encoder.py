@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,7 +35,6 @@ class Fingerprint:
         return f"{self.model}{revision} max_length={self.max_length} {self.numeric}"
 
 
-@runtime_checkable
 class Encoder(Protocol):
     """Turns texts into vectors. Safe to call from several threads."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,14 +47,21 @@ class PackedEngine:
 
     Args:
         model: on the device and in the type to compute with.
+        load_float32: loads the same model in float32, for texts that overflow a half type.
         dropped_ids: token ids that never carry a sparse weight.
         deterministic: give every text a pack of its own, so that no bit depends on the others.
     """
 
     def __init__(
-        self, model: GTEModel, *, dropped_ids: frozenset[int], deterministic: bool
+        self,
+        model: GTEModel,
+        load_float32: Callable[[], GTEModel],
+        *,
+        dropped_ids: frozenset[int],
+        deterministic: bool,
     ) -> None:
         self._model = model
+        self._load_float32 = load_float32
         self._dropped_ids = np.array(sorted(dropped_ids), dtype=np.int64)
         self._deterministic = deterministic
         self._lock = threading.Lock()
@@ -65,18 +71,21 @@ class PackedEngine:
         """Tokens of a pack, unless a single text has more."""
         return pack_tokens(self._model.device)
 
-    def encode(self, texts: Sequence[TokenizedText], *, first_index: int = 0) -> EncodedTexts:
-        """Encode a window of texts.
+    @property
+    def has_sparse(self) -> bool:
+        """Whether the model has the sparse head."""
+        return self._model.has_sparse
 
-        ``first_index`` is the place of ``texts[0]`` in the caller's list, for the message of
-        :class:`NonFiniteError`.
-        """
+    def encode(
+        self, texts: Sequence[TokenizedText], *, name_of: Callable[[int], str] = "texts[{}]".format
+    ) -> EncodedTexts:
+        """Encode a window of texts; ``name_of`` says what to call one in an error."""
         lengths = [len(text) for text in texts]
         cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
         weights = [np.empty(0, dtype=np.float32) for _ in texts]
         for pack in plan_packs(lengths, 1 if self._deterministic else self.pack_tokens):
-            numbers = [first_index + i for i in pack]
-            states, of_tokens = self._finite_pass([texts[i].ids for i in pack], numbers)
+            names = [name_of(i) for i in pack]
+            states, of_tokens = self._finite_pass([texts[i].ids for i in pack], names)
             for i, state, token_weights in zip(pack, states, of_tokens, strict=True):
                 cls[i], weights[i] = state, token_weights
         truncated = np.array([text.truncated for text in texts], dtype=np.bool_)
@@ -94,7 +103,7 @@ class PackedEngine:
         )
 
     def _finite_pass(
-        self, ids: Sequence[list[int]], numbers: Sequence[int]
+        self, ids: Sequence[list[int]], names: Sequence[str]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """One pass; texts that overflow a half type are computed once more in float32."""
         cls, weights = self._pass(self._model, ids)
@@ -106,8 +115,8 @@ class PackedEngine:
                 weights[i] = token_weights
         if still := _non_finite(cls, weights):
             raise NonFiniteError(
-                f"texts {[numbers[i] for i in still]} give NaN or infinity in float32. The weights "
-                "are damaged or not meant for this network; check the checkpoint."
+                f"{', '.join(names[i] for i in still)}: NaN or infinity, even in float32. The "
+                "weights are damaged or not meant for this network; check the checkpoint."
             )
         return cls, weights
 
@@ -116,7 +125,8 @@ class PackedEngine:
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """CLS states ``(n, hidden_size)`` and the weight of every token of every text."""
         lengths = [len(text) for text in ids]
-        with self._lock, torch.inference_mode():
+        device = model.device.type
+        with self._lock, torch.inference_mode(), torch.autocast(device, enabled=False):
             hidden, layout = model.encode_sequences(ids)
             cls = hidden[layout.first_tokens].float().cpu().numpy()
             if not model.has_sparse:
@@ -126,7 +136,7 @@ class PackedEngine:
 
     @cached_property
     def _float32_model(self) -> GTEModel:
-        return copy.deepcopy(self._model).float()
+        return self._load_float32()
 
 
 def pack_tokens(device: torch.device) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,6 @@ DEMO = "demo"
 _DEMO_DIRECTORY = Path(__file__).parent / "data" / "demo"
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -37,7 +37,8 @@ class Pin:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-# Revisions as named by the model metadata of the mteb package, the first by its own file list.
+# The main model by its own file list, the others as the model metadata of the mteb package names
+# them; it names none for the reranker and gte-large-en-v1.5, which come at the newest of main.
 PINS: Mapping[str, Pin] = {
     DEFAULT_MODEL: Pin(
         "9bbca17d9273fd0d03d5725c7a4b0f6b45142062",
@@ -66,25 +67,36 @@ class ModelFiles:
         directory: holds config.json, tokenizer.json and the safetensors.
         model: the hub id, the absolute path of a directory, or ``"demo"``.
         revision: the commit, None for a directory.
-        cache_dir: the cache it came from, None for the usual one.
+        stamp: sizes and times of the files of a directory when they were found.
     """
 
     directory: Path
     model: str
     revision: str | None = None
-    cache_dir: str | None = None
+    stamp: tuple[tuple[str, int, int], ...] = ()
+
+    @classmethod
+    def of_directory(cls, directory: Path, model: str) -> ModelFiles:
+        """The files of a local directory, as they are now."""
+        return cls(directory, model, stamp=_stamp(directory))
 
     @property
     def identity(self) -> str:
-        """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory."""
-        return self.model if self.revision else f"sha256:{self._content_hash()[:16]}"
+        """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory.
 
-    def _content_hash(self) -> str:
+        :class:`WeightsError` if the files were changed since they were found.
+        """
+        if self.revision:
+            return self.model
+        if _stamp(self.directory) != self.stamp:
+            raise WeightsError(
+                f"The files in {self.directory} were changed after they were loaded, so it cannot "
+                "be said which weights these are. Load the model again."
+            )
         digest = hashlib.sha256()
-        small = [self.directory / name for name in _SMALL_FILES]
-        for path in [*filter(Path.exists, small), *weight_files(self.directory)]:
+        for path in _files_of(self.directory):
             digest.update(f"{path.name}\0{_sha256(path)}\n".encode())
-        return digest.hexdigest()
+        return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def find_model(
@@ -101,32 +113,64 @@ def find_model(
     Raises :class:`HubError` if there is no such model or the hub cannot be reached.
     """
     if model == DEMO:
-        return ModelFiles(_DEMO_DIRECTORY, DEMO)
-    path = Path(model).expanduser()
-    if str(model) and path.is_dir():
-        return ModelFiles(path.absolute(), str(path.absolute()))
-    if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
-        raise HubError(_no_such_directory(str(model), path))
+        _refuse_revision(DEMO, revision)
+        return ModelFiles.of_directory(_DEMO_DIRECTORY, DEMO)
+    directory = _directory(model)
+    if directory is not None:
+        _refuse_revision(str(model), revision)
+        return ModelFiles.of_directory(directory, str(directory))
+    if isinstance(model, Path) or not _is_hub_id(model):
+        raise HubError(_no_such_directory(str(model)))
     pin = PINS.get(model)
-    files = _from_hub(
+    pinned = pin is not None and revision in (None, pin.revision)
+    source = _HubModel(
         model,
-        revision=revision or (pin.revision if pin else None),
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+        pin.revision if pin and pinned else revision,
+        str(cache_dir) if cache_dir else None,
+        pin.sha256 if pin and pinned else {},
     )
-    if pin and files.revision == pin.revision:
-        _verify(files.directory, pin)
+    files = source.find(local_files_only=local_files_only)
+    _verify(files.directory, source.sha256)
     logger.info("%s at revision %s", files.model, files.revision)
     return files
 
 
-def _no_such_directory(model: str, path: Path) -> str:
-    if path.is_file():
-        return f"{model!r} is a file. Give the directory that holds it."
-    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
-    names = [sibling.name for sibling in siblings if sibling.is_dir()]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
+def _directory(model: str | Path) -> Path | None:
+    try:
+        path = Path(model).expanduser()
+        return path.absolute() if str(model) and path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a NUL, no permission
+        return None
+
+
+def _is_hub_id(model: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return "/" in model
+
+
+def _refuse_revision(model: str, revision: str | None) -> None:
+    if revision is not None:
+        raise ValueError(
+            f"revision is {revision!r}, but {model!r} is a directory, which has none. Leave "
+            "revision out, or give a hub id."
+        )
+
+
+def _no_such_directory(model: str) -> str:
+    hint = ""
+    with suppress(OSError, RuntimeError, ValueError):
+        path = Path(model).expanduser()
+        if path.is_file():
+            return f"{model!r} is a file. Give the directory that holds it."
+        names = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()]
+        if close := difflib.get_close_matches(path.name, names, n=1):
+            hint = f" Did you mean {str(path.with_name(close[0]))!r}?"
     return (
         f"{model!r} is no directory here and no hub id.{hint} Give an existing directory, a hub id "
         f"such as {DEFAULT_MODEL!r}, or {DEMO!r} for the bundled demo model."
@@ -140,18 +184,39 @@ class _HubModel:
     model: str
     revision: str | None
     cache_dir: str | None
+    sha256: Mapping[str, str]
 
-    def cached(self) -> ModelFiles | None:
-        """The files if all of them are in the cache."""
+    def find(self, *, local_files_only: bool) -> ModelFiles:
+        """The files from the cache if they are all there, else downloaded; or ``HubError``."""
+        # A commit never changes: if it is in the cache, the hub need not be asked.
+        asked_for_commit = self.revision is not None and _COMMIT.fullmatch(self.revision)
+        if (local_files_only or asked_for_commit) and (files := self._cached()):
+            return files
+        if local_files_only:
+            raise HubError(self._not_cached())
+        try:
+            return self._download()
+        except Exception as error:  # what the HTTP stack raises is not one family
+            files = None if _is_refusal(error) else self._cached()
+            if files is None:
+                raise HubError(self._not_downloaded(error)) from error
+            logger.warning(
+                "%s comes from the cache, for the hub could not be asked (%s: %s).",
+                self.model,
+                type(error).__name__,
+                _first_line(error),
+            )
+            return files
+
+    def _cached(self) -> ModelFiles | None:
         try:
             files = self._snapshot(self.revision, offline=True)
         except OSError as error:
             logger.debug("%s is not in the cache: %s", self.model, error)
             return None
-        return files if _is_complete(files.directory) else None
+        return files if _is_complete(files.directory, self.sha256) else None
 
-    def download(self) -> ModelFiles:
-        """The files, those missing downloaded; whatever the HTTP stack raises."""
+    def _download(self) -> ModelFiles:
         from huggingface_hub import HfApi
 
         # Asked for on its own, because the download itself would retry for half a minute.
@@ -170,63 +235,66 @@ class _HubModel:
                 allow_patterns=[*_SMALL_FILES, *_WEIGHT_PATTERNS],
             )
         )
-        return ModelFiles(directory, self.model, directory.name, self.cache_dir)
+        return ModelFiles(directory, self.model, directory.name)
+
+    def _not_cached(self) -> str:
+        where = f"the cache {self.cache_dir}" if self.cache_dir else "the Hugging Face cache"
+        return (
+            f"{self.model!r} at revision {self.revision or 'main'} is not complete in {where}, and "
+            "local_files_only forbids a download. Allow it, give a local directory, or use "
+            f"{DEMO!r}, the bundled demo model."
+        )
+
+    def _not_downloaded(self, error: Exception) -> str:
+        return (
+            f"{self.model!r} at revision {self.revision or 'main'} could not be downloaded "
+            f"({type(error).__name__}: {_first_line(error)}). Check the name and the network; or "
+            "download it elsewhere and give its local directory, give cache_dir=, or use "
+            f"{DEMO!r}, the bundled demo model."
+        )
 
 
-def _from_hub(
-    model: str, *, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> ModelFiles:
-    source = _HubModel(model, revision, str(cache_dir) if cache_dir else None)
-    # A commit never changes: if it is in the cache, the hub need not be asked.
-    asked_for_commit = revision is not None and _COMMIT.fullmatch(revision)
-    if (local_files_only or asked_for_commit) and (files := source.cached()):
-        return files
-    if local_files_only:
-        raise HubError(_not_cached(source))
-    try:
-        return source.download()
-    except Exception as error:  # what the HTTP stack raises is not one family
-        if files := source.cached():
-            logger.warning("The hub cannot be reached; %s comes from the cache.", model)
-            return files
-        raise HubError(_unreachable(source, error)) from error
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub answered that there is no such model, or not for this user."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    return isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
 
 
-def _is_complete(directory: Path) -> bool:
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
     try:
         weight_files(directory)
     except WeightsError:
         return False
-    return (directory / "config.json").exists() and (directory / "tokenizer.json").exists()
+    return all((directory / name).exists() for name in {"config.json", "tokenizer.json", *sha256})
 
 
-def _not_cached(source: _HubModel) -> str:
-    where = f"the cache {source.cache_dir}" if source.cache_dir else "the Hugging Face cache"
-    return (
-        f"{source.model!r} at revision {source.revision or 'main'} is not complete in {where}, and "
-        "local_files_only forbids a download. Allow it, give a local directory, or use "
-        f"{DEMO!r}, the bundled demo model."
-    )
-
-
-def _unreachable(source: _HubModel, error: Exception) -> str:
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    return (
-        f"{source.model!r} at revision {source.revision or 'main'} could not be downloaded "
-        f"({type(error).__name__}: {first_line}). Check the name and the network; or download it "
-        "elsewhere and give its local directory, give cache_dir=, or use "
-        f"{DEMO!r}, the bundled demo model."
-    )
-
-
-def _verify(directory: Path, pin: Pin) -> None:
-    for name, expected in pin.sha256.items():
+def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
+    for name, expected in sha256.items():
         path = directory / name
-        if path.exists() and (found := _sha256(path)) != expected:
+        found = _sha256(path) if path.exists() else "none, for it is missing"
+        if found != expected:
             raise HubError(
-                f"{path} has SHA-256 {found}, but revision {pin.revision} has {expected}. The file "
-                "is damaged or was changed: delete it and download it again."
+                f"{path} has SHA-256 {found}, but the pinned revision has {expected}. The file is "
+                "damaged or was changed: delete it and download it again."
             )
+
+
+def _files_of(directory: Path) -> list[Path]:
+    small = [directory / name for name in _SMALL_FILES if (directory / name).exists()]
+    try:
+        return small + weight_files(directory)
+    except WeightsError:
+        return small  # loading says what is wrong
+
+
+def _stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    stats = [(path.name, path.stat()) for path in _files_of(directory)]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _sha256(path: Path) -> str:

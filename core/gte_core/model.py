@@ -31,7 +31,7 @@ class GTEModelOutput:
     pooler_output: Tensor | None
 
 
-class Encoder(nn.Module):
+class EncoderStack(nn.Module):
     """The stack of layers."""
 
     def __init__(self, config: GTEConfig) -> None:
@@ -67,7 +67,7 @@ class GTEModel(nn.Module):
         self.config = config
         self.task = task
         self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.encoder = EncoderStack(config)
         pooled = pooler or task == "sequence_classification"
         self.pooler = Pooler(config.hidden_size) if pooled else None
         self.classifier = nn.Linear(config.hidden_size, num_labels) if task else None
@@ -81,7 +81,7 @@ class GTEModel(nn.Module):
         *,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> GTEModel:
@@ -89,13 +89,16 @@ class GTEModel(nn.Module):
 
         Raises :class:`HubError`, :class:`ConfigError` or :class:`WeightsError`.
         """
+        from gte_core.device import choose_device, choose_dtype
         from gte_core.hub import find_model
         from gte_core.weights import load_model
 
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        return load_model(files.directory, device=torch.device(device or "cpu"), dtype=dtype)
+        computed_on = choose_device(device or "cpu")
+        computed_in = choose_dtype(dtype, computed_on)
+        return load_model(files.directory, device=computed_on, dtype=computed_in)
 
     @property
     def has_sparse(self) -> bool:
@@ -136,6 +139,7 @@ class GTEModel(nn.Module):
         ``token_type_ids`` are read only by models with two or more types, and never changed.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        _check_batch(input_ids, mask, token_type_ids)
         mask = mask.to(input_ids.device) != 0
         lengths = mask.sum(1)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(mask)[mask]
@@ -163,20 +167,28 @@ class GTEModel(nn.Module):
     def encode_sequences(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
         """Lay token ids of several texts end to end and encode them as one pack."""
         layout = PackLayout.from_lengths([len(ids) for ids in sequences], device=self.device)
-        packed = torch.tensor([token for ids in sequences for token in ids], dtype=torch.int64)
+        packed = torch.tensor(
+            [token for ids in sequences for token in ids], dtype=torch.int64, device="cpu"
+        )
         return self.encode_pack(packed.to(self.device), layout), layout
 
     def token_weights(self, hidden: Tensor) -> Tensor:
         """Sparse weight of every token ``(total_tokens,)``: ReLU of the token head's one logit."""
         if not self.has_sparse or self.classifier is None:
-            raise MissingHeadError("This model has no sparse head: it gives dense vectors alone.")
+            raise MissingHeadError(
+                "This model has no sparse head: it gives dense vectors alone. Load a token "
+                "classifier of one label, such as gte-multilingual-base."
+            )
         weights: Tensor = self.classifier(hidden).squeeze(-1).relu()
         return weights
 
     def sequence_logits(self, first_tokens: Tensor) -> Tensor:
         """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of first tokens."""
         if self.task != "sequence_classification" or not (self.pooler and self.classifier):
-            raise MissingHeadError("This model has no sequence classifier: it is no reranker.")
+            raise MissingHeadError(
+                "This model has no sequence classifier: it is no reranker. Load one, such as "
+                "gte-multilingual-reranker-base."
+            )
         logits: Tensor = self.classifier(self.pooler(first_tokens))
         return logits
 
@@ -187,3 +199,22 @@ class GTEModel(nn.Module):
             return self.sequence_logits(first_tokens)
         logits: Tensor = self.classifier(hidden)
         return logits * mask[..., None]
+
+
+def _check_batch(input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> None:
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise ValueError(
+            f"input_ids has the shape {tuple(input_ids.shape)}, but must be (batch, length) with "
+            "a length of at least 1."
+        )
+    for name, tensor in (("attention_mask", mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(tensor.shape)}, but must have that of input_ids, "
+                f"{tuple(input_ids.shape)}."
+            )
+    if mask.is_floating_point() and bool((mask < 0).any()):
+        raise ValueError(
+            "attention_mask holds negative numbers; give 1 for tokens and 0 for padding, not the "
+            "values that are added to attention scores."
+        )

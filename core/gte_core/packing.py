@@ -17,16 +17,16 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def windows(items: Iterable[S], *, max_tokens: int, max_items: int) -> Iterator[list[S]]:
-    """Split a stream into runs that end once they hold ``max_tokens`` tokens or ``max_items``."""
+def windows(items: Iterable[S], *, max_size: int, max_items: int) -> Iterator[list[S]]:
+    """Split a stream into runs that end once they hold ``max_size`` units or ``max_items``."""
     window: list[S] = []
-    tokens = 0
+    size = 0
     for item in items:
         window.append(item)
-        tokens += len(item)
-        if tokens >= max_tokens or len(window) >= max_items:
+        size += len(item)
+        if size >= max_size or len(window) >= max_items:
             yield window
-            window, tokens = [], 0
+            window, size = [], 0
     if window:
         yield window
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gte_core.embedder import choose_device, choose_dtype
+from gte_core.device import choose_device, choose_dtype
 from gte_core.engine import pack_tokens
 from gte_core.exceptions import MissingHeadError, NonFiniteError
 from gte_core.hub import find_model
 from gte_core.model import GTEModel
 from gte_core.packing import batched, plan_packs
-from gte_core.texts import as_texts, checked
+from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import PairTokenizer
 from gte_core.weights import load_model
 
@@ -85,6 +85,7 @@ class GTEReranker:
         self, query: str, documents: Iterable[str], *, top_n: int | None = None
     ) -> list[RankedDocument]:
         """The documents by falling relevance, ties in the order given; the first ``top_n`` only."""
+        checked_text(query, "query")
         texts = list(checked(as_texts(documents, "documents"), "documents"))
         scores = self.score([(query, text) for text in texts])
         order = np.argsort(-scores, kind="stable")[:top_n]
@@ -92,7 +93,7 @@ class GTEReranker:
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``."""
-        parts = [self._score(batch) for batch in batched(_checked_pairs(pairs), _PAIRS_AT_ONCE)]
+        parts = [self._score(batch) for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE)]
         return np.concatenate([np.empty(0, dtype=np.float32), *parts])
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
@@ -112,10 +113,3 @@ class GTEReranker:
                 'load the model with dtype="float32".'
             )
         return scores
-
-
-def _checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
-            raise TypeError(f"pairs[{index}] must be (query, document), two str; got {pair!r}.")
-        yield pair

@@ -6,7 +6,6 @@ tokenizer class and drops custom normalizers, which gives other ids.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from gte_core.exceptions import ConfigError
+from gte_core.files import read_json_object
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Roles of the special tokens that carry no meaning of their own; <mask> is kept, as published.
-_DROPPED_ROLES = ("bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token")
+_DROPPED_ROLES = frozenset(
+    {"bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token"}
+)
 
 # Characters read per token wanted before a text is worth cutting ahead of tokenizing.
 _CHARACTERS_PER_TOKEN = 32
@@ -46,13 +48,11 @@ class GTETokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, dropped_ids: frozenset[int]) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         self._tokenizer = tokenizer
         self.dropped_ids = dropped_ids
-        probe = tokenizer.encode("a").special_tokens_mask
-        self._n_before = probe.index(0) if 0 in probe else 1
-        self._n_after = sum(probe) - self._n_before
+        mask = tokenizer.encode("a").special_tokens_mask
+        self._n_before = mask.index(0) if 0 in mask else 1
+        self._n_after = sum(mask) - self._n_before
 
     @classmethod
     def from_pretrained(
@@ -60,25 +60,29 @@ class GTETokenizer:
     ) -> GTETokenizer:
         """Load ``tokenizer.json``; :class:`ConfigError` if it is missing or unusable.
 
-        Special ids come from ``tokenizer_config.json``, ``special_tokens_map.json`` and what the
-        pipeline itself adds to an empty text.
+        Special ids come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what
+        the pipeline adds to an empty text, and from the unknown token of its vocabulary.
         """
-        tokenizer = _load(Path(directory))
-        added = tokenizer.encode("").ids
-        if not added:
+        directory = Path(directory)
+        tokenizer = _load(directory)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if tokenizer.encode("a").special_tokens_mask[:1] != [1]:
             raise ConfigError(
-                f"The tokenizer.json in {directory} adds no special tokens, but the dense vector "
-                "is the state of the first one. Add a TemplateProcessing post-processor with cls "
-                "and sep."
+                f"The tokenizer.json in {directory} puts no special token before a text, but the "
+                "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
-        names = _special_tokens(Path(directory))
-        known = {tokenizer.token_to_id(name) for name in names} | {*added, pad_token_id}
+        names = _special_tokens(directory)
+        known = {tokenizer.token_to_id(name) for name in names}
+        known |= {*tokenizer.encode("").ids, pad_token_id}
         return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
 
     @property
-    def vocab_size(self) -> int:
-        """Number of pieces, added tokens included; the model's embedding table may be larger."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+    def largest_id(self) -> int:
+        """The largest id it gives; the model's embedding table must reach beyond it."""
+        last_piece = self._tokenizer.get_vocab_size(with_added_tokens=False) - 1
+        added = self._tokenizer.get_added_tokens_decoder()
+        return max(last_piece, *added, *self._tokenizer.encode("").ids)
 
     @property
     def n_special(self) -> int:
@@ -112,10 +116,11 @@ class GTETokenizer:
         return max(max_length, 64) * _CHARACTERS_PER_TOKEN
 
     def _encode_long(self, text: str, max_length: int) -> TokenizedText:
-        """Tokenize the start of a text that is far too long, in memory bounded by ``max_length``.
+        """Tokenize no more than the start of a text that is far too long.
 
-        Pieces never cross white space, so the ids of a start that ends there are those of the
-        whole. Where there is none, twice the ids needed leave room for the last ones to differ.
+        The start ends at white space where there is some, and gives twice the ids needed, so that
+        what comes after it cannot change those that are kept. It grows only while its pieces are
+        so long that it gives too few.
         """
         limit = self._patience(max_length)
         while limit < len(text):
@@ -165,8 +170,12 @@ def _load(directory: Path) -> Tokenizer:
         )
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"{path} is not a valid tokenizer ({error}).") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of its Rust code is no Exception
+        raise ConfigError(
+            f"{path} is not a valid tokenizer ({error}). Download it again."
+        ) from error
 
 
 def _encodable(text: str) -> str:
@@ -177,23 +186,25 @@ def _encodable(text: str) -> str:
 
 
 def _special_tokens(directory: Path) -> set[str]:
-    names: set[str] = set()
+    declared: dict[str, str] = {}
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        declared = _read_object(directory / file)
-        for token in map(declared.get, _DROPPED_ROLES):
-            content = token.get("content") if isinstance(token, dict) else token
-            if isinstance(content, str):
-                names.add(content)
-    return names
+        if (directory / file).exists():
+            fields = read_json_object(directory / file, ConfigError)
+            declared |= {
+                role: _content(fields.get(role)) for role in _DROPPED_ROLES & fields.keys()
+            }
+    if not declared.get("unk_token"):
+        declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
+    return set(declared.values()) - {""}
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}). Download it again.") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold a JSON object, not {type(value).__name__}.")
-    return value
+def _content(token: Any) -> str:
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
+
+
+def _unknown_token(path: Path) -> str:
+    model = read_json_object(path, ConfigError)["model"]
+    if isinstance(unk_id := model.get("unk_id"), int):
+        return _content(model["vocab"][unk_id][0])
+    return _content(model.get("unk_token"))

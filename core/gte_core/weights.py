@@ -8,7 +8,6 @@ original code without its prefix; the tables below say how the other layouts map
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from gte_core.config import GTEConfig, Task
 from gte_core.exceptions import WeightsError
+from gte_core.files import read_json_object
 from gte_core.model import GTEModel
 
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
@@ -41,6 +41,7 @@ _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 # Present in some files, read by none of our heads: the language model's head and rotary tables.
 _IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
 
+_LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -53,6 +54,7 @@ def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> 
     """
     config = GTEConfig.from_pretrained(directory)
     with Checkpoint(directory) as checkpoint:
+        checkpoint.check_layers(config.num_hidden_layers)
         with torch.device("meta"):
             model = GTEModel(
                 config,
@@ -78,6 +80,7 @@ class Checkpoint:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._files = ExitStack()
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
         self._stored: dict[str, dict[str, _StoredTensor]] = {}
@@ -108,12 +111,22 @@ class Checkpoint:
     @property
     def num_labels(self) -> int:
         """Outputs of the classifier these weights hold, 1 if they hold none."""
-        return self._shape("classifier.weight")[0] if "classifier.weight" in self else 1
+        shape = self._shape("classifier.weight") if "classifier.weight" in self else ()
+        return shape[0] if shape else 1
 
     def read(self, name: str) -> Tensor:
         """A tensor in the type it is stored in, its parts stacked."""
         tensors = [stored.read() for stored in self._parts(name)]
         return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+
+    def check_layers(self, expected: int) -> None:
+        """:class:`WeightsError` unless there are this many layers, before any is built."""
+        numbers = {int(found[1]) for name in self._stored if (found := _LAYER.match(name))}
+        if len(numbers) != expected or numbers != set(range(len(numbers))):
+            raise WeightsError(
+                f"{self._directory} has weights of {len(numbers)} layers, but config.json wants "
+                f"{expected}, numbered from 0. Check that both come from the same checkpoint."
+            )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """:class:`WeightsError` listing every missing, unexpected and misshapen tensor at once."""
@@ -136,8 +149,8 @@ class Checkpoint:
         if any(problems.values()):
             found = [f"{kind}: {_listing(names)}." for kind, names in problems.items() if names]
             raise WeightsError(
-                f"The weights do not match config.json. {' '.join(found)} Check that both come "
-                "from the same checkpoint."
+                f"The weights in {self._directory} do not match config.json. {' '.join(found)} "
+                "Check that both come from the same checkpoint."
             )
 
     def _index(self, path: Path) -> None:
@@ -169,8 +182,12 @@ class Checkpoint:
         return [part for part in _stacking(name, found) if part not in found]
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        first, *others = (stored.shape for stored in self._parts(name))
-        return (first[0] + sum(shape[0] for shape in others), *first[1:])
+        """The shape once stacked; parts that cannot be stacked keep that of the odd one."""
+        shapes = [stored.shape for stored in self._parts(name)]
+        odd = next((shape for shape in shapes if shape != shapes[0]), None)
+        if len(shapes) == 1 or odd is not None:
+            return shapes[0] if odd is None else odd
+        return (len(shapes) * shapes[0][0], *shapes[0][1:])
 
 
 class _StoredTensor:
@@ -228,14 +245,15 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    weight_map = read_json_object(index, WeightsError).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(
-            f"{index} is not a valid index of shards ({error!r}). Download it again."
-        ) from error
+            f"{index} is not a valid index of shards: weight_map is {weight_map!r}. Download it "
+            "again."
+        )
+    names = sorted(set(map(str, weight_map.values())))
     for name in names:
-        if Path(str(name)).name != name or not str(name).endswith(".safetensors"):
+        if Path(name).name != name or not name.endswith(".safetensors"):
             raise WeightsError(
                 f"{index} names {name!r}; a shard is a *.safetensors file beside the index."
             )

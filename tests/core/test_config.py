@@ -60,6 +60,10 @@ def test_ntk_of_factor_one_is_plain():
             {"rope_parameters": {"rope_type": "default", "rope_theta": 160_000.0}},
             RotaryConfig(160_000),
         ),
+        (
+            {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 5}},
+            RotaryConfig(5),
+        ),
         ({"rope_theta": 7.0, "rope_parameters": {"rope_type": "default"}}, RotaryConfig(7.0)),
     ],
 )
@@ -95,6 +99,7 @@ def test_type_vocab_sizes(types):
         (["NewModel", "NewForTokenClassification"], "token_classification"),
         (["GteForSequenceClassification"], "sequence_classification"),
         (["NewForMaskedLM"], None),
+        (["NewForTokenClassification", "NewForSequenceClassification"], "sequence_classification"),
         (["GteModel"], None),
         ([], None),
         (None, None),
@@ -122,12 +127,24 @@ def test_number_of_labels(fields, labels):
         ({"position_embedding_type": "absolute"}, "position_embedding_type is 'absolute'"),
         ({"is_decoder": True}, "is_decoder is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling has the type 'yarn'"),
-        ({"rope_scaling": {"type": "ntk"}}, "factor must be a positive number, got None"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0}},
+            "rope_scaling: The rotary scaling is",
+        ),
+        (
+            {"rope_scaling": {"type": "ntk"}},
+            "factor of the rotary scaling must be",
+        ),
         ({"rope_scaling": NTK | {"beta": 1}}, r"rope_scaling has the unknown fields \['beta'\]"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": 3}, "rope_parameters must be an object or null, got 3"),
         ({"rope_theta": -1}, "rope_theta must be a positive number, got -1"),
+        ({"rope_scaling": NTK | {"rope_type": "default"}}, "rope_scaling has two types"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "mixed_b": 0.5}}, "mixed_b is 0.5"),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps must be a positive number"),
+        ({"id2label": "abc"}, "id2label must be an object or null"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads is"),
+        ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"num_attention_heads": 5}, "hidden_size 64 cannot be split into 5"),
         ({"head_dim": 32}, "head_dim is 32"),
         ({"vocab_size": "1000"}, "vocab_size must be an integer of at least 1, got '1000'"),
@@ -144,6 +161,19 @@ def test_what_is_not_supported_is_named(fields, message):
         parse(**fields)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1.0,), "rope_theta must be a positive number"),
+        ((1.0, "foo"), "The rotary scaling is 'foo'"),
+        ((1.0, "ntk", 0.0), "factor of the rotary scaling must be a positive number"),
+    ],
+)
+def test_a_rotary_configuration_refuses_nonsense_on_construction(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        RotaryConfig(*arguments)
+
+
 def test_from_pretrained_reads_the_golden_config(golden):
     config = GTEConfig.from_pretrained(golden / "s1_tokencls_ntk" / "model")
     assert (config.hidden_size, config.head_dim, config.num_labels) == (64, 16, 1)
@@ -151,7 +181,13 @@ def test_from_pretrained_reads_the_golden_config(golden):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist"), ("{", "not valid JSON"), ("[]", "must hold a JSON object")],
+    [
+        (None, "does not exist"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"model_type": "new", "vocab_size": 0}', r"config\.json: vocab_size must be an integer"),
+    ],
 )
 def test_unreadable_files(tmp_path, content, message):
     if content is not None:

@@ -2,9 +2,12 @@ import asyncio
 import json
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
@@ -12,10 +15,10 @@ from hypothesis import strategies as st
 
 from gte_core import (
     ConfigError,
-    Encoder,
     GTEEmbedder,
     HybridEmbeddings,
     MissingHeadError,
+    WeightsError,
 )
 from gte_core.testing import random_checkpoint, word_tokenizer
 
@@ -222,8 +225,24 @@ class TestWrongInput:
         with pytest.raises(TypeError, match=r"texts\[5000\] must be a str, got int"):
             small.encode(stream)
 
+    def test_tables_are_not_taken_for_their_keys(self, small):
+        for table in ({"text": "hello"}, pd.DataFrame({"text": ["a", "b"]}), b"abc"):
+            with pytest.raises(TypeError, match="Pass a list, a generator, or one column"):
+                small.encode(table)
+        assert len(small.encode(pd.Series(["a", "b"]))) == 2
+
+    def test_explain_takes_two_texts(self, small):
+        with pytest.raises(TypeError, match="query must be a str, got list"):
+            small.explain(["w1", "w5"], "zzz")
+        with pytest.raises(TypeError, match="document must be a str, got NoneType"):
+            small.explain("w1", None)
+
     def test_pairs(self, small):
-        with pytest.raises(TypeError, match=r"pairs\[1\] must be a \(query, document\) pair"):
+        with pytest.raises(TypeError, match="pairs must be an iterable of"):
+            small.compute_scores(None)
+        with pytest.raises(TypeError, match=r"pairs\[1\]\[0\] must be a str, got int"):
+            small.compute_scores([("a", "b"), (1, "b")])
+        with pytest.raises(TypeError, match=r"pairs\[1\] must be \(query, document\), got 'ab'"):
             small.compute_scores([("a", "b"), "ab"])
         assert small.compute_scores([]).shape == (0,)
 
@@ -233,12 +252,14 @@ class TestWrongInput:
             (
                 {"on_truncation": "raise"},
                 ValueError,
-                "on_truncation is 'raise'; allowed are 'warn'",
+                "on_truncation is 'raise'; allowed are",
             ),
             ({"dtype": "int4"}, ValueError, "dtype is 'int4'; allowed are 'auto', 'float32'"),
             ({"max_length": 2}, ValueError, "must be more than the 2 special tokens"),
             ({"max_length": "9"}, TypeError, "max_length must be an integer, got '9'"),
             ({"dimensions": "64"}, TypeError, "dimensions must be an integer from 1 to 64"),
+            ({"query_prefix": None}, TypeError, "query_prefix must be a str"),
+            ({"device": "gpu"}, ValueError, "device is 'gpu'; allowed are 'cpu'"),
         ],
     )
     def test_arguments(self, small_checkpoint, arguments, error, message):
@@ -249,7 +270,7 @@ class TestWrongInput:
         path = random_checkpoint(tmp_path, {"vocab_size": 200})
         word_tokenizer(300).save(str(path / "tokenizer.json"))
         with pytest.raises(
-            ConfigError, match="has 300 pieces, but the model has embeddings for 200"
+            ConfigError, match="ids up to 299, but the model has embeddings for 200"
         ):
             GTEEmbedder.from_pretrained(path)
 
@@ -269,13 +290,18 @@ class TestTruncation:
 
     def test_error_names_the_indices(self, small_checkpoint):
         embedder = self.load(small_checkpoint, "error")
-        with pytest.raises(ValueError, match=r"texts \[1, 3\] are longer than max_length=9"):
+        with pytest.raises(ValueError, match=r"texts\[1\], texts\[3\]: longer than max_length=9"):
             embedder.encode(["w1", self.LONG, "w2", self.LONG])
 
     def test_ignore_says_nothing_but_marks_the_rows(self, small_checkpoint, caplog):
         both = self.load(small_checkpoint, "ignore").encode(["w1", self.LONG])
         assert (both.truncated.tolist(), both.n_tokens.tolist()) == ([False, True], [3, 9])
         assert not caplog.records
+
+    def test_compute_scores_names_its_pairs(self, small_checkpoint):
+        embedder = self.load(small_checkpoint, "error")
+        with pytest.raises(ValueError, match=r"pairs\[1\]\[1\]: longer than max_length=9"):
+            embedder.compute_scores([("a", "b"), ("c", self.LONG)])
 
     def test_compute_scores_reads_1024_tokens(self, small, caplog):
         small.compute_scores([("w1", "w1 " * 2000)])
@@ -329,13 +355,40 @@ def test_explain_adds_up(demo):
     )
 
 
-def test_pickles_as_its_arguments(small_checkpoint):
-    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dimensions=32, query_prefix="q: ")
+class Subclass(GTEEmbedder):
+    pass
+
+
+def test_pickles_as_its_arguments(small_checkpoint, tmp_path):
+    embedder = Subclass.from_pretrained(
+        small_checkpoint,
+        dimensions=32,
+        query_prefix="q: ",
+        max_length=99,
+        on_truncation="ignore",
+        deterministic=True,
+        cache_dir=tmp_path,
+        local_files_only=True,
+    )
     data = pickle.dumps(embedder)
     assert len(data) < 1000
     copy = pickle.loads(data)
+    assert type(copy) is Subclass
     assert repr(copy) == repr(embedder)
     np.testing.assert_array_equal(copy.encode("w1").dense, embedder.encode("w1").dense)
+    _, (_, _, arguments) = embedder.__reduce__()
+    assert arguments == {
+        "revision": None,
+        "device": None,
+        "dtype": "auto",
+        "dimensions": 32,
+        "max_length": 99,
+        "query_prefix": "q: ",
+        "on_truncation": "ignore",
+        "deterministic": True,
+        "cache_dir": str(tmp_path),
+        "local_files_only": True,
+    }
 
 
 def test_threads_get_what_one_thread_gets(small):
@@ -372,6 +425,16 @@ async def test_async_equals_sync_and_lets_the_loop_run(small):
     np.testing.assert_array_equal(both.dense, small.encode(TEXTS * 200, dimensions=16).dense)
 
 
+def test_no_thread_is_left_behind():
+    script = """
+import threading
+from gte_core import GTEEmbedder
+GTEEmbedder.from_pretrained("demo").encode("x")
+assert threading.active_count() == 1, threading.enumerate()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_progress_goes_to_stderr_and_only_on_request(small, capsys):
     small.encode(TEXTS)
     assert capsys.readouterr() == ("", "")
@@ -394,8 +457,11 @@ def test_fingerprint_follows_content_not_place(tmp_path, small):
     assert str(one.fingerprint).startswith("sha256:")
 
 
-def test_it_is_an_encoder(small):
-    assert isinstance(small, Encoder)
+def test_the_fingerprint_is_that_of_the_loaded_weights(tmp_path):
+    embedder = GTEEmbedder.from_pretrained(random_checkpoint(tmp_path))
+    random_checkpoint(tmp_path, {"vocab_size": 600}, seed=9)
+    with pytest.raises(WeightsError, match="were changed after they were loaded"):
+        _ = embedder.fingerprint
 
 
 def test_the_demo_says_what_it_is(demo):

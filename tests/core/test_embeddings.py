@@ -6,12 +6,12 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gte_core import HybridEmbeddings
+from gte_core import HybridEmbeddings, NonFiniteError
 
 
 @pytest.fixture
 def three():
-    dense = np.array([[3, 4, 0, 0], [1, 1, 1, 1], [0, 0, 0, -2]], dtype=np.float32)
+    dense = np.array([[3, 4, 0, 0], [1, 1, 1, 1], [5, 0, 0, -12]], dtype=np.float32)
     sparse = np.array([[0, 2, 0, 1, 0], [0, 0, 0, 0, 0], [0, 3, 0, 0, 4]], dtype=np.float32)
     return HybridEmbeddings(
         dense / np.linalg.norm(dense, axis=1, keepdims=True),
@@ -106,6 +106,22 @@ def test_scores_go_by_id(three):
     scores = three.scores(three, dense_weight=0.0, sparse_weight=1.0)
     assert scores.tolist() == [[5, 0, 6], [0, 0, 0], [6, 0, 25]]
     np.testing.assert_allclose(np.diag(three.scores(three)), [1.05, 1.0, 1.25], rtol=1e-6)
+
+
+def test_unpickled_parts_join_with_all_their_tokens(three):
+    parts = [pickle.loads(pickle.dumps(part)) for part in three]
+    joined = HybridEmbeddings.concatenate(parts)
+    mixed = HybridEmbeddings.concatenate([parts[0], three[1:]])
+    for index in range(3):
+        assert joined.token_weights(index) == three.token_weights(index)
+        assert mixed.token_weights(index) == three.token_weights(index)
+
+
+def test_a_vector_without_direction_is_an_error():
+    dense = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    both = HybridEmbeddings(dense, sp.csr_array((2, 3)), np.zeros(2, int), np.zeros(2, bool), str)
+    with pytest.raises(NonFiniteError, match=r"texts \[1\] have only zeros in their first 1 comp"):
+        both.with_dimensions(1)
 
 
 def test_a_pickle_carries_its_own_tokens_only(three):

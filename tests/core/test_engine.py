@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from gte_core import GTEEmbedder, GTEModel, NonFiniteError
+from gte_core.engine import PackedEngine
 from gte_core.testing import random_checkpoint
 
 
@@ -40,6 +43,53 @@ def test_both_vectors_cost_one_pass(small, forwards):
     assert forwards == [(torch.float32, 2)]
 
 
+def test_weights_beyond_a_half_type_are_loaded_again_in_float32(tmp_path):
+    path = random_checkpoint(tmp_path)
+    scale(path, "new.encoder.layer.0.mlp.down_proj.weight", 1e7)
+    expected = GTEEmbedder.from_pretrained(path).encode("w1 w2")
+    half = GTEEmbedder.from_pretrained(path, dtype="float16").encode("w1 w2")
+    np.testing.assert_allclose(half.dense, expected.dense, atol=1e-6)
+
+
+def test_one_pass_at_a_time_whatever_the_threads(small, monkeypatch):
+    inside, most = 0, 0
+    original = GTEModel.encode_pack
+
+    def watched(self, *args, **kwargs):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        result = original(self, *args, **kwargs)
+        inside -= 1
+        return result
+
+    monkeypatch.setattr(GTEModel, "encode_pack", watched)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(small.encode, ["w1 " * 400] * 16))
+    assert most == 1
+
+
+def test_memory_follows_the_budget(small, forwards, monkeypatch):
+    seen = []
+    original = PackedEngine.encode
+    monkeypatch.setattr(
+        PackedEngine, "encode", lambda self, t, **k: seen.append(t) or original(self, t, **k)
+    )
+    small.encode("w1 " * (i % 300) for i in range(1200))
+    budget = small._engine.pack_tokens
+    assert len(seen) > 5
+    assert max(sum(map(len, window)) for window in seen) < 17 * budget
+    assert max(n for _, n in forwards) <= budget
+
+
+def test_autocast_and_default_device_of_the_caller_change_nothing(small):
+    expected = small.encode("w1 w2").dense
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(small.encode("w1 w2").dense, expected)
+    with torch.device("meta"):
+        np.testing.assert_array_equal(small.encode("w1 w2").dense, expected)
+
+
 def test_long_texts_get_packs_of_their_own(small, forwards):
     small.encode(["w1 " * 3000, *["w2"] * 10])
     assert [n for _, n in forwards] == [1, 10]
@@ -66,7 +116,7 @@ def test_what_is_not_finite_in_float32_either_is_named(tmp_path, dtype):
     embedder = GTEEmbedder.from_pretrained(path, dtype=dtype)
     piece = embedder._tokenizer.piece(105).removeprefix("▁")
     assert embedder.encode("w400").dense.shape == (1, 64)
-    with pytest.raises(NonFiniteError, match=r"texts \[4097\] give NaN or infinity in float32"):
+    with pytest.raises(NonFiniteError, match=r"texts\[4097\]: NaN or infinity, even in float32"):
         embedder.encode([*["w400"] * 4097, piece, "w401"])
 
 

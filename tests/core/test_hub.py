@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +48,9 @@ def test_a_directory_wins_over_a_hub_id(tmp_path, monkeypatch):
         ("demoo", "is no directory here and no hub id.*'demo' for the bundled demo model"),
         ("", "'' is no directory here"),
         ("a/b/c", "'a/b/c' is no directory here"),
+        ("a/b--c", "'a/b--c' is no directory here"),
+        ("~nosuchuser/x/y", "is no directory here"),
+        ("x" * 5000, "is no directory here"),
         (Path("Alibaba-NLP/gte-multilingual-base"), "is no directory here"),
     ],
 )
@@ -81,14 +85,63 @@ def test_a_pinned_model_comes_from_the_cache_without_asking(
     pin = Pin(COMMIT, {"config.json": hashlib.sha256(config).hexdigest()})
     monkeypatch.setattr(gte_hub, "PINS", {DEFAULT_MODEL: pin})
     snapshot = cached(tmp_path, DEFAULT_MODEL, COMMIT, small_checkpoint)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", forbidden)
     embedder = GTEEmbedder.from_pretrained(cache_dir=tmp_path)
     assert (embedder.model, embedder.revision) == (DEFAULT_MODEL, COMMIT)
     assert embedder.fingerprint.model == DEFAULT_MODEL
 
+    with pytest.raises(HubError, match="could not be downloaded"):
+        find_model(DEFAULT_MODEL, revision="another", cache_dir=tmp_path)
     with (snapshot / "config.json").open("a") as file:
         file.write(" ")
     with pytest.raises(HubError, match=r"config\.json has SHA-256 .* delete it and download"):
         GTEEmbedder.from_pretrained(cache_dir=tmp_path)
+
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("the hub was asked")
+
+
+def test_a_pinned_model_lacking_a_verified_file_is_not_used(
+    tmp_path, small_checkpoint, monkeypatch
+):
+    pin = Pin(COMMIT, {"special_tokens_map.json": "0" * 64})
+    monkeypatch.setattr(gte_hub, "PINS", {DEFAULT_MODEL: pin})
+    cached(tmp_path, DEFAULT_MODEL, COMMIT, small_checkpoint)
+    with pytest.raises(HubError, match="is not complete in the cache"):
+        find_model(DEFAULT_MODEL, cache_dir=tmp_path, local_files_only=True)
+
+
+def test_only_data_files_are_downloaded(monkeypatch, tmp_path, small_checkpoint):
+    asked = []
+
+    def snapshot_download(model, **options):
+        asked.append((model, options))
+        return cached(tmp_path, model, options["revision"], small_checkpoint)
+
+    info = SimpleNamespace(sha="b" * 40)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert find_model("someone/new").revision == "b" * 40
+    [(model, options)] = asked
+    assert (model, options["revision"]) == ("someone/new", "b" * 40)
+    assert sorted(options["allow_patterns"]) == [
+        "config.json",
+        "model-*.safetensors",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+@pytest.mark.parametrize("model", ["demo", "./here"])
+def test_a_directory_has_no_revisions(tmp_path, monkeypatch, model):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"revision is 'main', but .* is a directory"):
+        find_model(model, revision="main")
 
 
 def test_main_is_resolved_to_its_commit_and_logged(tmp_path, small_checkpoint, caplog):
@@ -113,7 +166,7 @@ def test_an_unreachable_hub_falls_back_to_the_cache(
     cached(tmp_path, "someone/some-gte", "a" * 40, small_checkpoint)
     files = find_model("someone/some-gte", cache_dir=tmp_path)
     assert files.revision == "a" * 40
-    assert "The hub cannot be reached; someone/some-gte comes from the cache" in caplog.text
+    assert "someone/some-gte comes from the cache, for the hub could not be asked" in caplog.text
 
 
 def test_local_files_only_never_asks(tmp_path):

@@ -146,17 +146,52 @@ def model(small_checkpoint):
     return GTEModel.from_pretrained(small_checkpoint)
 
 
-def test_left_padding_gives_the_same_states(model):
+def test_padding_on_either_side_gives_the_same_states(model):
     ids, mask = padded_batch((5, 9))
-    right = model(ids, mask).last_hidden_state
-    left = model(ids.flip(1), mask.flip(1)).last_hidden_state
     row = ids[:1, :5]
     alone = model(row).last_hidden_state[0]
     shifted = torch.cat((torch.ones(1, 4, dtype=torch.long), row), dim=1)
-    padded = model(shifted, (torch.arange(9) >= 4).long()[None]).last_hidden_state
+    left = model(shifted, (torch.arange(9) >= 4).long()[None]).last_hidden_state
+    right = model(ids, mask).last_hidden_state
     torch.testing.assert_close(right[0, :5], alone, atol=1e-5, rtol=0)
-    torch.testing.assert_close(padded[0, 4:], alone, atol=1e-5, rtol=0)
-    assert left.shape == right.shape
+    torch.testing.assert_close(left[0, 4:], alone, atol=1e-5, rtol=0)
+
+
+def test_holes_in_the_mask_keep_their_places(tmp_path):
+    theirs = native(GteModel)
+    theirs.save_pretrained(tmp_path)
+    ids, mask = padded_batch((12, 12))
+    mask[0, 3:6] = 0
+    ours = GTEModel.from_pretrained(tmp_path)(ids, mask).last_hidden_state
+    expected = theirs(ids, attention_mask=mask).last_hidden_state.detach()
+    torch.testing.assert_close(ours[mask == 1], expected[mask == 1], atol=2e-5, rtol=0)
+
+
+def test_angles_are_computed_in_float32_whatever_the_type(small_checkpoint, model):
+    ids = torch.randint(5, 500, (1, 4000), generator=torch.Generator().manual_seed(2))
+    half = GTEModel.from_pretrained(small_checkpoint, dtype="bfloat16")
+    states, expected = half(ids).last_hidden_state[0], model(ids).last_hidden_state[0]
+    assert torch.cosine_similarity(states.float(), expected).min() > 0.998
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((torch.ones(3, dtype=torch.long),), r"input_ids has the shape \(3,\)"),
+        ((torch.ones(2, 0, dtype=torch.long),), "a length of at least 1"),
+        ((torch.ones(1, 3, dtype=torch.long), torch.ones(1, 4)), "attention_mask has the shape"),
+        ((torch.ones(1, 2, dtype=torch.long), torch.tensor([[0.0, -9e9]])), "negative numbers"),
+    ],
+)
+def test_batches_that_cannot_be_meant(model, batch, message):
+    with pytest.raises(ValueError, match=message):
+        model(*batch)
+
+
+def test_a_device_that_is_not_there(small_checkpoint):
+    with pytest.raises(ValueError, match="device is 'gpu'; allowed are 'cpu'"):
+        GTEModel.from_pretrained(small_checkpoint, device="gpu")
+    assert GTEModel.from_pretrained(small_checkpoint, device="meta").device.type == "meta"
 
 
 def test_sequence_logits_with_left_padding(tmp_path):

@@ -22,20 +22,20 @@ def test_packs_go_from_long_to_short(lengths, budget):
     assert order == sorted(lengths, reverse=True)
 
 
-@given(lengths=LENGTHS, max_tokens=st.integers(1, 120), max_items=st.integers(1, 9))
-def test_windows_keep_order_and_limits(lengths, max_tokens, max_items):
+@given(lengths=LENGTHS, max_size=st.integers(1, 120), max_items=st.integers(1, 9))
+def test_windows_keep_order_and_limits(lengths, max_size, max_items):
     items = ["x" * length for length in lengths]
-    found = list(windows(items, max_tokens=max_tokens, max_items=max_items))
+    found = list(windows(items, max_size=max_size, max_items=max_items))
     assert [item for window in found for item in window] == items
     for window in found:
         assert 1 <= len(window) <= max_items
-        assert sum(map(len, window[:-1])) < max_tokens
+        assert sum(map(len, window[:-1])) < max_size
 
 
 def test_windows_read_no_further_than_they_must():
     source = count()
     stream = ("x" for _ in source)
-    list(islice(windows(stream, max_tokens=10, max_items=3), 2))
+    list(islice(windows(stream, max_size=10, max_items=3), 2))
     assert next(source) == 6
 
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gte_core import ConfigError
 from gte_core.testing import random_checkpoint
@@ -37,6 +38,10 @@ def test_special_ids_come_from_the_files(tokenizer, s3, tmp_path, golden):
     source = golden / "s3_gte_embedding_script" / "model" / "tokenizer.json"
     shutil.copy(source, tmp_path)
     (tmp_path / "special_tokens_map.json").write_text('{"unk_token": {"content": "<unk>"}}')
+    assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 2, 3]
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<pad>", "mask_token": "x"}')
+    assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 1, 2, 3]
+    (tmp_path / "special_tokens_map.json").unlink()
     assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 2, 3]
     assert sorted(GTETokenizer.from_pretrained(tmp_path, pad_token_id=9).dropped_ids) == [
         0,
@@ -91,6 +96,7 @@ def test_a_text_far_too_long_gives_the_ids_of_the_whole(tmp_path, unit):
     [
         ({}, "tokenizer.json does not exist"),
         ({"tokenizer.json": "{}"}, "not a valid tokenizer"),
+        ({"tokenizer.json": '{"normalizer": {"type": "Precompiled"}}'}, "not a valid tokenizer"),
         ({"tokenizer_config.json": "{"}, "tokenizer_config.json is not valid JSON"),
         ({"special_tokens_map.json": "[]"}, "must hold a JSON object"),
     ],
@@ -107,5 +113,32 @@ def test_bad_files(tmp_path, golden, files, message):
 def test_a_tokenizer_without_special_tokens(tmp_path):
     path = random_checkpoint(tmp_path) / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
-    with pytest.raises(ConfigError, match="adds no special tokens"):
+    with pytest.raises(ConfigError, match="puts no special token before a text"):
         GTETokenizer.from_pretrained(tmp_path)
+
+
+def test_a_word_piece_tokenizer(tmp_path):
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "foo"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_padding(length=9)
+    tokenizer.enable_truncation(3)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = GTETokenizer.from_pretrained(tmp_path, pad_token_id=0)
+    assert sorted(loaded.dropped_ids) == [0, 1, 2, 3]
+    assert [text.ids for text in loaded.encode(["foo bar foo", ""], 9)] == [[2, 4, 1, 4, 3], [2, 3]]
+
+
+def test_special_tokens_written_in_a_text_are_those_tokens(tokenizer):
+    (encoded,) = tokenizer.encode(["<s> a </s> <mask>"], 99)
+    assert {0, 2, 235} <= set(encoded.ids)
+
+
+def test_roles_in_either_file_count(tmp_path, golden):
+    shutil.copy(golden / "s3_gte_embedding_script" / "model" / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": {"content": "<pad>"}}')
+    (tmp_path / "special_tokens_map.json").write_text('{"sep_token": "▁foo", "unk_token": "<unk>"}')
+    assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 1, 2, 3, 92]

@@ -101,7 +101,7 @@ def test_shards(checkpoint):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "not a valid index"),
+        ("{", "index.json is not valid JSON"),
         ("{}", "not a valid index"),
         ('{"weight_map": []}', "not a valid index"),
         ('{"weight_map": {"a": "../x.safetensors"}}', "names '../x.safetensors'; a shard is"),
@@ -206,3 +206,34 @@ def test_no_weights_at_all(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="holds neither"):
         logits(checkpoint)
+
+
+def test_projections_that_do_not_fit_together(checkpoint):
+    def uneven(tensors):
+        tensors = unpacked(tensors)
+        name = "new.encoder.layer.0.attention.k_proj.weight"
+        return tensors | {name: torch.zeros(64, 65)}
+
+    rewrite(checkpoint, uneven)
+    with pytest.raises(WeightsError, match=r"qkv_proj\.weight is \(64, 65\), config\.json wants"):
+        logits(checkpoint)
+
+
+def test_scalars_where_vectors_belong(checkpoint):
+    rewrite(checkpoint, lambda tensors: tensors | {"classifier.weight": torch.tensor(1.0)})
+    edit_config(checkpoint, num_labels=None)
+    with pytest.raises(WeightsError, match=r"classifier\.weight is \(\), config\.json wants"):
+        logits(checkpoint)
+
+
+def test_a_wrong_number_of_layers_is_found_before_anything_is_built(checkpoint):
+    edit_config(checkpoint, num_hidden_layers=10**9)
+    with pytest.raises(WeightsError, match="has weights of 2 layers, but"):
+        logits(checkpoint)
+
+
+def test_weights_are_copied_from_the_file(checkpoint):
+    model = GTEModel.from_pretrained(checkpoint)
+    before = model(IDS).logits
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    assert model(IDS).logits.equal(before)
