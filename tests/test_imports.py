@@ -1,6 +1,7 @@
 """What importing costs, and which way the arrows point; each in a fresh interpreter."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,35 @@ def test_the_core_works_without_any_framework():
 )
 def test_an_adapter_loads_its_own_framework_only(module, foreign):
     assert not loaded_by(f"import gte_integrations.{module}") & foreign
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("qdrant", "qdrant_client"),
+        ("milvus", "pymilvus"),
+        ("cli", "typer"),
+        ("langchain", "langchain_core"),
+        ("langchain_qdrant", "langchain_qdrant"),
+        ("langchain_milvus", "langchain_milvus"),
+        ("llama_index", "llama_index"),
+        ("llama_index_qdrant", "llama_index.vector_stores"),
+        ("llama_index_milvus", "llama_index.vector_stores"),
+    ],
+)
+def test_a_missing_extra_is_named_with_its_pip_line(module, package):
+    script = f"""
+import sys
+sys.modules[{package!r}] = None
+try:
+    import gte_integrations.{module}
+except ImportError as error:
+    print(error)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    extra = module.replace("_", "-")
+    assert f"pip install 'gte-integrations[{extra}]'" in out.stdout
+    assert re.match(r"(gte_integrations\.\w+|gte) needs ", out.stdout)
 
 
 def imports_of(path):

@@ -11,6 +11,9 @@ import gte_core
 import gte_integrations
 
 ROOT = Path(__file__).parent.parent
+PLACED_ELSEWHERE = {
+    "gte_integrations/_llama_index_namespace.py": "llama_index/embeddings/gte/__init__.py"
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_both_packages_and_their_types(wheel):
     names = set(wheel.namelist())
     for source in (*ROOT.glob("core/gte_core/**/*.py"), *ROOT.glob("gte_integrations/**/*.py")):
-        relative = source.relative_to(ROOT)
-        assert str(relative).removeprefix("core/") in names
+        relative = str(source.relative_to(ROOT)).removeprefix("core/")
+        assert PLACED_ELSEWHERE.get(relative, relative) in names
     assert {"gte_core/py.typed", "gte_integrations/py.typed"} <= names
 
 
@@ -42,8 +45,23 @@ def test_the_wheel_holds_nothing_else(wheel):
     assert tops == {
         "gte_core",
         "gte_integrations",
+        "llama_index",
         f"gte_integrations-{gte_core.__version__}.dist-info",
     }
+
+
+def test_the_wheel_serves_the_name_that_llama_index_users_expect(wheel, tmp_path):
+    wheel.extractall(tmp_path)
+    script = "from llama_index.embeddings.gte import GTEEmbedding; print(GTEEmbedding.__module__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "gte_integrations.llama_index\n"
 
 
 def test_the_changelog_opens_with_this_version():

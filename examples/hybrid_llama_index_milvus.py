@@ -1,0 +1,34 @@
+"""LlamaIndex on Milvus: hybrid search, one forward pass a text.
+
+Wants the extra ``llama-index-milvus``, which cannot share an environment with ``langchain-milvus``.
+"""
+
+import tempfile
+from pathlib import Path
+
+from llama_index.core import Document, StorageContext, VectorStoreIndex
+
+from gte_integrations.llama_index import GTEEmbedding
+from gte_integrations.llama_index_milvus import GTEMilvusVectorStore
+
+TEXTS = [
+    "Printing a brochure: the pages are arranged so that they can be folded.",
+    "Rechtschreibung prüfen: Fehler werden rot unterstrichen.",
+    "Insérer une note de bas de page dans un document.",
+    "表を挿入するには、メニューから「表」を選びます。",
+]
+
+embedding = GTEEmbedding(model_name="demo", dimensions=128)  # or the real model, the default
+with tempfile.TemporaryDirectory() as folder:
+    store = GTEMilvusVectorStore(
+        embedding, uri=str(Path(folder) / "store.db"), use_async_client=False
+    )
+    index = VectorStoreIndex.from_documents(
+        [Document(text=text) for text in TEXTS],
+        storage_context=StorageContext.from_defaults(vector_store=store),
+        embed_model=embedding,
+    )
+    retriever = index.as_retriever(similarity_top_k=2, vector_store_query_mode="hybrid")
+    for query in ("spell checking", "how do I add a footnote?"):
+        for node in retriever.retrieve(query):
+            print(f"{query!r}: {node.score:.4f} {node.text}")

@@ -1,0 +1,251 @@
+"""GTE in LlamaIndex: an embed model, a retriever over a hybrid index, and a reranker.
+
+::
+
+    Settings.embed_model = GTEEmbedding(model_name="demo", dimensions=128)
+
+Objects with the same model settings share one loaded model and one cache of both vectors, built
+together or apart: a text costs one forward pass, whichever of them asks first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+    from llama_index.core.callbacks import CBEventType, EventPayload
+    from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+    from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.retrievers import BaseRetriever
+    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.llama_index needs llama-index-core; "
+        "pip install 'gte-integrations[llama-index]'"
+    ) from error
+
+from gte_core import (
+    EncoderSettings,
+    OnTruncation,
+    RerankerSettings,
+    SharedEncoder,
+    SharedReranker,
+    as_queries,
+    shared_encoder,
+    shared_reranker,
+)
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class GTEEmbedding(BaseEmbedding):
+    """Dense GTE vectors for LlamaIndex: unit length, ``dimensions`` components.
+
+    ``model_name`` is the ``model`` of ``GTEEmbedder.from_pretrained``; the other settings are its
+    arguments. Those that change vectors are in ``to_dict()``, and so in every pipeline's cache
+    key; where and how fast they are computed is not.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True
+    )
+
+    model_name: str = Field(default=EncoderSettings().model)
+    revision: str | None = None
+    dimensions: int | None = None
+    max_length: int = 8192
+    query_prefix: str = ""
+    device: str | None = Field(default=None, exclude=True)
+    dtype: str = Field(default="auto", exclude=True)
+    on_truncation: OnTruncation = Field(default="warn", exclude=True)
+    cache_dir: str | None = Field(default=None, exclude=True)
+    local_files_only: bool = Field(default=False, exclude=True)
+    embed_batch_size: int = Field(default=64, gt=0, le=2048, exclude=True)
+    num_workers: int | None = Field(default=None, exclude=True)
+    embeddings_cache: Any | None = Field(default=None, exclude=True)
+
+    _encoder: SharedEncoder = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the process's encoder of these settings; nothing is loaded yet."""
+        super().model_post_init(context)
+        self._encoder = shared_encoder(
+            EncoderSettings(
+                model=self.model_name,
+                revision=self.revision,
+                device=self.device,
+                dtype=self.dtype,
+                max_length=self.max_length,
+                query_prefix=self.query_prefix,
+                on_truncation=self.on_truncation,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+            )
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was set, and not the callbacks of this process.
+        names = self.model_fields_set - {"callback_manager"}
+        return partial(type(self), **{name: getattr(self, name) for name in names}), ()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which it is serialised."""
+        return "GTEEmbedding"
+
+    @property
+    def encoder(self) -> SharedEncoder:
+        """The encoder that all objects of these settings share."""
+        return self._encoder
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embeddings(as_queries(self.encoder, query))[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        [vector] = await self._aget_text_embeddings(as_queries(self.encoder, query))
+        return vector
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        [vector] = await self._aget_text_embeddings([text])
+        return vector
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return _as_lists(self.encoder.encode_dense(texts, dimensions=self.dimensions))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return _as_lists(await self.encoder.aencode_dense(texts, dimensions=self.dimensions))
+
+
+class GTEHybridRetriever(BaseRetriever):
+    """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
+
+    A node's score is what the ranking goes by; ``dense_score`` and ``sparse_score`` come in its
+    metadata.
+
+    Args:
+        index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
+        similarity_top_k: how many nodes.
+        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``, ``filter``.
+    """
+
+    def __init__(
+        self, index: Any, *, similarity_top_k: int = 4, search_options: dict[str, Any] | None = None
+    ) -> None:
+        self._index = index
+        self._options = {"limit": similarity_top_k} | (search_options or {})
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        [hits] = self._index.search([query_bundle.query_str], **self._options)
+        return [_as_node(hit) for hit in hits]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        queries = [query_bundle.query_str]
+        if hasattr(self._index, "asearch"):
+            [hits] = await self._index.asearch(queries, **self._options)
+        else:
+            search = partial(self._index.search, queries, **self._options)
+            [hits] = await asyncio.to_thread(search)
+        return [_as_node(hit) for hit in hits]
+
+
+class GTERerank(BaseNodePostprocessor):
+    """Keeps the nodes that the GTE reranker finds most relevant, best first; loaded at first use.
+
+    A node's score becomes the reranker's raw logit; with ``keep_retrieval_score`` the former one
+    stays in its metadata. Other settings are arguments of ``GTEReranker.from_pretrained``.
+    """
+
+    model_name: str = Field(default=RerankerSettings().model)
+    revision: str | None = None
+    max_length: int = 8192
+    top_n: int = Field(default=2, ge=1)
+    keep_retrieval_score: bool = False
+    device: str | None = Field(default=None, exclude=True)
+    dtype: str = Field(default="auto", exclude=True)
+    cache_dir: str | None = Field(default=None, exclude=True)
+    local_files_only: bool = Field(default=False, exclude=True)
+
+    _reranker: SharedReranker = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the process's reranker of these settings; nothing is loaded yet."""
+        super().model_post_init(context)
+        self._reranker = shared_reranker(
+            RerankerSettings(
+                model=self.model_name,
+                revision=self.revision,
+                device=self.device,
+                dtype=self.dtype,
+                max_length=self.max_length,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+            )
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which it is serialised."""
+        return "GTERerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("GTERerank ranks by a query; pass query_bundle or query_str.")
+        _dispatcher.event(
+            ReRankStartEvent(
+                query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model_name
+            )
+        )
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: self.model_name,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: self.top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+            ranked = self._ranked(nodes, query_bundle.query_str)
+            event.on_end(payload={EventPayload.NODES: ranked})
+        _dispatcher.event(ReRankEndEvent(nodes=ranked))
+        return ranked
+
+    def _ranked(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        scores = self._reranker.score([(query, text) for text in texts]).tolist()
+        if self.keep_retrieval_score:
+            for node in nodes:
+                node.node.metadata["retrieval_score"] = node.score
+        ranked = [
+            NodeWithScore(node=node.node, score=score)
+            for node, score in zip(nodes, scores, strict=True)
+        ]
+        return sorted(ranked, key=lambda node: -node.get_score())[: self.top_n]
+
+
+def _as_node(hit: Any) -> NodeWithScore:
+    scores = {"dense_score": hit.dense_score, "sparse_score": hit.sparse_score}
+    node = TextNode(
+        id_=str(hit.id),
+        text=hit.text,
+        metadata={**hit.payload, **scores},
+        excluded_embed_metadata_keys=list(scores),
+        excluded_llm_metadata_keys=list(scores),
+    )
+    return NodeWithScore(node=node, score=hit.score)
+
+
+def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:
+    lists: list[list[float]] = vectors.tolist()
+    return lists
