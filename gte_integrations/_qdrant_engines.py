@@ -1,0 +1,430 @@
+"""Where a Qdrant collection lives: in a directory (the embedded engine) or behind a client."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic
+
+from gte_integrations._fusion import DocumentId, Leg
+from gte_integrations._indexing import FilterT, gathered
+from gte_integrations._records import (
+    Facts,
+    Queries,
+    Record,
+    id_to_key,
+    sparse_rows,
+)
+from gte_integrations._sending import PERMANENT, TOO_LARGE, TRANSIENT, Trouble, judge_grpc
+
+try:
+    import grpc  # type: ignore[import-untyped]
+    import httpx
+    import qdrant_edge as edge
+    from qdrant_client import QdrantClient, models
+    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.qdrant needs the packages qdrant-client and qdrant-edge-py; install "
+        "them with: pip install 'gte-integrations[qdrant]'"
+    ) from error
+
+__all__ = [
+    "DENSE",
+    "SPARSE",
+    "ClientStore",
+    "EdgeStore",
+    "QdrantClient",
+    "coarse_prefetch",
+    "dense_config",
+    "dense_rows",
+    "edge",
+    "models",
+    "point_id",
+    "sparse_config",
+    "sparse_vector",
+    "to_point",
+]
+
+DENSE, COARSE, SPARSE = "dense", "_gte_coarse", "sparse"
+_ID, _HASH, _TEXT = "_gte_id", "_gte_hash", "text"
+_FACTS = "gte"
+_NAMESPACE = uuid.UUID("6f1c2a52-6f0e-5c8e-9d52-0b6a3c1f7e10")
+
+
+@lru_cache(maxsize=4096)  # a document's is needed to look it up, and again to write it
+def point_id(key: str) -> str:
+    """The UUID of a document: the same in every run, on every machine."""
+    return str(uuid.uuid5(_NAMESPACE, key))
+
+
+def to_point(record: Record) -> models.PointStruct:
+    """A record as qdrant-client takes it."""
+    return models.PointStruct(
+        id=point_id(record.document.key),
+        vector=_vectors(record, sparse_vector),
+        payload=_payload(record),
+    )
+
+
+def sparse_vector(indices: list[int], values: list[float]) -> models.SparseVector:
+    """A sparse vector as qdrant-client takes it."""
+    return models.SparseVector(indices=indices, values=values)
+
+
+def dense_config(facts: Facts) -> dict[str, models.VectorParams]:
+    """The dense vectors. All have length 1, so the dot product is the cosine."""
+    return {
+        name: models.VectorParams(size=size, distance=models.Distance.DOT)
+        for name, size in _sizes(facts).items()
+    }
+
+
+def sparse_config(facts: Facts) -> dict[str, models.SparseVectorParams]:
+    """The sparse vector, if the model has one. Without IDF: its weights are learned."""
+    return {SPARSE: models.SparseVectorParams()} if facts["sparse"] else {}
+
+
+def coarse_prefetch(
+    coarse: list[float], limit: int, condition: models.Filter | None = None
+) -> models.Prefetch:
+    """The search with the short vector, for the full one to rank."""
+    return models.Prefetch(query=coarse, using=COARSE, limit=gathered(limit), filter=condition)
+
+
+class _QdrantStore(ABC, Generic[FilterT]):
+    """What both engines share; subclasses say how a request is put and sent."""
+
+    request_bytes = 16 * 2**20  # half of what a server takes, for the size is an estimate
+
+    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
+        key_of = {point_id(key): key for key in keys}
+        found = self._retrieve(list(key_of), [_HASH])
+        return {key_of[str(point.id)]: point.payload.get(_HASH, "") for point in found}
+
+    def legs(
+        self, queries: Queries, limit: int, condition: FilterT | None
+    ) -> tuple[list[Leg], list[Leg]]:
+        requests = [
+            self._request(using, query, coarse, limit, condition)
+            for using, query, coarse in self._searches(queries)
+        ]
+        found = iter(self._query(requests) if requests else [])
+        dense: list[Leg] = [_leg(next(found)) for _ in dense_rows(queries)]
+        if queries.sparse is None:
+            return dense, [[] for _ in dense]
+        sparse: list[Leg] = [
+            _leg(next(found)) if len(ids) else [] for ids, _ in sparse_rows(queries.sparse)
+        ]
+        return dense or [[] for _ in sparse], sparse
+
+    def size_of(self, record: Record) -> int:
+        # As JSON: a float32 takes about 20 bytes, a character that needs escaping twice its size.
+        numbers = record.dense_size + 2 * len(record.weights)
+        return 22 * numbers + 2 * record.document.size + 200
+
+    def fetch(self, ids: Sequence[DocumentId]) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
+        wanted = [point_id(id_to_key(document_id)) for document_id in ids]
+        return dict(_content(point.payload) for point in self._retrieve(wanted, True))
+
+    def _searches(self, queries: Queries) -> Iterator[tuple[str, Any, list[float] | None]]:
+        """Vector name, vector and coarse vector; an empty sparse one finds nothing: left out."""
+        for row, coarse in dense_rows(queries):
+            yield DENSE, row, coarse
+        if queries.sparse is not None:
+            for ids, weights in sparse_rows(queries.sparse):
+                if len(ids):
+                    yield SPARSE, self._sparse_vector(ids.tolist(), weights.tolist()), None
+
+    @abstractmethod
+    def _retrieve(self, point_ids: list[str], payload: bool | list[str]) -> Sequence[Any]: ...
+
+    @abstractmethod
+    def _request(
+        self,
+        using: str,
+        query: Any,
+        coarse: list[float] | None,
+        limit: int,
+        condition: FilterT | None,
+    ) -> models.QueryRequest | edge.QueryRequest: ...
+
+    @abstractmethod
+    def _query(self, requests: list[Any]) -> Sequence[Sequence[Any]]: ...
+
+    @abstractmethod
+    def _sparse_vector(self, indices: list[int], values: list[float]) -> Any: ...
+
+
+class ClientStore(_QdrantStore[models.Filter]):
+    """A collection behind a ``QdrantClient``: a server, or the client's own local mode."""
+
+    def __init__(self, client: QdrantClient, collection: str, *, owned: bool) -> None:
+        self._client = client
+        self._collection = collection
+        self._owned = owned
+        self.name = f"The Qdrant collection {collection!r}"
+
+    def describe(self) -> Facts | None:
+        if not self._client.collection_exists(self._collection):
+            return None
+        config = self._client.get_collection(self._collection).config
+        facts: Facts = dict((config.metadata or {}).get(_FACTS, {}))
+        vectors = config.params.vectors
+        dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
+        coarse = vectors.get(COARSE) if isinstance(vectors, dict) else None
+        facts["dimensions"] = dense.size if dense else None
+        facts["coarse_dimensions"] = coarse.size if coarse else None
+        facts["metric"] = dense.distance.value if dense else None
+        facts["sparse"] = SPARSE in (config.params.sparse_vectors or {})
+        return facts
+
+    def create(self, facts: Facts) -> None:
+        self._client.create_collection(
+            self._collection,
+            vectors_config=dense_config(facts),
+            sparse_vectors_config=sparse_config(facts),
+            metadata={_FACTS: facts},
+        )
+
+    def write(self, records: Sequence[Record]) -> None:
+        points = [to_point(record) for record in records]
+        self._client.upsert(self._collection, points, wait=True)
+
+    def count(self) -> int:
+        return self._client.count(self._collection, exact=True).count
+
+    def all_keys(self) -> Iterator[str]:
+        offset = None
+        while True:
+            points, offset = self._client.scroll(
+                self._collection, limit=1000, offset=offset, with_payload=[_ID]
+            )
+            yield from (_key(point) for point in points)
+            if offset is None:
+                return
+
+    def delete(self, keys: Sequence[str]) -> None:
+        selected = models.PointIdsList(points=[point_id(key) for key in keys])
+        self._client.delete(self._collection, selected, wait=True)
+
+    def judge(self, error: Exception) -> Trouble:
+        if isinstance(error, ResourceExhaustedResponse):
+            return Trouble("transient", error.retry_after_s)
+        if isinstance(error, UnexpectedResponse):
+            return _judge_status(error.status_code or 0, error.content)
+        if isinstance(error, ResponseHandlingException):
+            return TRANSIENT if isinstance(error.source, httpx.TransportError) else PERMANENT
+        if isinstance(error, grpc.RpcError):
+            return judge_grpc(error.code())
+        return PERMANENT
+
+    def close(self) -> None:
+        if self._owned:
+            self._client.close()
+
+    def _retrieve(self, point_ids: list[str], payload: bool | list[str]) -> Sequence[Any]:
+        if not point_ids:
+            return []
+        return self._client.retrieve(self._collection, point_ids, with_payload=payload)
+
+    def _request(
+        self,
+        using: str,
+        query: Any,
+        coarse: list[float] | None,
+        limit: int,
+        condition: models.Filter | None,
+    ) -> models.QueryRequest:
+        return models.QueryRequest(
+            prefetch=None if coarse is None else coarse_prefetch(coarse, limit, condition),
+            query=query,
+            using=using,
+            limit=limit,
+            filter=condition,
+            with_payload=[_ID],
+        )
+
+    def _query(self, requests: list[models.QueryRequest]) -> Sequence[Sequence[Any]]:
+        answers = self._client.query_batch_points(self._collection, requests)
+        return [answer.points for answer in answers]
+
+    def _sparse_vector(self, indices: list[int], values: list[float]) -> models.SparseVector:
+        return sparse_vector(indices, values)
+
+
+class EdgeStore(_QdrantStore[edge.Filter]):
+    """A collection in a directory, served by Qdrant's engine inside this process.
+
+    One process at a time: the engine locks the directory while it is open.
+    """
+
+    def __init__(self, directory: Path, collection: str) -> None:
+        self._path = directory / collection
+        self._record = self._path / "gte.json"
+        self._opened: edge.EdgeShard | None = None
+        self.name = f"The Qdrant collection {str(self._path)!r}"
+
+    def describe(self) -> Facts | None:
+        if self._record.exists():
+            facts: Facts = json.loads(self._record.read_text(encoding="utf-8"))
+            return facts
+        # An empty shard without a record is a create() that was killed: it may go on.
+        return {} if self._has_shard() and self.count() else None
+
+    def create(self, facts: Facts) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        if not self._has_shard():
+            self._opened = edge.EdgeShard.create(str(self._path), _edge_config(facts))
+        unfinished = self._record.with_suffix(".partial")
+        unfinished.write_text(json.dumps(facts), encoding="utf-8")
+        unfinished.replace(self._record)
+
+    def write(self, records: Sequence[Record]) -> None:
+        points = [
+            edge.Point(
+                point_id(record.document.key),
+                _vectors(record, edge.SparseVector),
+                _payload(record),
+            )
+            for record in records
+        ]
+        self._shard.update(edge.UpdateOperation.upsert_points(points))
+
+    def count(self) -> int:
+        return self._shard.count(edge.CountRequest(exact=True))
+
+    def all_keys(self) -> Iterator[str]:
+        offset: Any = None
+        while True:
+            request = edge.ScrollRequest(offset=offset, limit=1000, with_payload=[_ID])
+            points, offset = self._shard.scroll(request)
+            yield from (_key(point) for point in points)
+            if offset is None:
+                return
+
+    def delete(self, keys: Sequence[str]) -> None:
+        selected: list[Any] = [point_id(key) for key in keys]
+        self._shard.update(edge.UpdateOperation.delete_points(selected))
+
+    def judge(self, error: Exception) -> Trouble:
+        return PERMANENT
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.flush()
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _shard(self) -> edge.EdgeShard:
+        if self._opened is None:
+            self._opened = self._load()
+        return self._opened
+
+    def _load(self) -> edge.EdgeShard:
+        try:
+            return edge.EdgeShard.load(str(self._path))
+        except Exception as error:  # the engine has no error types
+            if "WouldBlock" not in str(error):
+                raise
+            raise BlockingIOError(
+                f"{self.name} is open elsewhere; the embedded engine lets one process at a time "
+                "open it, and that once. Close the other index, or run a Qdrant server."
+            ) from error
+
+    def _has_shard(self) -> bool:
+        return (self._path / "segments").exists()
+
+    def _retrieve(self, point_ids: list[str], payload: bool | list[str]) -> Sequence[Any]:
+        return self._shard.retrieve(list(point_ids), payload, False)
+
+    def _request(
+        self,
+        using: str,
+        query: Any,
+        coarse: list[float] | None,
+        limit: int,
+        condition: edge.Filter | None,
+    ) -> edge.QueryRequest:
+        return edge.QueryRequest(
+            prefetches=None if coarse is None else [_edge_prefetch(coarse, limit, condition)],
+            limit=limit,
+            query=edge.Query.Nearest(query, using=using),
+            filter=condition,
+            with_payload=[_ID],
+        )
+
+    def _query(self, requests: list[edge.QueryRequest]) -> Sequence[Sequence[Any]]:
+        return self._shard.query_batch(edge.QueryBatchRequest(requests))
+
+    def _sparse_vector(self, indices: list[int], values: list[float]) -> edge.SparseVector:
+        return edge.SparseVector(indices, values)
+
+
+def _edge_config(facts: Facts) -> edge.EdgeConfig:
+    dense = {
+        name: edge.EdgeVectorParams(size, edge.Distance.Dot) for name, size in _sizes(facts).items()
+    }
+    sparse = {SPARSE: edge.EdgeSparseVectorParams()} if facts["sparse"] else {}
+    return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
+
+
+def _edge_prefetch(coarse: list[float], limit: int, condition: edge.Filter | None) -> edge.Prefetch:
+    query = edge.Query.Nearest(coarse, using=COARSE)
+    return edge.Prefetch(limit=gathered(limit), query=query, filter=condition)
+
+
+def _sizes(facts: Facts) -> dict[str, int]:
+    sizes = {DENSE: facts["dimensions"], COARSE: facts["coarse_dimensions"]}
+    return {name: int(size) for name, size in sizes.items() if size is not None}
+
+
+def dense_rows(queries: Queries) -> list[tuple[list[float], list[float] | None]]:
+    """The full and, if there is one, the coarse vector of each query."""
+    if queries.dense is None:
+        return []
+    none = [None] * len(queries.dense)
+    coarse = none if queries.coarse is None else queries.coarse.tolist()
+    return list(zip(queries.dense.tolist(), coarse, strict=True))
+
+
+def _vectors(
+    record: Record, make_sparse: Callable[[list[int], list[float]], Any]
+) -> dict[str, Any]:
+    vectors: dict[str, Any] = {DENSE: record.dense.tolist()}
+    if record.coarse is not None:
+        vectors[COARSE] = record.coarse.tolist()
+    if len(record.token_ids):  # servers differ on empty vectors; all take a point without one
+        vectors[SPARSE] = make_sparse(record.token_ids.tolist(), record.weights.tolist())
+    return vectors
+
+
+def _payload(record: Record) -> dict[str, Any]:
+    document = record.document
+    own = {_TEXT: document.text, _ID: document.id, _HASH: document.content_hash}
+    return {**document.payload, **own}
+
+
+def _content(payload: Mapping[str, Any]) -> tuple[DocumentId, tuple[str, Mapping[str, Any]]]:
+    users = {key: value for key, value in payload.items() if key not in {_ID, _HASH, _TEXT}}
+    return payload[_ID], (payload[_TEXT], users)
+
+
+def _key(point: Any) -> str:
+    return id_to_key(point.payload[_ID])
+
+
+def _judge_status(status: int, content: bytes) -> Trouble:
+    if status == 413 or b"larger than allowed" in content:
+        return TOO_LARGE
+    return TRANSIENT if status in {408, 429} or status >= 500 else PERMANENT
+
+
+def _leg(points: Sequence[Any]) -> Leg:
+    return [(point.payload[_ID], point.score) for point in points]

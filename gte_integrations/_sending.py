@@ -1,0 +1,131 @@
+"""Requests that arrive: split by size, halved when too large, repeated while a server is away."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 15.0
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a failed request calls for.
+
+    "transient" may pass and is tried again, after ``retry_after`` seconds if the server said so;
+    "too large" is tried in halves; "permanent" is raised.
+    """
+
+    kind: Literal["transient", "too large", "permanent"]
+    retry_after: float = 0.0
+
+
+TRANSIENT, TOO_LARGE, PERMANENT = Trouble("transient"), Trouble("too large"), Trouble("permanent")
+
+_BY_GRPC_STATUS = {
+    "UNAVAILABLE": TRANSIENT,
+    "DEADLINE_EXCEEDED": TRANSIENT,
+    "ABORTED": TRANSIENT,
+    "RESOURCE_EXHAUSTED": TOO_LARGE,
+}
+
+
+def judge_grpc(status: object) -> Trouble:
+    """What a gRPC status code calls for; anything that is none is permanent."""
+    return _BY_GRPC_STATUS.get(str(getattr(status, "name", "")), PERMANENT)
+
+
+class Sender:
+    """Sends what may be sent twice.
+
+    Args:
+        judge: says what an error calls for.
+        seconds: how long one request is repeated before its error is raised; 0 for never.
+        clock: gives a time in seconds.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[Exception], Trouble],
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.retries = 0
+        self._judge = judge
+        self._seconds = seconds
+        self._clock = clock
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Repeat nothing from now on, also what another thread is waiting for."""
+        self._stopped.set()
+
+    def insist(self, request: Callable[[], T]) -> T:
+        """Return what ``request`` returns, as soon as it does."""
+        started = self._clock()
+        attempt = 0
+        while True:
+            try:
+                return request()
+            except Exception as error:
+                pause = self._pause(error, attempt, self._clock() - started)
+                if pause is None:
+                    raise
+                _logger.warning("Attempt %d failed; next in %.1f s: %s", attempt + 1, pause, error)
+            self._stopped.wait(pause)
+            attempt += 1
+            self.retries += 1
+
+    def send(self, items: Sequence[T], write: Callable[[Sequence[T]], None]) -> None:
+        """Write all items in as few requests as the server takes."""
+        try:
+            self.insist(lambda: write(items))
+        except Exception as error:
+            if len(items) < 2 or self._judge(error).kind != "too large":
+                raise
+        else:
+            return
+        half = len(items) // 2
+        self.send(items[:half], write)
+        self.send(items[half:], write)
+
+    def _pause(self, error: Exception, attempt: int, elapsed: float) -> float | None:
+        """Seconds until the next attempt, None if there should be none."""
+        trouble = self._judge(error)
+        if trouble.kind != "transient" or self._stopped.is_set():
+            return None
+        # Jitter: the clients of a server that comes back must not all knock at once.
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
+        pause = max(trouble.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
+        if elapsed + pause <= self._seconds:
+            return pause
+        error.add_note(
+            f"Gave up after {attempt + 1} attempts in {elapsed:.1f} s; retry_seconds is "
+            f"{self._seconds:g}."
+        )
+        return None
+
+
+def split(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Cut items into runs of at most ``most`` bytes; a larger item makes a run of its own."""
+    part: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if part and total + size > most:
+            yield part
+            part, total = [], 0
+        part.append(item)
+        total += size
+    if part:
+        yield part

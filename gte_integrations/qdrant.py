@@ -1,0 +1,184 @@
+"""GTE vectors in Qdrant: ``QdrantVectorizer`` makes them, ``QdrantHybridIndex`` keeps them.
+
+::
+
+    embedder = GTEEmbedder.from_pretrained("demo")
+    with QdrantHybridIndex("./index", "docs", embedder) as index:
+        index.create()
+        index.add([("a", "The seed catalogue"), ("b", "Rules of the chess club")])
+        [hits] = index.search("when are tomatoes sown?", limit=1)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gte_core import Encoder
+from gte_integrations._checks import check_collection
+from gte_integrations._fusion import RRF, Linear
+from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
+from gte_integrations._qdrant_engines import (
+    DENSE,
+    SPARSE,
+    ClientStore,
+    EdgeStore,
+    QdrantClient,
+    coarse_prefetch,
+    dense_config,
+    dense_rows,
+    models,
+    sparse_config,
+    sparse_vector,
+    to_point,
+)
+from gte_integrations._records import (
+    Vectorizer,
+    sparse_rows,
+)
+
+__all__ = [
+    "RRF",
+    "Document",
+    "Hit",
+    "IndexReport",
+    "Linear",
+    "QdrantHybridIndex",
+    "QdrantVectorizer",
+]
+
+_COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
+
+
+class QdrantVectorizer(Vectorizer):
+    """What a Qdrant client of your own needs: configuration, points and queries.
+
+    The vectors are named ``dense`` and ``sparse``.
+
+    Args:
+        encoder: the model.
+        dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
+        coarse_dimensions: size of additional, shorter vectors, named ``_gte_coarse``, which gather
+            candidates for the full ones; None for none.
+    """
+
+    metric = "Dot"
+
+    def vectors_config(self) -> dict[str, models.VectorParams]:
+        """The dense vector, for ``create_collection(vectors_config=...)``."""
+        return dense_config(self.facts())
+
+    def sparse_vectors_config(self) -> dict[str, models.SparseVectorParams]:
+        """The sparse vector; empty for a model without a sparse head."""
+        return sparse_config(self.facts())
+
+    def points(self, documents: Iterable[object]) -> list[models.PointStruct]:
+        """Embed documents, in any form that ``QdrantHybridIndex.add`` takes, in one call.
+
+        A point's id is a UUID made of the document's id, which stays in the payload as
+        ``_gte_id``. A text without positive token weights gets no sparse vector.
+        """
+        return [to_point(record) for record in self.records(documents)]
+
+    def prefetches(
+        self, queries: str | Sequence[str], *, candidates: int = 100
+    ) -> list[list[models.Prefetch]]:
+        """Each query's searches, dense then sparse, for ``query_points(prefetch=...)``.
+
+        The sparse one is left out for a query without positive token weights and for a model
+        without a sparse head.
+        """
+        vectors = self.query_vectors(queries, "hybrid" if self.encoder.has_sparse else "dense")
+        searches = [
+            [
+                models.Prefetch(
+                    prefetch=None if coarse is None else coarse_prefetch(coarse, candidates),
+                    query=row,
+                    using=DENSE,
+                    limit=candidates,
+                )
+            ]
+            for row, coarse in dense_rows(vectors)
+        ]
+        if vectors.sparse is not None:
+            for found, (ids, weights) in zip(searches, sparse_rows(vectors.sparse), strict=True):
+                if len(ids):
+                    query = sparse_vector(ids.tolist(), weights.tolist())
+                    found.append(models.Prefetch(query=query, using=SPARSE, limit=candidates))
+        return searches
+
+
+class QdrantHybridIndex(HybridIndex[Any]):
+    """Documents in a Qdrant collection, found by meaning and by words.
+
+    ``filter`` in ``search`` is a ``qdrant_edge.Filter`` for a directory and a
+    ``qdrant_client.models.Filter`` otherwise.
+
+    Args:
+        location: a directory, where Qdrant's engine runs inside this process and one process at a
+            time has a collection open; "http://..." or "https://..." of a server; or a
+            ``QdrantClient``. Collections made here need a server of version 1.16 or newer.
+        collection: its name.
+        encoder: the model, for documents and queries.
+        dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
+        coarse_dimensions: size of additional, shorter vectors, below ``dimensions``. They gather
+            the dense candidates, four times as many as are kept, which the full ones then rank:
+            faster where dense search is, at the risk of missing some. None (the default): search
+            with the full ones alone.
+        retry_seconds: how long ``add``, ``delete`` and ``prune`` repeat a request that fails
+            because the server is away or busy; 0 for not at all.
+    """
+
+    def __init__(
+        self,
+        location: str | Path | QdrantClient,
+        collection: str,
+        encoder: Encoder,
+        *,
+        dimensions: int | None = None,
+        coarse_dimensions: int | None = None,
+        retry_seconds: float = 120.0,
+    ) -> None:
+        check_collection(
+            collection,
+            _COLLECTION,
+            "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
+        )
+        vectorizer = QdrantVectorizer(
+            encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions
+        )
+        store = _store(location, collection)
+        super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+
+
+def _store(location: str | Path | QdrantClient, collection: str) -> ClientStore | EdgeStore:
+    if isinstance(location, QdrantClient):
+        return ClientStore(location, collection, owned=False)
+    if not isinstance(location, (str, os.PathLike)):
+        raise TypeError(
+            f"location is a {type(location).__name__}, but must be a directory, a URL or a "
+            "QdrantClient."
+        )
+    place = os.fspath(location)
+    if place.startswith(("http://", "https://")):
+        client = QdrantClient(url=place, check_compatibility=False)
+        return ClientStore(client, collection, owned=True)
+    return EdgeStore(_directory(place), collection)
+
+
+def _directory(place: str) -> Path:
+    if not place or re.search(r"://|:\d+$|^:memory:$", place):
+        raise ValueError(
+            f"location is {place!r}, but must be a directory, a URL that begins with http:// or "
+            'https://, or a QdrantClient, such as QdrantClient(":memory:").'
+        )
+    path = Path(place)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(
+            f"location is {place!r}, which is a file; name a directory, in which each collection "
+            "gets one of its own."
+        )
+    return path

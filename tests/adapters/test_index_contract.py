@@ -1,0 +1,687 @@
+"""What every hybrid index does, whatever the engine."""
+
+import asyncio
+import itertools
+import random
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gte_core import (
+    CollectionMismatch,
+    GTEEmbedder,
+    MissingHeadError,
+    NonFiniteError,
+)
+from gte_integrations._fusion import RRF, Linear
+from gte_integrations._indexing import Document, IndexReport
+
+WORDS = ["ash", "birch", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "willow", "yew"]
+
+
+def make_documents(count, seed=0):
+    generator = random.Random(seed)
+    return [
+        Document(
+            number if number % 2 else f"doc/{number} é'\"\\%20",
+            " ".join(generator.choices(WORDS, k=generator.randint(3, 30))) + f" n{number}",
+            {"lang": "en" if number % 3 else "de", "nested": {"n": [number, None, 0.5]}},
+        )
+        for number in range(count)
+    ]
+
+
+DOCUMENTS = make_documents(150)
+QUERIES = ["oak and pine", "yew", "the n77 larch", "willow hazel birch elm"]
+
+
+def reference(encoder, query, fusion, candidates, limit):
+    """The ranking as DESIGN.md defines it, in numpy."""
+    both = encoder.encode([document.text for document in DOCUMENTS])
+    queries = encoder.encode(query)
+    dense = (both.dense @ queries.dense.T).ravel()
+    sparse = (both.sparse @ queries.sparse.T).toarray().ravel()
+    ids = [document.id for document in DOCUMENTS]
+
+    def best(scores, possible):
+        order = sorted(
+            possible, key=lambda row: (-scores[row], isinstance(ids[row], str), ids[row])
+        )
+        return {row: rank for rank, row in enumerate(order[:candidates], 1)}
+
+    ranks = best(dense, range(len(ids))), best(sparse, np.flatnonzero(sparse > 0))
+    totals = {row: 0.0 for leg in ranks for row in leg}
+    for leg, scores, weight in zip(
+        ranks, (dense, sparse), (fusion.dense_weight, fusion.sparse_weight), strict=True
+    ):
+        for row, rank in leg.items():
+            part = scores[row] if isinstance(fusion, Linear) else 1 / (fusion.k + rank)
+            totals[row] += weight * part
+    rows = sorted(totals, key=lambda row: (-totals[row], isinstance(ids[row], str), ids[row]))
+    return [(ids[row], totals[row]) for row in rows[:limit]]
+
+
+@pytest.fixture
+def filled(index):
+    index.add(DOCUMENTS, batch_size=64)
+    return index
+
+
+# ------------------------------------------------------------------ create
+
+
+def test_create_may_be_called_again(index):
+    index.add([("a", "oak")])
+    index.create()
+    assert index.count() == 1
+
+
+def test_what_was_stored_is_there_after_reopening(place, encoder, filled):
+    filled.close()
+    again = place.open(encoder)
+    again.create()
+    assert again.count() == len(DOCUMENTS)
+    assert again.add(DOCUMENTS).unchanged == len(DOCUMENTS)
+    assert again.search("oak")[0]
+
+
+def test_an_index_that_was_closed_opens_again_by_itself(filled):
+    hits = filled.search("oak")
+    filled.close()
+    assert filled.search("oak") == hits
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model": "other/model"}, "model: the collection has 'hash', this index needs 'other/mo"),
+        ({"revision": "1" * 40}, "revision: the collection has '0000"),
+        ({"max_length": 99}, "max_length: the collection has 512, this index needs 99"),
+        ({"numeric": "int8"}, "numeric: the collection has 'float', this index needs 'int8'"),
+    ],
+)
+def test_vectors_of_two_models_never_mix(place, index, make_encoder, change, line):
+    index.close()
+    fingerprint = replace(make_encoder().fingerprint, **change)
+    other = place.open(make_encoder(fingerprint=fingerprint))
+    for call in (
+        other.create,
+        other.count,
+        lambda: other.add([("a", "b")]),
+        lambda: other.search("b"),
+    ):
+        with pytest.raises(CollectionMismatch, match=line):
+            call()
+
+
+def test_sizes_never_mix_and_every_difference_is_shown(place, index, make_encoder):
+    index.close()
+    other = place.open(make_encoder(has_sparse=False), dimensions=16)
+    with pytest.raises(CollectionMismatch) as caught:
+        other.create()
+    message = str(caught.value)
+    assert "dimensions: the collection has 32, this index needs 16" in message
+    assert "sparse: the collection has True, this index needs False" in message
+    assert "model" not in message.splitlines()[1]
+
+
+def test_a_collection_that_was_never_made_says_so(place, encoder):
+    index = place.open(encoder)
+    for call in (index.count, lambda: index.add([("a", "b")]), lambda: index.search("b")):
+        with pytest.raises(LookupError, match=r"does not exist; call create\(\) first"):
+            call()
+
+
+def test_collections_of_one_place_are_apart(place, encoder):
+    one, two = place.open(encoder, "one"), place.open(encoder, "two", dimensions=8)
+    one.create()
+    two.create()
+    one.add([("a", "oak")])
+    assert (one.count(), two.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("place", ["edge", "milvus"], indirect=True)
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b", None, "x" * 256])
+def test_collection_names_are_checked(place, encoder, name):
+    with pytest.raises(ValueError, match=r"collection is .*, but must be 1 to 255"):
+        place.open(encoder, name)
+
+
+# ------------------------------------------------------------------ add
+
+
+def test_add_reports_what_it_did(filled, encoder):
+    assert filled.count() == len(DOCUMENTS)
+    encoder.texts.clear()
+    changed = [replace(DOCUMENTS[0], text="new text"), replace(DOCUMENTS[1], payload={"new": 1})]
+    report = filled.add([*changed, *DOCUMENTS[2:], ("another", "ash")])
+    assert (report.written, report.replaced, report.unchanged) == (1, 2, len(DOCUMENTS) - 2)
+    assert report.total == len(DOCUMENTS) + 1
+    assert len(encoder.texts) == 3
+    assert filled.count() == len(DOCUMENTS) + 1
+
+
+def test_an_unchanged_document_is_not_embedded_again(filled, encoder):
+    encoder.calls.clear()
+    report = filled.add(DOCUMENTS)
+    assert report == IndexReport(unchanged=len(DOCUMENTS))
+    assert not encoder.calls
+
+
+def test_tokens_and_truncation_are_counted(index):
+    long = "oak " * 600
+    report = index.add([("a", "oak pine"), ("b", long)])
+    assert (report.n_tokens, report.truncated) == (4 + 602, 1)
+    assert report.seconds_encoding > 0
+    assert report.seconds_writing > 0
+
+
+def test_add_takes_a_generator_and_nothing(index):
+    assert index.add(iter([])) == IndexReport()
+    assert index.add((item for item in DOCUMENTS), batch_size=7).written == len(DOCUMENTS)
+
+
+def test_of_several_with_one_id_the_last_stays(index):
+    report = index.add([("a", "oak"), ("b", "elm"), ("a", "pine"), ("a", "yew")])
+    assert (report.written, report.duplicates, report.total) == (2, 2, 4)
+    assert {hit.id: hit.text for hit in index.search("x", mode="dense")[0]} == {
+        "a": "yew",
+        "b": "elm",
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_the_last_stays_across_batches_too(index, batch_size):
+    index.add([("a", "oak")])
+    index.add([("a", "pine"), ("b", "elm"), ("a", "oak"), ("b", "yew")], batch_size=batch_size)
+    texts = {hit.id: hit.text for hit in index.search("x", mode="dense")[0]}
+    assert texts == {"a": "oak", "b": "yew"}
+
+
+def test_a_replaced_document_leaves_nothing_behind(index):
+    index.add([("a", "oak", {"old": 1}), ("b", "elm")])
+    index.add([("a", "", {"new": 2})])
+    found = {hit.id: hit for hit in index.search("x", mode="dense")[0]}["a"]
+    assert (found.text, found.payload) == ("", {"new": 2})
+    assert index.search("oak", mode="sparse") == [[]]
+
+
+def test_ids_and_payloads_come_back_as_they_were(filled):
+    hits = filled.search("oak", limit=len(DOCUMENTS), mode="dense")[0]
+    assert {(type(hit.id), hit.id): (hit.text, hit.payload) for hit in hits} == {
+        (type(document.id), document.id): (document.text, document.payload)
+        for document in DOCUMENTS
+    }
+
+
+STRANGE = ["", "a b", "'", '"', "\\", "%", "%27", "\n", "\x00", "😀", "{ids}", "1", 1, "int:1", -5]
+
+
+def test_strange_ids_are_stored_and_found(index):
+    documents = [(document_id, f"text {n}") for n, document_id in enumerate(STRANGE)]
+    assert index.add(documents).written == len(STRANGE)
+    assert index.add(documents).unchanged == len(STRANGE)
+    hits = index.search("text", limit=50)[0]
+    assert {(type(hit.id), hit.id) for hit in hits} == {(type(key), key) for key in STRANGE}
+
+
+@pytest.mark.parametrize("text", ["", " ", "\x00", "a\ud800b", "漢字 and 😀", "x" * 60_000])
+def test_any_text_is_stored_and_found(index, text):
+    index.add([("a", text), ("b", "oak")])
+    hits = {hit.id: hit for hit in index.search(text, limit=2, mode="dense")[0]}
+    assert hits["a"].text == text.replace("\ud800", "\ufffd")
+
+
+def test_a_text_without_positive_weights_is_found_by_dense(index):
+    index.add([("empty", ""), ("a", "oak"), ("b", "pine")])
+    [hits] = index.search("", limit=3)
+    assert hits[0].id == "empty"
+    assert hits[0].dense_score == pytest.approx(1.0, abs=1e-5)
+    assert {hit.sparse_score for hit in hits} == {None}
+    assert index.search("oak", mode="sparse")[0][0].id == "a"
+    assert len(index.search("oak", mode="sparse")[0]) == 1
+    assert index.search("", mode="sparse") == [[]]
+
+
+def test_an_error_names_the_document_and_what_came_before_is_kept(index):
+    documents = [("a", "oak"), ("b", "elm"), ("c", None), ("d", "yew")]
+    with pytest.raises(TypeError, match="The text of document 'c' must be a str"):
+        index.add(documents, batch_size=2)
+    assert index.count() == 2
+
+
+def test_skipped_documents_are_named_with_the_reason(index):
+    report = index.add(
+        [("a", "oak"), ("c", None), "oops", ("d", "yew", {"id": 1})], on_error="skip"
+    )
+    assert report.written == 1
+    assert [document_id for document_id, _ in report.skipped] == ["c", None, "d"]
+    assert "must be a str, got NoneType" in report.skipped[0][1]
+    assert report.total == 4
+
+
+def test_a_text_the_model_fails_on_is_skipped_alone(index, encoder):
+    encoder.failures["elm"] = NonFiniteError("text 1 overflows")
+    with pytest.raises(NonFiniteError, match="overflows"):
+        index.add([("a", "oak"), ("b", "elm"), ("c", "yew")])
+    report = index.add([("a", "oak"), ("b", "elm"), ("c", "yew")], on_error="skip")
+    assert report.skipped == [("b", "text 1 overflows")]
+    assert (report.written, index.count()) == (2, 2)
+
+
+def test_an_error_of_the_encoder_itself_is_never_skipped(index, encoder):
+    encoder.failures["elm"] = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        index.add([("a", "oak"), ("b", "elm")], on_error="skip")
+
+
+def test_a_failing_iterable_keeps_what_came_before(index):
+    def documents():
+        yield from DOCUMENTS[:20]
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        index.add(documents(), batch_size=10)
+    assert index.count() == 20
+    index.add(DOCUMENTS)
+    assert index.count() == len(DOCUMENTS)
+
+
+@pytest.mark.parametrize("documents", ["text", {"id": 1, "text": "t"}, Document(1, "t")])
+def test_a_single_document_is_not_an_iterable_of_documents(index, documents):
+    with pytest.raises(TypeError, match=r"documents is a single .*; wrap it in a list"):
+        index.add(documents)
+
+
+def test_arguments_of_add_are_checked(index):
+    with pytest.raises(ValueError, match="batch_size is 0, but must be at least 1"):
+        index.add([], batch_size=0)
+    with pytest.raises(TypeError, match="batch_size must be an integer, at least 1"):
+        index.add([], batch_size=2.5)
+    with pytest.raises(ValueError, match="on_error is 'ignore', but must be one of 'raise', 'skip"):
+        index.add([], on_error="ignore")
+
+
+def test_progress_is_shown_when_asked_for(index, capsys):
+    index.add(DOCUMENTS[:5])
+    assert capsys.readouterr() == ("", "")
+    index.add(DOCUMENTS[:5], show_progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ search
+
+
+@pytest.mark.parametrize("candidates", [5, 20, 150])
+@pytest.mark.parametrize(
+    "fusion",
+    [Linear(), Linear(0.5, 2.0), RRF(), RRF(k=3, dense_weight=2.0, sparse_weight=0.7)],
+    ids=["linear", "linear weighted", "rrf", "rrf weighted"],
+)
+def test_the_ranking_equals_the_reference(filled, encoder, fusion, candidates):
+    found = filled.search(QUERIES, limit=5, fusion=fusion, candidates=candidates)
+    for query, hits in zip(QUERIES, found, strict=True):
+        expected = reference(encoder, query, fusion, candidates, 5)
+        assert [hit.id for hit in hits] == [document_id for document_id, _ in expected]
+        scores = [score for _, score in expected]
+        assert [hit.score for hit in hits] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+def test_one_kind_alone_equals_the_reference(filled, encoder, mode):
+    only = Linear(1.0, 0.0) if mode == "dense" else Linear(0.0, 1.0)
+    for query in QUERIES:
+        [hits] = filled.search(query, mode=mode, limit=8)
+        expected = reference(encoder, query, only, 150, 8)
+        assert [hit.id for hit in hits] == [document_id for document_id, _ in expected[: len(hits)]]
+        own, other = ("dense_score", "sparse_score")[:: 1 if mode == "dense" else -1]
+        assert all(getattr(hit, own) == hit.score for hit in hits)
+        assert all(getattr(hit, other) is None for hit in hits)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_equal_documents_come_in_the_order_of_their_ids(index, mode):
+    ids = [*range(100, 130), *(f"s{number}" for number in range(10, 40))]
+    random.Random(1).shuffle(ids)
+    index.add([(document_id, "oak pine") for document_id in ids])
+    index.add([(document_id, "elm yew") for document_id in range(20)])
+    found = [hit.id for hit in index.search("oak", mode=mode, limit=4, candidates=5)[0]]
+    assert found == [100, 101, 102, 103]
+
+
+def test_part_scores_add_up(filled):
+    for hit in filled.search("oak pine", fusion=Linear(0.7, 0.3))[0]:
+        parts = 0.7 * (hit.dense_score or 0) + 0.3 * (hit.sparse_score or 0)
+        assert hit.score == pytest.approx(parts)
+
+
+def test_one_query_is_a_list_of_one(filled):
+    assert filled.search("oak") == filled.search(["oak"])
+    assert filled.search([]) == []
+
+
+def test_many_queries_are_encoded_in_one_call_and_answered_in_order(filled, encoder):
+    one_by_one = [filled.search(query)[0] for query in [*QUERIES, "", "unknownword"]]
+    encoder.calls.clear()
+    together = filled.search([*QUERIES, "", "unknownword"])
+    for hits, alone in zip(together, one_by_one, strict=True):
+        assert [hit.id for hit in hits] == [hit.id for hit in alone]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+    assert encoder.calls == {"encode": 1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "call"), [("dense", "encode_dense"), ("sparse", "encode_sparse"), ("hybrid", "encode")]
+)
+def test_only_the_needed_vectors_are_made(filled, encoder, mode, call):
+    encoder.calls.clear()
+    filled.search(QUERIES, mode=mode)
+    assert encoder.calls == {call: 1}
+
+
+def test_queries_get_the_models_prefix_and_documents_do_not(place, make_encoder):
+    encoder = make_encoder(query_prefix="query: ")
+    index = place.open(encoder)
+    index.create()
+    index.add([("a", "oak")])
+    index.search("elm")
+    assert encoder.texts == ["oak", "query: elm"]
+
+
+def test_filters_are_the_engines_own(place, filled):
+    condition = place.filter("lang", "de")
+    for mode in ("hybrid", "dense", "sparse"):
+        hits = filled.search("oak", mode=mode, limit=100, filter=condition)[0]
+        assert hits
+        assert {hit.payload["lang"] for hit in hits} == {"de"}
+
+
+def test_a_smaller_size_is_stored_and_searched(place, make_encoder):
+    index = place.open(make_encoder(), dimensions=8)
+    index.create()
+    index.add(DOCUMENTS)
+    [hits] = index.search(DOCUMENTS[3].text, mode="dense", limit=1)
+    assert (hits[0].id, hits[0].score) == (DOCUMENTS[3].id, pytest.approx(1.0, abs=1e-5))
+
+
+def test_without_a_sparse_head_dense_mode_works(place, make_encoder):
+    index = place.open(make_encoder(has_sparse=False))
+    index.create()
+    assert index.add(DOCUMENTS).written == len(DOCUMENTS)
+    assert index.search(DOCUMENTS[3].text, mode="dense")[0][0].id == DOCUMENTS[3].id
+    for mode in ("hybrid", "sparse"):
+        with pytest.raises(MissingHeadError, match='search with mode="dense"'):
+            index.search("oak", mode=mode)
+
+
+def test_arguments_of_search_are_checked(filled):
+    with pytest.raises(ValueError, match="mode is 'hybird', but must be one of 'hybrid', 'dense'"):
+        filled.search("oak", mode="hybird")
+    with pytest.raises(ValueError, match="limit is 0, but must be from 1 to 16,384"):
+        filled.search("oak", limit=0)
+    with pytest.raises(ValueError, match="limit is 200, but only 100 candidates"):
+        filled.search("oak", limit=200)
+    with pytest.raises(TypeError, match=r"fusion is 'rrf', but must be Linear\(...\) or RRF"):
+        filled.search("oak", fusion="rrf")
+    with pytest.raises(TypeError, match=r"queries\[1\] must be a str, got int"):
+        filled.search(["oak", 3])
+    with pytest.raises(TypeError, match="queries must be a str or an iterable of str, got dict"):
+        filled.search({"oak": 3})
+
+
+def test_an_empty_collection_finds_nothing(index):
+    assert index.count() == 0
+    assert index.search(["oak", "elm"]) == [[], []]
+
+
+def test_an_index_is_a_context_manager(place, encoder):
+    with place.open(encoder) as index:
+        index.create()
+        index.add([("a", "oak")])
+    assert index.count() == 1
+
+
+# ------------------------------------------------------------------ delete and prune
+
+
+def test_deleted_documents_are_gone_and_others_stay(filled):
+    ids = [DOCUMENTS[0].id, DOCUMENTS[1].id, "unknown", DOCUMENTS[1].id]
+    assert filled.delete(iter(ids)) == 2
+    assert filled.delete(ids) == 0
+    assert filled.count() == len(DOCUMENTS) - 2
+    found = {hit.id for hit in filled.search("oak", mode="dense", limit=1_000)[0]}
+    assert found == {document.id for document in DOCUMENTS[2:]}
+
+
+def test_a_deleted_document_may_come_back(filled):
+    filled.delete([DOCUMENTS[0].id])
+    assert filled.add(DOCUMENTS).written == 1
+
+
+def test_prune_removes_what_is_not_given(index):
+    ids = [*range(1500), "1", "int:1"]
+    index.add((document_id, "oak") for document_id in ids)
+    keep = {1, "int:1", *range(700, 1500), "never there"}
+    assert index.prune(iter(keep)) == len(ids) - len(keep) + 1
+    assert index.count() == len(keep) - 1
+    assert index.delete(["1", 0, 699]) == 0
+    assert index.prune(keep) == 0
+
+
+def test_many_threads_may_search_at_once(filled):
+    alone = [filled.search(query, limit=5) for query in QUERIES]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda query: filled.search(query, limit=5), QUERIES * 10))
+    assert found == alone * 10
+
+
+def test_prune_refuses_to_remove_everything(filled):
+    with pytest.raises(ValueError, match="keep_ids is empty, so every document would be removed"):
+        filled.prune(iter([]))
+    assert filled.count() == len(DOCUMENTS)
+
+
+def test_a_single_id_is_not_an_iterable_of_ids(filled):
+    for call in (filled.delete, filled.prune):
+        with pytest.raises(TypeError, match="'abc', a single str, but must be an iterable of ids"):
+            call("abc")
+        with pytest.raises(TypeError, match=r"An id is 1\.5, a float, but must be a str or int"):
+            call([1.5])
+    assert filled.count() == len(DOCUMENTS)
+
+
+def test_many_queries_are_searched_in_several_requests(filled):
+    queries = [DOCUMENTS[number % 30].text for number in range(230)]
+    found = filled.search(queries, limit=1, mode="dense")
+    assert [hits[0].id for hits in found] == [DOCUMENTS[n % 30].id for n in range(230)]
+
+
+# ------------------------------------------------------------------ two sizes
+
+
+@pytest.fixture
+def two_sizes(place, encoder):
+    index = place.open(encoder, coarse_dimensions=8)
+    index.create()
+    encoder.calls.clear()
+    index.add(DOCUMENTS, batch_size=len(DOCUMENTS))
+    assert encoder.calls == {"encode": 1}
+    return index
+
+
+@pytest.mark.parametrize("fusion", [Linear(), RRF()], ids=["linear", "rrf"])
+def test_full_vectors_rank_what_coarse_ones_gather(two_sizes, encoder, fusion):
+    found = two_sizes.search(QUERIES, limit=5, fusion=fusion, candidates=len(DOCUMENTS))
+    for query, hits in zip(QUERIES, found, strict=True):
+        expected = reference(encoder, query, fusion, len(DOCUMENTS), 5)
+        assert [hit.id for hit in hits] == [document_id for document_id, _ in expected]
+        scores = [score for _, score in expected]
+        assert [hit.score for hit in hits] == pytest.approx(scores, abs=1e-5)
+
+
+def test_coarse_vectors_decide_what_is_ranked(two_sizes, encoder):
+    texts = [document.text for document in DOCUMENTS]
+    coarse = encoder.encode(texts, dimensions=8).dense @ encoder.encode("oak", dimensions=8).dense.T
+    full = encoder.encode(texts).dense @ encoder.encode("oak").dense.T
+    gathered = np.argsort(-coarse.ravel())[: 4 * (2 + 1)]
+    expected = gathered[np.argsort(-full.ravel()[gathered])][:2]
+    [hits] = two_sizes.search("oak", mode="dense", limit=2)
+    assert [hit.id for hit in hits] == [DOCUMENTS[row].id for row in expected]
+
+
+def test_filters_hold_in_both_stages(place, two_sizes):
+    condition = place.filter("lang", "de")
+    for mode in ("hybrid", "dense"):
+        hits = two_sizes.search("oak", mode=mode, limit=12, filter=condition)[0]
+        assert len(hits) == 12
+        assert {hit.payload["lang"] for hit in hits} == {"de"}
+
+
+def test_two_sizes_work_without_a_sparse_head(place, make_encoder):
+    index = place.open(make_encoder(has_sparse=False), coarse_dimensions=8)
+    index.create()
+    index.add(DOCUMENTS)
+    assert index.search(DOCUMENTS[3].text, mode="dense")[0][0].id == DOCUMENTS[3].id
+
+
+def test_the_coarse_size_is_verified(place, encoder, two_sizes):
+    two_sizes.close()
+    for coarse in (None, 16):
+        with pytest.raises(CollectionMismatch, match=f"coarse_dimensions: .* has 8, .* {coarse}"):
+            place.open(encoder, coarse_dimensions=coarse).create()
+
+
+@pytest.mark.parametrize("coarse", [0, 32, 33])
+def test_the_coarse_size_must_be_smaller(place, encoder, coarse):
+    with pytest.raises(
+        ValueError, match=f"coarse_dimensions is {coarse}, but must be from 1 to 31"
+    ):
+        place.open(encoder, coarse_dimensions=coarse)
+
+
+# ------------------------------------------------------------------ async
+
+
+async def test_the_async_twins_do_the_same(place, encoder, index):
+    report = await index.aadd(DOCUMENTS, batch_size=50)
+    assert (report.written, index.count()) == (len(DOCUMENTS), len(DOCUMENTS))
+    for options in ({}, {"mode": "dense", "limit": 3}, {"fusion": RRF(), "candidates": 20}):
+        assert await index.asearch(QUERIES, **options) == index.search(QUERIES, **options)
+    condition = place.filter("lang", "de")
+    found = await asyncio.gather(*(index.asearch(query, filter=condition) for query in QUERIES))
+    assert [hits for [hits] in found] == [
+        index.search(query, filter=condition)[0] for query in QUERIES
+    ]
+    skipping = await index.aadd(["oops"], on_error="skip")
+    assert len(skipping.skipped) == 1
+    with pytest.raises(TypeError, match="wrap it in a list"):
+        await index.aadd("text")
+
+
+async def test_a_cancelled_aadd_stops_reading_and_leaves_a_sound_collection(index):
+    read = []
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def documents():
+        for number in range(100_000):
+            if number == 50:
+                loop.call_soon_threadsafe(reached.set)
+            read.append(number)
+            yield number, f"text {number}"
+
+    task = asyncio.create_task(index.aadd(documents(), batch_size=10))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 50 <= len(read) < 50_000
+    assert index.add((n, f"text {n}") for n in range(60)).total == 60
+    assert index.count() >= 60
+
+
+# ------------------------------------------------------------------ killed at any point
+
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+
+sys.path.insert(0, {folder!r})
+import conftest
+
+place = conftest.Place({engine!r}, Path({directory!r}))
+store_type = type(place.open(conftest.HashEncoder())._store)
+write, calls = store_type.write, []
+
+
+def dying_write(self, records):
+    calls.append(len(records))
+    if len(calls) == {fatal}:
+        write(self, records[: len(records) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, records)
+
+
+store_type.write = dying_write
+index = place.opened[0]
+index.create()
+index.add(((number, f"text number {{number}}") for number in range(90)), batch_size=20)
+"""
+
+
+@pytest.mark.parametrize("place", ["edge", "milvus"], indirect=True)
+@pytest.mark.parametrize("fatal", [1, 3])
+def test_killed_and_run_again_it_ends_the_same(place, encoder, fatal):
+    code = KILLED_RUN.format(
+        folder=str(Path(__file__).parent),
+        engine=place.engine,
+        directory=str(place.directory),
+        fatal=fatal,
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+    documents = [(number, f"text number {number}") for number in range(90)]
+    index = place.open(encoder)
+    index.create()
+    report = index.add(documents, batch_size=20)
+    assert report.unchanged == 20 * (fatal - 1) + 10
+    assert report.written == 90 - report.unchanged
+    assert index.count() == 90
+
+    undisturbed = place.open(encoder, "undisturbed")
+    undisturbed.create()
+    undisturbed.add(documents)
+    assert undisturbed.search("text number 7") == index.search("text number 7")
+
+
+# ------------------------------------------------------------------ the bundled model
+
+
+def test_both_engines_rank_alike_with_the_bundled_model(make_place, tmp_path):
+    embedder = GTEEmbedder.from_pretrained("demo")
+    documents = [
+        ("seeds", "Peas are sown from March on, tomatoes only indoors before May."),
+        ("chess", "The chess club meets on Tuesdays; beginners are welcome."),
+        ("empty", ""),
+        ("bread", "Brot backen: Mehl, Wasser, Salz und viel Zeit."),
+        ("tea", "お茶は八十度のお湯で二分間いれます。"),
+    ]
+    queries = ["when are tomatoes sown?", "Schach für Anfänger", "お茶", ""]
+    rankings = []
+    for engine in ("edge", "memory", "milvus"):
+        place = make_place(engine, tmp_path)
+        with place.open(embedder, coarse_dimensions=16) as index:
+            index.create()
+            assert index.add(documents).n_tokens > 0
+            found = [index.search(queries, fusion=fusion) for fusion in (Linear(), RRF())]
+        rankings.append([[hit.id for hit in hits] for hits in itertools.chain(*found)])
+        place.close()
+    assert rankings[0] == rankings[1] == rankings[2]
+    assert rankings[0][0][0] == "seeds"

@@ -1,0 +1,191 @@
+"""What is Milvus' own; what both indexes do is in test_index_contract.py."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pymilvus import MilvusClient, RRFRanker
+
+from gte_core import CollectionMismatch, MissingHeadError
+from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
+
+DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("empty", ""), ("it's 100%", "yew")]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "index.db"
+
+
+@pytest.fixture
+def client(file):
+    client = MilvusClient(str(file))
+    yield client
+    client.close()
+
+
+def test_the_vectorizer_fills_a_collection_of_ones_own(client, encoder):
+    vectorizer = MilvusVectorizer(encoder, dimensions=16)
+    client.create_collection(
+        "own", schema=vectorizer.schema(), index_params=vectorizer.index_params()
+    )
+    client.upsert("own", vectorizer.rows(DOCUMENTS))
+    [searches] = vectorizer.search_requests("oak")
+    [found] = client.hybrid_search("own", searches, RRFRanker(60), limit=3)
+    assert found[0]["id"] == "a"
+    [searches] = vectorizer.search_requests("oak", filter='lang == "de"')
+    assert client.hybrid_search("own", searches, RRFRanker(60), limit=3) == [[]]
+
+
+def test_rows_hold_the_vectors_the_id_and_the_payload(encoder):
+    both = encoder.encode([text for _, text, *_ in DOCUMENTS])
+    rows = MilvusVectorizer(encoder).rows(DOCUMENTS)
+    np.testing.assert_array_equal([row["dense"] for row in rows], both.dense)
+    assert [row["id"] for row in rows] == ["a", "int:2", "empty", "it%27s 100%25"]
+    assert (rows[0]["text"], rows[0]["lang"]) == ("oak pine", "en")
+    first = both.sparse[[0]]
+    weights = dict(zip(first.indices.tolist(), first.data.tolist(), strict=True))
+    assert rows[0]["sparse"] == weights
+
+
+def test_an_empty_sparse_vector_becomes_one_that_no_query_meets(encoder):
+    vocab_size = encoder.encode("").sparse.shape[1]
+    [row] = MilvusVectorizer(encoder).rows([("a", "")])
+    assert row["sparse"] == {vocab_size: 1e-6}
+
+
+def test_search_requests_leave_out_what_finds_nothing(encoder, make_encoder):
+    both, dense_only = MilvusVectorizer(encoder).search_requests(["oak", ""], candidates=7)
+    assert [(request.anns_field, request.limit) for request in both] == [
+        ("dense", 7),
+        ("sparse", 7),
+    ]
+    assert [request.anns_field for request in dense_only] == ["dense"]
+    [without_head] = MilvusVectorizer(make_encoder(has_sparse=False)).search_requests("oak")
+    assert [request.anns_field for request in without_head] == ["dense"]
+
+
+def test_a_model_without_a_sparse_head_has_no_sparse_field(make_encoder):
+    vectorizer = MilvusVectorizer(make_encoder(has_sparse=False))
+    assert "sparse" not in [field.name for field in vectorizer.schema().fields]
+    assert "sparse" not in vectorizer.rows([("a", "oak")])[0]
+
+
+def test_the_embedding_function_is_one_of_pymilvus_models(client, make_encoder):
+    encoder = make_encoder(query_prefix="query: ")
+    function = GTEEmbeddingFunction(encoder, dimensions=16)
+    assert function.dim == {"dense": 16, "sparse": 500}
+    texts = ["oak pine", "elm"]
+    both = encoder.encode(texts, dimensions=16)
+    for given in (function(texts), function.encode_documents(texts)):
+        assert [(vector.dtype, vector.shape) for vector in given["dense"]] == [
+            (np.float32, (16,))
+        ] * 2
+        np.testing.assert_array_equal(given["dense"], both.dense)
+        assert (given["sparse"] != both.sparse).nnz == 0
+    queries = function.encode_queries(["oak"])
+    np.testing.assert_array_equal(
+        queries["dense"], encoder.encode("query: oak", dimensions=16).dense
+    )
+
+    schema = MilvusVectorizer(encoder, dimensions=16)
+    client.create_collection("own", schema=schema.schema(), index_params=schema.index_params())
+    given = function(texts)
+    rows = [
+        {
+            "id": text,
+            "text": text,
+            "_gte_hash": "",
+            "dense": given["dense"][row],
+            "sparse": given["sparse"][row],
+        }
+        for row, text in enumerate(texts)
+    ]
+    client.insert("own", rows)
+    [found] = client.search("own", [function(["elm"])["sparse"][0]], anns_field="sparse", limit=1)
+    assert found[0]["id"] == "elm"
+
+
+def test_the_embedding_function_needs_a_sparse_head(make_encoder):
+    with pytest.raises(MissingHeadError, match="GTEEmbeddingFunction needs sparse vectors"):
+        GTEEmbeddingFunction(make_encoder(has_sparse=False))
+
+
+def test_a_text_is_measured_in_bytes(encoder):
+    vectorizer = MilvusVectorizer(encoder)
+    vectorizer.rows([("a", "é" * 32_767)])
+    with pytest.raises(ValueError, match="The text of document 'a' has 65,536 UTF-8 bytes, but at"):
+        vectorizer.rows([("a", "é" * 32_768)])
+
+
+def test_the_longest_id_fits(file, encoder):
+    with MilvusHybridIndex(file, "docs", encoder) as index:
+        index.create()
+        longest = "'" * 4096
+        index.add([(longest, "oak")])
+        assert index.search("oak")[0][0].id == longest
+
+
+def test_a_missing_parent_directory_is_named(tmp_path, encoder):
+    with pytest.raises(FileNotFoundError, match=r"there is no directory '.*no'; make it first"):
+        MilvusHybridIndex(tmp_path / "no" / "index.db", "docs", encoder)
+
+
+def test_a_file_that_is_no_milvus_lite_directory_is_refused(file, encoder):
+    file.write_text("x")
+    with pytest.raises(NotADirectoryError, match="which is a file; Milvus Lite 3 keeps its data"):
+        MilvusHybridIndex(file, "docs", encoder)
+
+
+@pytest.mark.parametrize("location", ["", "index", "localhost:19530", "index.dbx", ":memory:"])
+def test_what_looks_like_neither_file_nor_uri_is_refused(encoder, location):
+    with pytest.raises(ValueError, match=r"must be a path that ends in \.db, a URI such as"):
+        MilvusHybridIndex(location, "docs", encoder)
+
+
+@pytest.mark.parametrize("location", [None, 3, object()])
+def test_other_locations_are_refused(encoder, location):
+    with pytest.raises(TypeError, match=r"must be a path that ends in \.db, a URI or a Milvus"):
+        MilvusHybridIndex(location, "docs", encoder)
+
+
+def test_a_hyphen_is_no_letter_for_milvus(file, encoder):
+    with pytest.raises(ValueError, match="collection is 'my-docs', but must be 1 to 255 ASCII"):
+        MilvusHybridIndex(file, "my-docs", encoder)
+
+
+def test_a_client_that_was_passed_in_stays_open(client, encoder):
+    with MilvusHybridIndex(client, "docs", encoder) as index:
+        index.create()
+    assert client.has_collection("docs")
+
+
+def test_a_collection_made_by_something_else_is_refused(client, encoder):
+    client.create_collection("docs", dimension=32)
+    with pytest.raises(CollectionMismatch, match="holds no record of the model"):
+        MilvusHybridIndex(client, "docs", encoder).create()
+
+
+def test_create_goes_on_where_it_was_killed(client, encoder, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "create_index", killed)
+        with pytest.raises(KeyboardInterrupt):
+            MilvusHybridIndex(client, "docs", encoder).create()
+    index = MilvusHybridIndex(client, "docs", encoder)
+    with pytest.raises(LookupError, match="does not exist"):
+        index.count()
+    index.create()
+    index.add(DOCUMENTS)
+    assert index.count() == len(DOCUMENTS)
+
+
+def test_a_missing_package_is_named_with_the_pip_line():
+    code = "import sys; sys.modules['pymilvus'] = None; import gte_integrations.milvus"
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    message = result.stderr.decode()
+    assert "ImportError: gte_integrations.milvus needs the package pymilvus" in message
+    assert "pip install 'gte-integrations[milvus]'" in message

@@ -1,0 +1,182 @@
+"""What is Qdrant's own; what both indexes do is in test_index_contract.py."""
+
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+
+from gte_core import CollectionMismatch
+from gte_integrations._qdrant_engines import edge, models, point_id
+from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex, QdrantVectorizer
+
+DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("empty", "")]
+
+
+@pytest.fixture
+def client():
+    client = QdrantClient(":memory:")
+    yield client
+    client.close()
+
+
+def test_the_vectorizer_fills_a_collection_of_ones_own(client, encoder):
+    vectorizer = QdrantVectorizer(encoder, dimensions=16)
+    client.create_collection(
+        "own",
+        vectors_config=vectorizer.vectors_config(),
+        sparse_vectors_config=vectorizer.sparse_vectors_config(),
+    )
+    client.upsert("own", vectorizer.points(DOCUMENTS))
+    [searches] = vectorizer.prefetches("oak")
+    found = client.query_points(
+        "own", prefetch=searches, query=models.RrfQuery(rrf=models.Rrf(k=60)), limit=3
+    )
+    assert found.points[0].payload["_gte_id"] == "a"
+
+
+def test_points_hold_the_vectors_the_id_and_the_payload(encoder):
+    both = encoder.encode([text for _, text, *_ in DOCUMENTS])
+    points = QdrantVectorizer(encoder).points(DOCUMENTS)
+    np.testing.assert_array_equal(np.float32([p.vector["dense"] for p in points]), both.dense)
+    assert points[0].vector["sparse"].indices == both.sparse[[0]].indices.tolist()
+    assert points[0].payload.items() >= {"lang": "en", "text": "oak pine", "_gte_id": "a"}.items()
+    assert points[1].payload["_gte_id"] == 2
+    assert "sparse" not in points[2].vector
+
+
+def test_prefetches_leave_out_what_finds_nothing(encoder, make_encoder):
+    both, dense_only = QdrantVectorizer(encoder).prefetches(["oak", ""], candidates=7)
+    assert [(search.using, search.limit) for search in both] == [("dense", 7), ("sparse", 7)]
+    assert [search.using for search in dense_only] == ["dense"]
+    [without_head] = QdrantVectorizer(make_encoder(has_sparse=False)).prefetches("oak")
+    assert [search.using for search in without_head] == ["dense"]
+
+
+def test_prefetches_are_nested_for_two_sizes(client, encoder):
+    vectorizer = QdrantVectorizer(encoder, coarse_dimensions=8)
+    [[dense, _]] = vectorizer.prefetches("oak", candidates=7)
+    assert (dense.using, dense.prefetch.using, dense.prefetch.limit) == ("dense", "_gte_coarse", 28)
+    client.create_collection(
+        "own",
+        vectors_config=vectorizer.vectors_config(),
+        sparse_vectors_config=vectorizer.sparse_vectors_config(),
+    )
+    client.upsert("own", vectorizer.points(DOCUMENTS))
+    found = client.query_points("own", prefetch=dense.prefetch, query=dense.query, using="dense")
+    assert len(found.points) == 3
+
+
+def test_a_model_without_a_sparse_head_has_no_sparse_configuration(make_encoder):
+    vectorizer = QdrantVectorizer(make_encoder(has_sparse=False))
+    assert vectorizer.sparse_vectors_config() == {}
+    assert vectorizer.points([("a", "oak")])[0].vector.keys() == {"dense"}
+
+
+def test_point_ids_never_change():
+    assert point_id("a") == "0d98f4fd-a696-5602-8c64-98ec85a8e767"
+    assert uuid.UUID(point_id("int:1")).version == 5
+
+
+def test_vectors_are_stored_as_they_are(tmp_path, encoder):
+    with QdrantHybridIndex(tmp_path, "docs", encoder) as index:
+        index.create()
+        index.add(DOCUMENTS)
+    shard = edge.EdgeShard.load(str(tmp_path / "docs"))
+    [stored] = shard.retrieve([point_id("a")], False, True)
+    expected = encoder.encode("oak pine")
+    np.testing.assert_array_equal(np.float32(stored.vector["dense"]), expected.dense[0])
+    assert stored.vector["sparse"].indices == expected.sparse.indices.tolist()
+    assert np.float32(stored.vector["sparse"].values).tolist() == expected.sparse.data.tolist()
+    shard.close()
+
+
+def test_a_file_is_no_directory(tmp_path, encoder):
+    file = tmp_path / "index"
+    file.write_text("x")
+    for location in (file, str(file)):
+        with pytest.raises(NotADirectoryError, match="which is a file; name a directory"):
+            QdrantHybridIndex(location, "docs", encoder)
+
+
+@pytest.mark.parametrize("location", ["", "localhost:6333", ":memory:", "grpc://host", "file:///x"])
+def test_what_looks_like_neither_directory_nor_url_is_refused(encoder, location):
+    with pytest.raises(ValueError, match=r"must be a directory, a URL that begins with http://"):
+        QdrantHybridIndex(location, "docs", encoder)
+
+
+@pytest.mark.parametrize("location", [None, 3, object()])
+def test_other_locations_are_refused(encoder, location):
+    with pytest.raises(TypeError, match="must be a directory, a URL or a QdrantClient"):
+        QdrantHybridIndex(location, "docs", encoder)
+
+
+def test_a_client_that_was_passed_in_stays_open(client, encoder):
+    with QdrantHybridIndex(client, "docs", encoder) as index:
+        index.create()
+    assert client.collection_exists("docs")
+
+
+def test_a_directory_that_is_open_elsewhere_says_so(tmp_path, encoder):
+    with QdrantHybridIndex(tmp_path, "docs", encoder) as index:
+        index.create()
+        with pytest.raises(OSError, match=r"is open elsewhere; .*one process at a time"):
+            QdrantHybridIndex(tmp_path, "docs", encoder).count()
+    assert QdrantHybridIndex(tmp_path, "docs", encoder).count() == 0
+
+
+def test_a_collection_made_by_something_else_is_refused(client, tmp_path, encoder):
+    dense = models.VectorParams(size=32, distance=models.Distance.DOT)
+    client.create_collection("docs", vectors_config={"dense": dense})
+    with pytest.raises(CollectionMismatch, match="holds no record of the model"):
+        QdrantHybridIndex(client, "docs", encoder).create()
+
+    params = edge.EdgeVectorParams(32, edge.Distance.Dot)
+    (tmp_path / "docs").mkdir()
+    shard = edge.EdgeShard.create(str(tmp_path / "docs"), edge.EdgeConfig({"dense": params}))
+    point = edge.Point(1, {"dense": [0.0] * 32})
+    shard.update(edge.UpdateOperation.upsert_points([point]))
+    shard.close()
+    with pytest.raises(CollectionMismatch, match="holds no record of the model"):
+        QdrantHybridIndex(tmp_path, "docs", encoder).create()
+
+
+def test_the_metric_is_verified(client, encoder):
+    QdrantHybridIndex(client, "docs", encoder).create()
+    record = client.get_collection("docs").config.metadata
+    client.delete_collection("docs")
+    client.create_collection(
+        "docs",
+        vectors_config={"dense": models.VectorParams(size=32, distance=models.Distance.EUCLID)},
+        sparse_vectors_config={"sparse": models.SparseVectorParams()},
+        metadata=record,
+    )
+    with pytest.raises(CollectionMismatch, match="metric: the collection has 'Euclid', this index"):
+        QdrantHybridIndex(client, "docs", encoder).create()
+
+
+def test_create_goes_on_where_it_was_killed(tmp_path, encoder):
+    with QdrantHybridIndex(tmp_path, "docs", encoder) as index:
+        index.create()
+    (tmp_path / "docs" / "gte.json").unlink()
+    with QdrantHybridIndex(tmp_path, "docs", encoder) as index:
+        index.create()
+        index.add(DOCUMENTS)
+        assert index.count() == 3
+
+
+def test_nothing_is_made_before_create(tmp_path, encoder):
+    index = QdrantHybridIndex(tmp_path / "new", "docs", encoder)
+    with pytest.raises(LookupError, match="does not exist"):
+        index.count()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("missing", ["qdrant_client", "qdrant_edge"])
+def test_a_missing_package_is_named_with_the_pip_line(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import gte_integrations.qdrant"
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    message = result.stderr.decode()
+    assert "ImportError: gte_integrations.qdrant needs the packages" in message
+    assert "pip install 'gte-integrations[qdrant]'" in message

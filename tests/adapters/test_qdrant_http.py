@@ -1,0 +1,269 @@
+"""The Qdrant index over HTTP, against a small server that speaks the protocol and fails on demand.
+
+The server reads requests with qdrant-client's own models and answers from its local mode.
+"""
+
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from gte_core import CollectionMismatch
+from gte_integrations.qdrant import RRF, QdrantHybridIndex
+
+DOCUMENTS = [(number, f"text number {number}", {"even": number % 2 == 0}) for number in range(60)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.fake.connections.append(self.connection)
+
+    def do_GET(self):
+        self._serve()
+
+    do_PUT = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+    def _serve(self):
+        server = self.server.fake
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.path.split("?")[0].strip("/").split("/")
+        call = (self.command, *path[2:])
+        server.requests.append((call, len(body)))
+        if server.faults.get(call):
+            server.faults[call].pop(0)(self)
+        elif len(body) > server.most_bytes:
+            self.answer(413, {"status": {"error": "Payload error: larger than allowed"}})
+        else:
+            result = server.result(call, path[1], json.loads(body or b"{}"))
+            self.answer(200, {"result": result, "status": "ok", "time": 0.0})
+
+    def answer(self, status, content, headers=()):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in (("Content-Length", len(body)), *headers):
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class FakeQdrant:
+    """A server whose content outlives its restarts."""
+
+    def __init__(self):
+        self.local = QdrantClient(":memory:")
+        self.lock = threading.Lock()
+        self.connections = []
+        self.requests = []
+        self.faults = {}
+        self.most_bytes = 32 * 2**20
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        ThreadingHTTPServer.allow_reuse_address = True
+        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.http.daemon_threads = True
+        self.http.fake = self
+        self.port = self.http.server_port
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+
+    def result(self, call, collection, body):
+        with self.lock:
+            return json.loads(json.dumps(self._result(call, collection, body)))
+
+    def _result(self, call, name, body):  # noqa: C901
+        local = self.local
+        match call:
+            case ("GET", "exists"):
+                return {"exists": local.collection_exists(name)}
+            case ("GET",):
+                return local.get_collection(name).model_dump(mode="json")
+            case ("PUT",):
+                config = models.CreateCollection.model_validate(body)
+                return local.create_collection(
+                    name,
+                    vectors_config=config.vectors,
+                    sparse_vectors_config=config.sparse_vectors,
+                    metadata=config.metadata,
+                )
+            case ("PUT", "points"):
+                points = models.PointsList.model_validate(body).points
+                return local.upsert(name, points).model_dump(mode="json")
+            case ("POST", "points"):
+                wanted = models.PointRequest.model_validate(body)
+                found = local.retrieve(name, wanted.ids, with_payload=wanted.with_payload)
+                return [point.model_dump(mode="json") for point in found]
+            case ("POST", "points", "query", "batch"):
+                searches = models.QueryRequestBatch.model_validate(body).searches
+                found = local.query_batch_points(name, searches)
+                return [response.model_dump(mode="json") for response in found]
+            case ("POST", "points", "count"):
+                return local.count(name).model_dump(mode="json")
+            case ("POST", "points", "delete"):
+                selected = models.PointIdsList.model_validate(body)
+                return local.delete(name, selected).model_dump(mode="json")
+        raise NotImplementedError(call)
+
+
+UPSERT = ("PUT", "points")
+RETRIEVE = ("POST", "points")
+
+
+def status(code, headers=()):
+    return lambda handler: handler.answer(code, {"status": {"error": "on demand"}}, headers)
+
+
+def reset(handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
+
+
+@pytest.fixture
+def server():
+    server = FakeQdrant()
+    yield server
+    server.stop()
+    server.local.close()
+
+
+@pytest.fixture
+def index(server, encoder):
+    with QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=20) as index:
+        index.create()
+        yield index
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("gte_integrations._sending._FIRST_PAUSE", 0.01)
+
+
+def upserts(server):
+    return [size for call, size in server.requests if call == UPSERT]
+
+
+def test_everything_works_over_http(server, index, make_encoder):
+    index.create()
+    assert index.add(DOCUMENTS, batch_size=25).written == 60
+    assert index.add(DOCUMENTS, batch_size=25).unchanged == 60
+    assert index.search(DOCUMENTS[7][1], fusion=RRF())[0][0].id == 7
+    even = models.FieldCondition(key="even", match=models.MatchValue(value=True))
+    hits = index.search("text", filter=models.Filter(must=[even]))[0]
+    assert {hit.payload["even"] for hit in hits} == {True}
+    assert index.delete([0, 1, 99]) == 2
+    assert index.count() == 58
+    with pytest.raises(CollectionMismatch, match="dimensions: the collection has 32"):
+        QdrantHybridIndex(server.url, "docs", make_encoder(), dimensions=8).create()
+
+
+def test_both_searches_of_all_queries_are_one_request(server, index):
+    index.add(DOCUMENTS)
+    server.requests.clear()
+    index.search(["text 1", "text 2", "text 3"])
+    assert [call for call, _ in server.requests] == [("POST", "points", "query", "batch"), RETRIEVE]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [status(503), status(500), status(408), status(429), status(429, [("Retry-After", 0)]), reset],
+    ids=["503", "500", "408", "429", "429 Retry-After", "reset"],
+)
+def test_what_may_pass_is_repeated(server, index, quick, fault):
+    server.faults = {UPSERT: [fault] * 3, RETRIEVE: [fault] * 2}
+    report = index.add(DOCUMENTS, batch_size=30)
+    assert (report.written, report.retries) == (60, 5)
+    assert index.count() == 60
+
+
+def test_the_servers_own_pause_is_kept(server, index, quick):
+    server.faults = {UPSERT: [status(429, [("Retry-After", 1)])]}
+    started = time.perf_counter()
+    assert index.add(DOCUMENTS).retries == 1
+    assert 1.0 <= time.perf_counter() - started < 3.0
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 422])
+def test_what_cannot_pass_is_raised_at_once(server, index, code):
+    server.faults = {UPSERT: [status(code)]}
+    with pytest.raises(UnexpectedResponse, match=str(code)):
+        index.add(DOCUMENTS)
+    assert len(upserts(server)) == 1
+
+
+def test_it_gives_up_when_the_time_is_over(server, encoder, quick):
+    with QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=0.1) as index:
+        index.create()
+        server.faults = {UPSERT: [status(503)] * 100}
+        with pytest.raises(UnexpectedResponse, match="503") as caught:
+            index.add(DOCUMENTS)
+    assert "Gave up after" in caught.value.__notes__[0]
+
+
+def test_a_request_that_is_too_large_is_halved(server, index):
+    server.most_bytes = 10_000
+    assert index.add(DOCUMENTS, batch_size=60).written == 60
+    assert index.count() == 60
+    assert sum(size <= 10_000 for size in upserts(server)) >= 4
+
+
+def test_a_document_that_alone_is_too_large_is_an_error(server, index):
+    server.most_bytes = 10_000
+    with pytest.raises(UnexpectedResponse, match="413"):
+        index.add([*DOCUMENTS, ("large", "x" * 20_000)])
+
+
+def test_requests_stay_below_what_a_server_takes(server, index):
+    report = index.add(((number, "—\n" * 500_000) for number in range(16)), batch_size=16)
+    assert report.written == 16
+    assert len(upserts(server)) > 1
+    assert max(upserts(server)) < 32 * 2**20
+
+
+def test_a_server_that_is_restarted_loses_nothing(server, index, quick):
+    def documents():
+        for number, document in enumerate(DOCUMENTS):
+            if number == 30:
+                server.stop()
+                threading.Timer(0.5, server.start).start()
+            yield document
+
+    report = index.add(documents(), batch_size=10)
+    assert report.written == 60
+    assert report.retries > 0
+    assert index.count() == 60
+
+
+def test_search_does_not_wait_for_a_server_that_is_away(server, index):
+    index.add(DOCUMENTS)
+    server.stop()
+    started = time.perf_counter()
+    with pytest.raises(ResponseHandlingException):
+        index.search("text")
+    assert time.perf_counter() - started < 2
+    server.start()
+    assert index.search("text")[0]
