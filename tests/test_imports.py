@@ -51,6 +51,7 @@ def test_an_adapter_loads_its_own_framework_only(module, foreign):
         ("qdrant", "qdrant_client"),
         ("milvus", "pymilvus"),
         ("cli", "typer"),
+        ("parquet", "pyarrow"),
         ("langchain", "langchain_core"),
         ("langchain_qdrant", "langchain_qdrant"),
         ("langchain_milvus", "langchain_milvus"),

@@ -1,0 +1,340 @@
+"""``gte``: index files, search them, and look at vectors, from the command line."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import chain, islice, tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from gte_core import GTEError, __version__
+
+try:
+    import typer
+    from typer.core import TyperGroup
+
+    from gte_integrations import _cli_output as output
+except ImportError as error:
+    raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
+
+from gte_integrations._cli_stores import StoreError, StoreLocation, open_index
+
+if TYPE_CHECKING:
+    from gte_core import GTEEmbedder
+
+DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
+DEFAULT_MAX_LENGTH = 8192
+DEFAULT_CANDIDATES = 100
+
+_INTERRUPTED = 130
+_EXPECTED = (GTEError, ImportError, OSError, StoreError, ValueError)
+_DENSE_BATCH = 64
+
+
+class _Commands(TyperGroup):
+    """The commands; turns what a user can do something about into one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        output.accept_any_text()
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # typer leaves quietly
+        except KeyboardInterrupt:
+            output.note("Interrupted.")
+            raise typer.Exit(_INTERRUPTED) from None
+        except Exception as error:
+            if ctx.params["traceback"] or not isinstance(error, _EXPECTED):
+                raise
+            output.error_line(str(error) or type(error).__name__)
+            raise typer.Exit(1) from error
+
+
+# Options
+
+
+def _store_location(text: str) -> StoreLocation:
+    try:
+        return StoreLocation.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gte-integrations {__version__}")
+        raise typer.Exit
+
+
+def _store_option(*names: str) -> Any:
+    return typer.Option(
+        *names,
+        parser=_store_location,
+        metavar="STORE",
+        help="Where the collection is: qdrant:DIR, milvus:FILE.db, or the URL of a server, "
+        "qdrant+http://HOST:PORT or milvus+http://HOST:PORT.",
+    )
+
+
+To = Annotated[StoreLocation, _store_option("--to")]
+From = Annotated[StoreLocation, _store_option("--from", "--to")]
+Collection = Annotated[
+    str, typer.Option("--collection", "-c", metavar="NAME", help="The name of the collection.")
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="A hub id, a directory, or 'demo', the small bundled model.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
+]
+MaxLength = Annotated[
+    int,
+    typer.Option("--max-length", min=1, metavar="N", help="Tokens of a text that are read."),
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option(
+        "--dimensions",
+        "-d",
+        min=1,
+        metavar="N",
+        help="Size of the dense vectors, by default the model's own.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON lines, for programs.")]
+Texts = Annotated[
+    list[str], typer.Argument(metavar="TEXT", help="Texts, or - for stdin, one a line.")
+]
+Queries = Annotated[
+    list[str], typer.Argument(metavar="QUERY", help="Queries, or - for stdin, one a line.")
+]
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Dense and sparse GTE vectors in one pass, and hybrid search in Qdrant and Milvus.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _settings(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+) -> None:
+    pass
+
+
+# Commands
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH", help="Files (.jsonl, .csv, .parquet, .txt, .md) and folders of them."
+        ),
+    ],
+    *,
+    to: To,
+    collection: Collection,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    max_length: MaxLength = DEFAULT_MAX_LENGTH,
+    dimensions: Dimensions = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", min=1, metavar="N", help="Documents encoded and written together."
+        ),
+    ] = 256,
+    on_error: Annotated[
+        Literal["raise", "skip"],
+        typer.Option(
+            "--on-error", metavar="WHAT", help="raise or skip, where a document cannot be indexed."
+        ),
+    ] = "raise",
+    as_json: AsJson = False,
+) -> None:
+    """Read files into a collection, which is made if there is none.
+
+    Unchanged documents are not encoded again: an interrupted run goes on where it stopped.
+    """
+    from gte_integrations._documents import read_documents
+
+    documents = read_documents(paths)
+    embedder = _load(model, revision, max_length)
+    with open_index(to, collection, embedder, dimensions=dimensions) as target:
+        target.create()
+        report = target.add(
+            documents, batch_size=batch_size, on_error=on_error, show_progress=sys.stderr.isatty()
+        )
+        total = target.count()
+    if as_json:
+        place = {"store": str(to), "collection": collection, "model": _label(embedder)}
+        output.write_json({**place, **asdict(report), "count": total})
+    else:
+        output.show_report(report, total, f"{collection} in {to}", _label(embedder))
+
+
+@app.command()
+def search(
+    queries: Queries,
+    *,
+    store: From,
+    collection: Collection,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    max_length: MaxLength = DEFAULT_MAX_LENGTH,
+    dimensions: Dimensions = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="N", help="Hits per query.")
+    ] = 10,
+    mode: Annotated[
+        Literal["hybrid", "dense", "sparse"],
+        typer.Option("--mode", metavar="MODE", help="Search by hybrid, dense or sparse vectors."),
+    ] = "hybrid",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search a collection, with the model and dimensions that it was filled with."""
+    texts = list(_lines(queries))
+    embedder = _load(model, revision, max_length)
+    with open_index(store, collection, embedder, dimensions=dimensions) as source:
+        candidates = max(limit, DEFAULT_CANDIDATES)
+        rankings = source.search(texts, limit=limit, mode=mode, candidates=candidates)
+    for text, hits in zip(texts, rankings, strict=True):
+        found = [
+            output.FoundDocument(hit, embedder.explain(text, hit.text).tokens if explain else None)
+            for hit in hits
+        ]
+        if as_json:
+            documents = [document.as_json() for document in found]
+            output.write_json({"query": text, "model": _label(embedder), "hits": documents})
+        else:
+            output.show_hits(text, found, f"{mode} · {_label(embedder)}")
+
+
+@app.command()
+def encode(
+    texts: Texts,
+    *,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    max_length: MaxLength = DEFAULT_MAX_LENGTH,
+    dimensions: Dimensions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the dense and the sparse vector of texts."""
+    embedder = _load(model, revision, max_length)
+    for encoded in _encoded(embedder, _lines(texts), dimensions):
+        if as_json:
+            output.write_json({"model": _label(embedder), **asdict(encoded)})
+        else:
+            output.show_encoded(encoded, _label(embedder))
+
+
+@app.command()
+def explain(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was searched for.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What was found.")],
+    *,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    max_length: MaxLength = DEFAULT_MAX_LENGTH,
+    dimensions: Dimensions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a text matches a query: both scores, and the tokens the two share."""
+    embedder = _load(model, revision, max_length)
+    explanation = embedder.explain(query, text, dimensions=dimensions)
+    if as_json:
+        score = {"model": _label(embedder), "score": explanation.score}
+        output.write_json({**score, **asdict(explanation)})
+    else:
+        output.show_explanation(explanation, _label(embedder))
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``gte``."""
+    app(prog_name="gte")
+
+
+# What they share
+
+
+def _load(model: str, revision: str | None, max_length: int) -> "GTEEmbedder":
+    if sys.stderr.isatty():
+        output.note(f"Loading {model} …")
+    from gte_core import GTEEmbedder
+
+    return GTEEmbedder.from_pretrained(model, revision=revision, max_length=max_length)
+
+
+def _label(embedder: "GTEEmbedder") -> str:
+    if embedder.model == "demo":
+        return "demo model"
+    return f"{embedder.model}{f'@{embedder.revision[:12]}' if embedder.revision else ''}"
+
+
+def _lines(texts: list[str]) -> Iterator[str]:
+    """The texts of the command line, or of stdin in their place."""
+    if texts != ["-"]:
+        yield from texts
+        return
+    from gte_integrations._documents import decoded_lines
+
+    for _, line in decoded_lines(sys.stdin.buffer, "stdin"):
+        yield line.rstrip("\r\n")
+
+
+def _encoded(
+    embedder: "GTEEmbedder", texts: Iterator[str], dimensions: int | None
+) -> Iterator[output.EncodedText]:
+    """Encode a stream, keeping no more of it than the embedder does."""
+    if not embedder.has_sparse:
+        yield from _encoded_dense(embedder, texts, dimensions)
+        return
+    given, kept = tee(texts)
+    # A bar between the results on one terminal would only be in their way.
+    bar = sys.stderr.isatty() and not sys.stdout.isatty()
+    parts = embedder.encode_iter(given, dimensions=dimensions, show_progress=bar)
+    for both, text in zip(chain.from_iterable(parts), kept, strict=True):
+        dense, ids, weights = next(both.rows())
+        tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
+        sparse = output.SparseVector(ids.tolist(), weights.tolist(), tokens)
+        yield output.EncodedText(
+            text, int(both.n_tokens[0]), bool(both.truncated[0]), dense.tolist(), sparse
+        )
+
+
+def _encoded_dense(
+    embedder: "GTEEmbedder", texts: Iterable[str], dimensions: int | None
+) -> Iterator[output.EncodedText]:
+    stream = iter(texts)
+    while batch := list(islice(stream, _DENSE_BATCH)):
+        vectors = embedder.encode_dense(batch, dimensions=dimensions)
+        for text, dense in zip(batch, vectors.tolist(), strict=True):
+            yield output.EncodedText(text, None, None, dense, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Files to documents: every kind, every way of being wrong, in bounded memory."""
+
+import csv
+import json
+import sys
+import tracemalloc
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gte_integrations._documents import read_documents
+from gte_integrations._indexing import Document
+
+CELLS = "셀 병합 · خلية · सेल · セル"
+
+
+def read(*paths):
+    return list(read_documents(paths))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+class TestJsonLines:
+    def test_fields_beside_id_and_text_are_the_payload(self, write):
+        rows = [
+            {"id": "a", "text": CELLS, "lang": "ko", "tags": ["x", {"y": 1}], "none": None},
+            {"text": "", "id": 7},
+        ]
+        path = write("rows.jsonl", "\n".join(map(json.dumps, rows)))
+        assert read(path) == [
+            Document("a", CELLS, {"lang": "ko", "tags": ["x", {"y": 1}], "none": None}),
+            Document(7, "", {}),
+        ]
+
+    @pytest.mark.parametrize("missing", ['{"text": "x"}', '{"text": "x", "id": null}'])
+    def test_a_missing_id_is_the_file_name_and_the_row(self, write, missing):
+        path = write("rows.jsonl", f'{{"text": "first", "id": "a"}}\n\n{missing}\n')
+        assert [document.id for document in read(path)] == ["a", "rows.jsonl:2"]
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    @pytest.mark.parametrize("mark", ["", "\ufeff"])
+    def test_line_ends_blank_lines_and_byte_order_mark(self, write, end, mark):
+        lines = ['{"id": "1", "text": "a\\r\\nb"}', "", "  ", '{"id": "2", "text": "c"}']
+        path = write("rows.jsonl", mark + end.join(lines))
+        assert read(path) == [Document("1", "a\r\nb"), Document("2", "c")]
+
+    def test_a_text_may_hold_unicode_line_ends(self, write):
+        path = write("rows.jsonl", '{"id": "1", "text": "a\u2028b\x85c"}\n')
+        assert read(path)[0].text == "a\u2028b\x85c"
+
+    def test_one_line_of_50_mb(self, write):
+        path = write("rows.jsonl", json.dumps({"id": "1", "text": "x" * 50_000_000}))
+        assert len(read(path)[0].text) == 50_000_000
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ('{"text": "a"', r"line 17: not JSON .*column 13.*whole JSON object"),
+            ("[1, 2]", r"line 17: found list \[1, 2\]; a line must be a JSON object"),
+            ('{"id": "1", "title": "a"}', r"line 17: no 'text' among .*'id', 'title'.*name the"),
+            ('{"text": null}', r"line 17: 'text' must be a string, found NoneType None"),
+            ('{"text": "a", "id": [1]}', r"line 17: 'id' must be a string or an integer, found li"),
+            ('{"text": "a", "id": true}', r"line 17: 'id' must be .*found bool True"),
+            ("[" * 100_000, r"line 17: JSON that cannot be read"),
+            (b'{"text": "caf\xe9"}', r"line 17: byte 0xe9 is not UTF-8; save it as UTF-8"),
+        ],
+    )
+    def test_a_bad_line_is_named(self, write, line, message):
+        line = line if isinstance(line, bytes) else line.encode()
+        path = write("rows.jsonl", b'{"text": "good"}\n' * 16 + line + b"\n")
+        documents = read_documents([path])
+        assert [next(documents).id for _ in range(16)][-1] == "rows.jsonl:16"
+        with pytest.raises(ValueError, match=rf"rows\.jsonl, {message}"):
+            next(documents)
+
+    def test_utf_16_is_recognised(self, write):
+        path = write("rows.jsonl", '{"text": "a"}'.encode("utf-16"))
+        with pytest.raises(ValueError, match=r"line 1: .*looks like UTF-16.*save it as UTF-8"):
+            read(path)
+
+    def test_memory_follows_the_line_not_the_file(self, write):
+        path = write("rows.jsonl", (json.dumps({"text": "x" * 100_000}) + "\n").encode() * 200)
+        tracemalloc.start()
+        n_characters = sum(len(document.text) for document in read_documents([path]))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert n_characters == 20_000_000
+        assert peak < 2_000_000
+
+
+class TestCsv:
+    def test_quotes_line_breaks_and_unnamed_columns(self, write):
+        path = write(
+            "rows.csv",
+            '\ufeff,id, text ,lang\r\n0,a,"one, ""two""\r\nthree",ko\r\n\r\n1,,second,\r\n',
+        )
+        assert read(path) == [
+            Document("a", 'one, "two"\r\nthree', {"column_1": "0", "lang": "ko"}),
+            Document("rows.csv:2", "second", {"column_1": "1", "lang": ""}),
+        ]
+
+    def test_a_field_beyond_the_default_limit(self, write):
+        csv.field_size_limit(131_072)
+        path = write("rows.csv", "text\n" + "x" * 1_000_000)
+        assert len(read(path)[0].text) == 1_000_000
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("id;text\n1;a\n", r"line 1: no 'text' among .*'id;text'.*separated by commas"),
+            ("text,lang,lang\na,b,c\n", r"line 1: the column 'lang' appears twice"),
+            ('text,lang\n"a\nb",x\nc,d,e\n', r"line 4: found 3 fields, but the header has 2"),
+            ('text\na\n"b\nc', r"line 3: not CSV \(unexpected end of data\)"),
+            (b"text\na\nb\xff\n", r"line 3: byte 0xff is not UTF-8"),
+        ],
+    )
+    def test_a_bad_row_is_named(self, write, content, message):
+        path = write("rows.csv", content)
+        with pytest.raises(ValueError, match=rf"rows\.csv, {message}"):
+            read(path)
+
+
+class TestParquet:
+    def test_rows_as_from_json(self, tmp_path):
+        path = tmp_path / "rows.parquet"
+        table = pa.table(
+            {
+                "id": ["a", None],
+                "text": pa.array([CELLS, "b"]).dictionary_encode(),
+                "day": [datetime(2024, 5, 1, tzinfo=UTC)] * 2,
+                "price": [Decimal("1.50"), None],
+                "score": [float("nan"), 0.5],
+                "tags": [["x"], []],
+                "part": [{"n": 1}, None],
+            }
+        )
+        pq.write_table(table, path)
+        assert read(path) == [
+            Document(
+                "a",
+                CELLS,
+                {
+                    "day": "2024-05-01T00:00:00+00:00",
+                    "price": "1.50",
+                    "score": None,
+                    "tags": ["x"],
+                    "part": {"n": 1},
+                },
+            ),
+            Document(
+                "rows.parquet:2",
+                "b",
+                {
+                    "day": "2024-05-01T00:00:00+00:00",
+                    "price": None,
+                    "score": 0.5,
+                    "tags": [],
+                    "part": None,
+                },
+            ),
+        ]
+
+    def test_many_batches_keep_counting(self, tmp_path):
+        path = tmp_path / "rows.parquet"
+        pq.write_table(pa.table({"text": [str(n) for n in range(1, 601)]}), path, row_group_size=77)
+        documents = read(path)
+        assert [document.id for document in documents] == [
+            f"rows.parquet:{n}" for n in range(1, 601)
+        ]
+        assert [document.text for document in documents] == [str(n) for n in range(1, 601)]
+
+    def test_a_row_without_text_is_named(self, tmp_path):
+        pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "rows.parquet")
+        with pytest.raises(ValueError, match=r"rows\.parquet, row 2: 'text' must be a string"):
+            read(tmp_path / "rows.parquet")
+
+    def test_a_file_without_text_is_named(self, tmp_path):
+        pq.write_table(pa.table({"body": ["a"]}), tmp_path / "rows.parquet")
+        with pytest.raises(ValueError, match=r"row 1: no 'text' among the fields found \('body'\)"):
+            read(tmp_path / "rows.parquet")
+
+    def test_what_is_no_parquet_is_named(self, write):
+        with pytest.raises(ValueError, match=r"rows\.parquet: not a Parquet file that can be read"):
+            read(write("rows.parquet", "text\n"))
+
+    def test_without_pyarrow_the_extra_is_named(self, write, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ImportError, match=r"pip install 'gte-integrations\[cli\]'"):
+            read(write("rows.parquet", "x"))
+
+
+class TestTextFiles:
+    def test_a_file_is_a_document_and_its_text_is_not_changed(self, write):
+        path = write("a.md", f"\ufeff# {CELLS}\r\n\r\n")
+        assert read(path) == [Document("a.md", f"# {CELLS}\r\n\r\n", {"source": path.as_posix()})]
+
+    def test_a_wrong_byte_is_found_on_its_line(self, write):
+        with pytest.raises(ValueError, match=r"a\.txt, line 3: byte 0xe9 is not UTF-8"):
+            read(write("a.txt", b"one\ntwo\ncaf\xe9\n"))
+
+
+class TestPaths:
+    @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "txt", "md"])
+    @pytest.mark.parametrize("content", ["", "\ufeff"])
+    def test_an_empty_file_has_no_documents(self, write, suffix, content):
+        if suffix == "parquet":
+            content = ""
+        assert read(write(f"empty.{suffix}", content)) == []
+
+    def test_a_folder_is_read_in_order_without_hidden_files(self, write, tmp_path, caplog):
+        for name in ["b.txt", "a/z.TXT", "a/b/c.md", "a.txt", ".hidden.txt", ".git/x.txt", "z.png"]:
+            write(name, name)
+        (tmp_path / "a" / "loop").symlink_to(tmp_path)
+        documents = read(tmp_path)
+        assert [document.id for document in documents] == ["a/b/c.md", "a/z.TXT", "a.txt", "b.txt"]
+        assert "left out files of other kinds: 1 .png." in caplog.text
+
+    def test_derived_row_ids_hold_the_subfolder(self, write, tmp_path):
+        write("a/rows.jsonl", '{"text": "x"}')
+        write("b/rows.jsonl", '{"text": "y"}')
+        assert [document.id for document in read(tmp_path)] == ["a/rows.jsonl:1", "b/rows.jsonl:1"]
+
+    def test_one_path_need_not_be_in_a_list(self, write):
+        assert len(list(read_documents(write("a.txt", "a")))) == 1
+        assert len(list(read_documents(str(write("a.txt", "a"))))) == 1
+
+    def test_a_file_given_twice_is_read_once(self, write, tmp_path):
+        path = write("docs/a.txt", "a")
+        assert [document.id for document in read(tmp_path / "docs", path)] == ["a.txt"]
+
+    def test_files_that_would_share_derived_ids_are_refused(self, write):
+        first, second = write("a/readme.md", "a"), write("b/readme.md", "b")
+        with pytest.raises(ValueError, match=r"would give the same ids.*give the folder that hold"):
+            read(first, second)
+
+    def test_files_of_one_name_may_have_ids_of_their_own(self, write):
+        first = write("a/rows.jsonl", '{"id": "1", "text": "a"}')
+        second = write("b/rows.jsonl", '{"id": "2", "text": "b"}')
+        assert [document.id for document in read(first, second)] == ["1", "2"]
+
+    def test_paths_are_checked_before_anything_is_read(self, write, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"passages\.jsonk does not exist"):
+            read_documents([write("passages.jsonl", "broken"), tmp_path / "passages.jsonk"])
+
+    def test_a_missing_path_names_what_is_near(self, write, tmp_path):
+        path = write("docs/passages.jsonl", "")
+        with pytest.raises(FileNotFoundError, match=rf"did you mean {path}\?"):
+            read(tmp_path / "docs" / "pasages.jsonl")
+        with pytest.raises(FileNotFoundError, match=rf"did you mean {tmp_path / 'docs'}\?"):
+            read(tmp_path / "doc" / "passages.jsonl")
+        with pytest.raises(FileNotFoundError, match=r"no name like it is in"):
+            read(tmp_path / "quite else")
+        with pytest.raises(FileNotFoundError, match=r"passages\.jsonl is a file"):
+            read(path / "x.txt")
+
+    @pytest.mark.parametrize(("name", "kind"), [("a.docx", r"'?\.docx"), ("a", "without suffix")])
+    def test_an_unknown_kind_names_the_allowed_ones(self, write, name, kind):
+        with pytest.raises(
+            ValueError, match=rf"cannot read .*{kind}.*\.csv, \.jsonl, \.md, \.parq"
+        ):
+            read(write(name, "x"))
+
+    def test_a_folder_without_documents_is_an_error(self, write, tmp_path):
+        write("x.png", "")
+        with pytest.raises(ValueError, match=r"nothing to read in this folder; allowed are \.csv"):
+            read(tmp_path)
