@@ -197,7 +197,7 @@ class TestParquet:
 
     def test_without_pyarrow_the_extra_is_named(self, write, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)
-        with pytest.raises(ImportError, match=r"pip install 'gte-integrations\[cli\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'gte-integrations\[parquet\]'"):
             read(write("rows.parquet", "x"))
 
 
