@@ -39,52 +39,12 @@ except ImportError as error:
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
-from gte_core import (
-    EncoderSettings,
-    OnTruncation,
-    RerankerSettings,
-    SharedEncoder,
-    SharedReranker,
-    as_queries,
-    shared_encoder,
-    shared_reranker,
-)
+from gte_core import RerankerSettings, SharedReranker, as_queries, shared_reranker
+from gte_integrations._encoder_fields import EncoderFields
 
 if TYPE_CHECKING:
     from gte_integrations.langchain_milvus import GTEMilvusSparse
     from gte_integrations.langchain_qdrant import GTEQdrantSparse
-
-
-class EncoderFields(BaseModel):
-    """The settings of a model, and the shared encoder behind them; loaded at first use.
-
-    Every field is an argument of ``GTEEmbedder.from_pretrained``, described there.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    model: str = EncoderSettings().model
-    revision: str | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    dimensions: int | None = None
-    max_length: int = 8192
-    query_prefix: str = ""
-    on_truncation: OnTruncation = "warn"
-    cache_dir: str | None = None
-    local_files_only: bool = False
-
-    _encoder: SharedEncoder = PrivateAttr()
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Take the process's encoder of these settings; nothing is loaded yet."""
-        settings = EncoderSettings(**self.model_dump(exclude={"dimensions"}))
-        self._encoder = shared_encoder(settings)
-
-    @property
-    def encoder(self) -> SharedEncoder:
-        """The encoder that all objects of these settings share."""
-        return self._encoder
 
 
 class GTEEmbeddings(EncoderFields, Embeddings):

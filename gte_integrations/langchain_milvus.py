@@ -13,8 +13,8 @@ except ImportError as error:
     ) from error
 
 from gte_core import as_queries
+from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._sparse import sparse_dicts, stored_dicts
-from gte_integrations.langchain import EncoderFields
 
 
 class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):

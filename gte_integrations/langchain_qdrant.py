@@ -13,8 +13,8 @@ except ImportError as error:
 from typing import Any
 
 from gte_core import as_queries
+from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._sparse import sparse_lists
-from gte_integrations.langchain import EncoderFields
 
 
 class GTEQdrantSparse(EncoderFields, SparseEmbeddings):

@@ -27,10 +27,10 @@ from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import ConfigError, MissingHeadError
 from gte_core.explanation import Explanation, explain
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.model import GTEModel
 from gte_core.packing import windows
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import GTETokenizer, TokenizedText
-from gte_core.weights import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -140,9 +140,10 @@ class GTEEmbedder:
             on_truncation=on_truncation,
             deterministic=deterministic,
         )
+        load = partial(GTEModel.from_directory, files.directory, device=computed_on)
         engine = PackedEngine(
-            load_model(files.directory, device=computed_on, dtype=computed_in),
-            partial(load_model, files.directory, device=computed_on, dtype=torch.float32),
+            load(dtype=computed_in),
+            partial(load, dtype=torch.float32),
             dropped_ids=tokenizer.dropped_ids,
             deterministic=deterministic,
         )

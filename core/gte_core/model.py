@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from gte_core.attention import PackLayout
 from gte_core.config import GTEConfig, Task
+from gte_core.device import choose_device, choose_dtype
 from gte_core.exceptions import MissingHeadError
+from gte_core.hub import find_model
 from gte_core.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+from gte_core.weights import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,41 @@ class GTEModel(nn.Module):
 
         Raises :class:`HubError`, :class:`ConfigError` or :class:`WeightsError`.
         """
-        from gte_core.device import choose_device, choose_dtype
-        from gte_core.hub import find_model
-        from gte_core.weights import load_model
-
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
         computed_on = choose_device(device or "cpu")
         computed_in = choose_dtype(dtype, computed_on)
-        return load_model(files.directory, device=computed_on, dtype=computed_in)
+        return cls.from_directory(files.directory, device=computed_on, dtype=computed_in)
+
+    @classmethod
+    def from_directory(
+        cls, directory: Path, *, device: torch.device, dtype: torch.dtype
+    ) -> GTEModel:
+        """Build the model that a directory describes and fill it with its weights.
+
+        The head is the one that config.json announces or, where it announces none, the one that
+        the weights hold. Raises :class:`ConfigError` or :class:`WeightsError`.
+        """
+        config = GTEConfig.from_pretrained(directory)
+        with Checkpoint(directory) as checkpoint:
+            checkpoint.check_layers(config.num_hidden_layers)
+            with torch.device("meta"):
+                model = cls(
+                    config,
+                    task=config.task or checkpoint.task,
+                    num_labels=config.num_labels or checkpoint.num_labels,
+                    pooler="pooler.dense.weight" in checkpoint,
+                )
+            checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+            # A copy, even of the right type: the file's own memory is not aligned for the CPU's
+            # kernels, which costs speed and makes the last bits depend on the file's layout.
+            state = {
+                name: checkpoint.read(name).to(device=device, dtype=dtype, copy=True)
+                for name, _ in model.named_parameters()
+            }
+        model.load_state_dict(state, assign=True)
+        return model.requires_grad_(False).eval()
 
     @property
     def has_sparse(self) -> bool:

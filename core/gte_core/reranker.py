@@ -20,7 +20,6 @@ from gte_core.model import GTEModel
 from gte_core.packing import batched, plan_packs
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import PairTokenizer
-from gte_core.weights import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class GTEReranker:
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        loaded = load_model(
+        loaded = GTEModel.from_directory(
             files.directory, device=computed_on, dtype=choose_dtype(dtype, computed_on)
         )
         if not loaded.is_reranker:

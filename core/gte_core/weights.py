@@ -1,4 +1,4 @@
-"""Safetensors files -> a loaded :class:`~gte_core.model.GTEModel`.
+"""The safetensors files of a model directory, under one set of names.
 
 Only safetensors are opened: nothing from a model directory is imported or unpickled.
 
@@ -18,10 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gte_core.config import GTEConfig, Task
+from gte_core.config import Task
 from gte_core.exceptions import WeightsError
 from gte_core.files import read_json_object
-from gte_core.model import GTEModel
 
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
 _PREFIXES = ("new.gte.", "new.", "gte.")
@@ -44,33 +43,6 @@ _IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> GTEModel:
-    """Build the model that ``directory`` describes and fill it with its weights.
-
-    The head is the one that config.json announces or, where it announces none, the one that the
-    weights hold. Raises :class:`ConfigError` or :class:`WeightsError`.
-    """
-    config = GTEConfig.from_pretrained(directory)
-    with Checkpoint(directory) as checkpoint:
-        checkpoint.check_layers(config.num_hidden_layers)
-        with torch.device("meta"):
-            model = GTEModel(
-                config,
-                task=config.task or checkpoint.task,
-                num_labels=config.num_labels or checkpoint.num_labels,
-                pooler="pooler.dense.weight" in checkpoint,
-            )
-        checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
-        # A copy, even of the right type: the file's own memory is not aligned for the CPU's
-        # kernels, which costs speed and makes the last bits depend on the file's layout.
-        state = {
-            name: checkpoint.read(name).to(device=device, dtype=dtype, copy=True)
-            for name, _ in model.named_parameters()
-        }
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()
 
 
 class Checkpoint:
