@@ -3,10 +3,13 @@ import pickle
 
 import numpy as np
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_classic.storage import LocalFileStore
 from langchain_core.documents import Document
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests, RetrieversIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
+from qdrant_edge import FieldCondition, Filter, MatchValue
 
 from gte_core.testing import random_checkpoint
 from gte_integrations.langchain import (
@@ -139,6 +142,23 @@ def test_the_cache_namespace_changes_with_whatever_changes_vectors(tmp_path):
     assert variants[0].cache_namespace.replace("-", "").isalnum()
 
 
+def test_cached_vectors_of_two_sizes_never_mix(tmp_path, encoded):
+    def cached(dimensions):
+        embeddings = GTEEmbeddings(model="demo", dimensions=dimensions, max_length=777)
+        return CacheBackedEmbeddings.from_bytes_store(
+            embeddings,
+            LocalFileStore(tmp_path),
+            namespace=embeddings.cache_namespace,
+            key_encoder="sha256",
+        )
+
+    small, large = (cached(size).embed_documents(["page"]) for size in (64, 256))
+    assert (len(small[0]), len(large[0])) == (64, 256)
+    encoded.clear()
+    assert cached(64).embed_documents(["page"]) == small
+    assert encoded == []
+
+
 def test_query_prefix_is_for_queries_only(embeddings):
     prefixed = GTEEmbeddings(model="demo", query_prefix="query: ", on_truncation="ignore")
     assert prefixed.embed_documents(["x"]) == embeddings.embed_documents(["x"])
@@ -162,6 +182,12 @@ async def test_the_retriever_gives_scores_and_takes_search_options(index):
     assert documents[0].id == "1"
     assert await retriever.ainvoke("spell checking") == documents
     assert len(retriever.invoke("spell checking", k=1)) == 1
+
+
+def test_the_retriever_passes_filters_through(index):
+    nobody = Filter(must=[FieldCondition(key="lang", match=MatchValue(value="zz"))])
+    retriever = GTEHybridRetriever(index=index, search_options={"filter": nobody})
+    assert retriever.invoke("spell checking") == []
 
 
 def test_the_reranker_as_cross_encoder_and_compressor(tmp_path):

@@ -9,7 +9,9 @@ from gte_integrations.langchain_qdrant import GTEQdrantSparse
 TEXTS = [f"Help page {number} on printing and spelling" for number in range(130)]
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [(64, [64, 64, 2]), (130, [130])])
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(64, [64, 64, 2]), (32, [32] * 4 + [2]), (130, [130])]
+)
 def test_a_hybrid_store_costs_one_pass(encoded, batch_size, expected):
     settings = {"model": "demo", "max_length": 1000 + batch_size}  # nothing in the cache yet
     store = QdrantVectorStore.from_texts(

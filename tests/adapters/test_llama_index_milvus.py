@@ -23,10 +23,15 @@ def filled(tmp_path, embedding, **options):
     return store, index
 
 
-def test_a_hybrid_store_costs_one_pass(encoded, tmp_path):
-    embedding = GTEEmbedding(model_name="demo", max_length=3000, embed_batch_size=32)
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(64, [64, 64, 2]), (32, [32] * 4 + [2]), (130, [130])]
+)
+def test_a_hybrid_store_costs_one_pass(encoded, tmp_path, batch_size, expected):
+    embedding = GTEEmbedding(
+        model_name="demo", max_length=3000 + batch_size, embed_batch_size=batch_size
+    )
     _, index = filled(tmp_path, embedding, use_async_client=False)
-    assert [len(texts) for texts in encoded] == [32] * 4 + [2]
+    assert [len(texts) for texts in encoded] == expected
     encoded.clear()
     retriever = index.as_retriever(similarity_top_k=10, vector_store_query_mode="hybrid")
     found = retriever.retrieve("Rechtschreibung")
@@ -48,7 +53,7 @@ def test_sparse_is_of_the_text_that_dense_sees(tmp_path):
 
 
 async def test_async_queries_and_adds(encoded, tmp_path):
-    embedding = GTEEmbedding(model_name="demo", max_length=3001)
+    embedding = GTEEmbedding(model_name="demo", max_length=3500)
     store, index = filled(tmp_path, embedding)
     nodes = [node.node for node in index.as_retriever(similarity_top_k=2).retrieve("help page 5")]
     for number, node in enumerate(nodes):

@@ -10,7 +10,9 @@ from gte_integrations.llama_index_qdrant import qdrant_settings, reciprocal_rank
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
-@pytest.mark.parametrize(("batch_size", "expected"), [(32, [32] * 4 + [2]), (130, [130])])
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(64, [64, 64, 2]), (32, [32] * 4 + [2]), (130, [130])]
+)
 def test_a_hybrid_store_costs_one_pass(encoded, batch_size, expected):
     embedding = GTEEmbedding(
         model_name="demo", max_length=2000 + batch_size, embed_batch_size=batch_size

@@ -1,0 +1,118 @@
+"""What the embedding classes of both frameworks promise beyond their frameworks' own tests."""
+
+import asyncio
+import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_integrations.langchain import GTEEmbeddings
+from gte_integrations.llama_index import GTEEmbedding
+
+TEXTS = ["Printing a brochure", "Rechtschreibung prüfen", "", "表格", "x" * 2000]
+
+
+@dataclass
+class Face:
+    """One way of asking each framework's class the same things."""
+
+    embeddings: Any
+    names: dict[str, str]
+
+    def __getattr__(self, name):
+        return getattr(self.embeddings, self.names[name])
+
+
+def face(framework, **options):
+    options = {"on_truncation": "ignore"} | options
+    if framework == "langchain":
+        names = {
+            "documents": "embed_documents",
+            "query": "embed_query",
+            "adocuments": "aembed_documents",
+            "aquery": "aembed_query",
+        }
+        return Face(GTEEmbeddings(model="demo", **options), names)
+    names = {
+        "documents": "get_text_embedding_batch",
+        "query": "get_query_embedding",
+        "adocuments": "aget_text_embedding_batch",
+        "aquery": "aget_query_embedding",
+    }
+    return Face(GTEEmbedding(model_name="demo", **options), names)
+
+
+@pytest.fixture(params=["langchain", "llama_index"])
+def make(request):
+    return partial(face, request.param)
+
+
+def test_nothing_in_nothing_out(make):
+    assert make().documents([]) == []
+
+
+def test_the_same_text_gives_the_same_vector(make):
+    embeddings = make()
+    assert embeddings.documents(TEXTS) == embeddings.documents(TEXTS)
+    np.testing.assert_allclose(
+        embeddings.documents(TEXTS)[::-1], make().documents(TEXTS[::-1]), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        [embeddings.query(text) for text in TEXTS], embeddings.documents(TEXTS), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dimensions", [None, 128, 32])
+def test_vectors_have_length_one_and_python_floats(make, dimensions):
+    vectors = make(dimensions=dimensions).documents(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert {len(vector) for vector in vectors} == {dimensions or 256}
+    assert {type(number) for number in vectors[0]} == {float}
+
+
+async def test_async_equals_sync(make):
+    embeddings = make()
+    assert await embeddings.adocuments(TEXTS) == embeddings.documents(TEXTS)
+    assert await embeddings.aquery(TEXTS[0]) == embeddings.query(TEXTS[0])
+
+
+def test_a_spawned_worker_gives_the_same_vectors(make):
+    embeddings = make()
+    expected = embeddings.query(TEXTS[0])
+    ask = methodcaller(embeddings.names["query"], TEXTS[0])
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(ask, embeddings.embeddings).result()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_truncation_is_logged(make, caplog):
+    with caplog.at_level(logging.WARNING):
+        make(max_length=16, on_truncation="warn").documents(TEXTS)
+    assert "1 text(s) were longer than max_length=16" in caplog.text
+
+
+async def test_the_loop_is_never_blocked_for_50_ms(make):
+    embeddings = make(max_length=4321)
+    embeddings.query("warm up")
+    pauses = [await longest_pause(embeddings, attempt) for attempt in range(5)]
+    assert min(pauses) < 0.05  # the machine itself may pause us now and then
+
+
+async def longest_pause(embeddings, attempt):
+    """Longest time, in seconds, for which the event loop did not run during an embedding."""
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    work = asyncio.ensure_future(
+        embeddings.adocuments([f"{attempt} {number} " * 60 for number in range(64)])
+    )
+    while not work.done():
+        await asyncio.sleep(0.001)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    await work
+    return longest
