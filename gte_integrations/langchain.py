@@ -40,7 +40,7 @@ except ImportError as error:
     ) from error
 
 from gte_core import RerankerSettings, SharedReranker, as_queries, shared_reranker
-from gte_integrations._encoder_fields import EncoderFields
+from gte_integrations._encoder_fields import EncoderFields, Text
 
 if TYPE_CHECKING:
     from gte_integrations.langchain_milvus import GTEMilvusSparse
@@ -63,7 +63,8 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """:meth:`embed_documents` off the event loop; calls that wait together share a batch."""
-        return _as_lists(await self.encoder.aencode_dense(texts, dimensions=self.dimensions))
+        vectors = await self.encoder.aencode_dense(texts, dimensions=self.dimensions)
+        return await run_in_executor(None, _as_lists, vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
         """:meth:`embed_query` off the event loop; calls that wait together share a batch."""
@@ -93,59 +94,72 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 class GTEHybridRetriever(BaseRetriever):
     """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
 
-    Scores come in the metadata as ``score``, ``dense_score`` and ``sparse_score``.
+    Scores come in the metadata as ``score``, ``dense_score`` and ``sparse_score``, where the
+    payload has no keys of these names.
 
     Args:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
-        k: how many documents, also per call: ``retriever.invoke(query, k=2)``.
+        k: how many documents.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``, ``filter``.
+
+    ``k`` and search options may also be given per call: ``retriever.invoke(query, k=2)``.
     """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     index: Any
     k: int = Field(default=4, ge=1)
     search_options: dict[str, Any] = Field(default_factory=dict)
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
-        [hits] = self.index.search([query], limit=k or self.k, **self.search_options)
+        [hits] = self.index.search([query], **self._options(options))
         return [_as_document(hit) for hit in hits]
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
-        options = self.search_options | {"limit": k or self.k}
+        merged = self._options(options)
         if hasattr(self.index, "asearch"):
-            [hits] = await self.index.asearch([query], **options)
+            [hits] = await self.index.asearch([query], **merged)
         else:
-            [hits] = await run_in_executor(None, partial(self.index.search, [query], **options))
+            [hits] = await run_in_executor(None, partial(self.index.search, [query], **merged))
         return [_as_document(hit) for hit in hits]
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What ``search`` is called with; it refuses names that it does not know."""
+        merged = self.search_options | options
+        if "limit" in merged:
+            raise ValueError("limit is set by k; pass k instead.")
+        return {name: value for name, value in merged.items() if name != "k"} | {
+            "limit": merged.get("k", self.k)
+        }
 
 
 class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     """The GTE reranker as LangChain's cross-encoder; loaded at first use.
 
-    Every field is an argument of ``GTEReranker.from_pretrained``, described there.
+    The fields are arguments of ``GTEReranker.from_pretrained``, described there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    model: str = RerankerSettings().model
+    model: Text = RerankerSettings().model
     revision: str | None = None
-    device: str | None = None
-    dtype: str = "auto"
+    device: Text | None = None
+    dtype: Text = "auto"
     max_length: int = 8192
-    cache_dir: str | None = None
+    cache_dir: Text | None = None
     local_files_only: bool = False
 
-    _reranker: SharedReranker = PrivateAttr()
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Take the process's reranker of these settings; nothing is loaded yet."""
-        self._reranker = shared_reranker(RerankerSettings(**self.model_dump()))
+    _reranker: SharedReranker | None = PrivateAttr(default=None)
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Relevance of each (query, document) pair, a raw logit."""
+        if not text_pairs:
+            return []
+        self._reranker = shared_reranker(RerankerSettings(**self.model_dump()))
         scores: list[float] = self._reranker.score(text_pairs).tolist()
         return scores
 
@@ -165,17 +179,21 @@ class GTECompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """The ``top_n`` most relevant documents, copied, with their scores."""
+        if not documents:
+            return []
         scores = self.cross_encoder.score([(query, d.page_content) for d in documents])
         ranked = sorted(zip(scores, documents, strict=True), key=lambda pair: -pair[0])
         return [
-            document.model_copy(update={"metadata": document.metadata | {"relevance_score": score}})
+            document.model_copy(
+                update={"metadata": document.metadata | {"relevance_score": float(score)}}
+            )
             for score, document in ranked[: self.top_n]
         ]
 
 
 def _as_document(hit: Any) -> Document:
     scores = {"score": hit.score, "dense_score": hit.dense_score, "sparse_score": hit.sparse_score}
-    return Document(page_content=hit.text, metadata={**hit.payload, **scores}, id=str(hit.id))
+    return Document(page_content=hit.text, metadata={**scores, **hit.payload}, id=str(hit.id))
 
 
 def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:

@@ -54,6 +54,6 @@ def milvus_settings() -> dict[str, Any]:
             {"metric_type": "IP", "index_type": "AUTOINDEX", "params": {}},
             {"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX", "params": {}},
         ],
-        "search_params": [{"metric_type": "IP", "params": {}}] * 2,
+        "search_params": [{"metric_type": "IP", "params": {}} for _ in range(2)],
         "enable_dynamic_field": True,
     }

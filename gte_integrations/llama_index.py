@@ -25,7 +25,13 @@ try:
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.retrievers import BaseRetriever
-    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+    from llama_index.core.schema import (
+        BaseNode,
+        MetadataMode,
+        NodeWithScore,
+        QueryBundle,
+        TextNode,
+    )
 except ImportError as error:
     raise ImportError(
         "gte_integrations.llama_index needs llama-index-core; "
@@ -55,12 +61,15 @@ class GTEEmbedding(BaseEmbedding):
     """
 
     model_config = ConfigDict(
-        extra="forbid", protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True
+        extra="forbid",
+        protected_namespaces=("pydantic_model_",),
+        arbitrary_types_allowed=True,
+        validate_assignment=True,
     )
 
     model_name: str = Field(default=EncoderSettings().model)
     revision: str | None = None
-    dimensions: int | None = None
+    dimensions: int | None = Field(default=None, ge=1, strict=True)
     max_length: int = 8192
     query_prefix: str = ""
     device: str | None = Field(default=None, exclude=True)
@@ -72,28 +81,11 @@ class GTEEmbedding(BaseEmbedding):
     num_workers: int | None = Field(default=None, exclude=True)
     embeddings_cache: Any | None = Field(default=None, exclude=True)
 
-    _encoder: SharedEncoder = PrivateAttr()
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Take the process's encoder of these settings; nothing is loaded yet."""
-        super().model_post_init(context)
-        self._encoder = shared_encoder(
-            EncoderSettings(
-                model=self.model_name,
-                revision=self.revision,
-                device=self.device,
-                dtype=self.dtype,
-                max_length=self.max_length,
-                query_prefix=self.query_prefix,
-                on_truncation=self.on_truncation,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-            )
-        )
+    _encoder: SharedEncoder | None = PrivateAttr(default=None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was set, and not the callbacks of this process.
-        names = self.model_fields_set - {"callback_manager"}
+        names = self.model_fields_set - {"callback_manager", "rate_limiter"}
         return partial(type(self), **{name: getattr(self, name) for name in names}), ()
 
     @classmethod
@@ -103,7 +95,20 @@ class GTEEmbedding(BaseEmbedding):
 
     @property
     def encoder(self) -> SharedEncoder:
-        """The encoder that all objects of these settings share."""
+        """The encoder that all objects of these settings share; nothing is loaded by asking."""
+        settings = EncoderSettings(
+            model=self.model_name,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            query_prefix=self.query_prefix,
+            on_truncation=self.on_truncation,
+            cache_dir=self.cache_dir,
+            local_files_only=self.local_files_only,
+        )
+        # Held here, and looked up again, because fields can be set.
+        self._encoder = shared_encoder(settings)
         return self._encoder
 
     def _get_query_embedding(self, query: str) -> list[float]:
@@ -124,14 +129,15 @@ class GTEEmbedding(BaseEmbedding):
         return _as_lists(self.encoder.encode_dense(texts, dimensions=self.dimensions))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return _as_lists(await self.encoder.aencode_dense(texts, dimensions=self.dimensions))
+        vectors = await self.encoder.aencode_dense(texts, dimensions=self.dimensions)
+        return await asyncio.to_thread(_as_lists, vectors)
 
 
 class GTEHybridRetriever(BaseRetriever):
     """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
 
     A node's score is what the ranking goes by; ``dense_score`` and ``sparse_score`` come in its
-    metadata.
+    metadata, where the payload has no keys of these names.
 
     Args:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
@@ -143,6 +149,8 @@ class GTEHybridRetriever(BaseRetriever):
         self, index: Any, *, similarity_top_k: int = 4, search_options: dict[str, Any] | None = None
     ) -> None:
         self._index = index
+        if "limit" in (search_options or {}):
+            raise ValueError("limit is set by similarity_top_k; pass that instead.")
         self._options = {"limit": similarity_top_k} | (search_options or {})
         super().__init__()
 
@@ -167,6 +175,8 @@ class GTERerank(BaseNodePostprocessor):
     stays in its metadata. Other settings are arguments of ``GTEReranker.from_pretrained``.
     """
 
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
     model_name: str = Field(default=RerankerSettings().model)
     revision: str | None = None
     max_length: int = 8192
@@ -177,22 +187,7 @@ class GTERerank(BaseNodePostprocessor):
     cache_dir: str | None = Field(default=None, exclude=True)
     local_files_only: bool = Field(default=False, exclude=True)
 
-    _reranker: SharedReranker = PrivateAttr()
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Take the process's reranker of these settings; nothing is loaded yet."""
-        super().model_post_init(context)
-        self._reranker = shared_reranker(
-            RerankerSettings(
-                model=self.model_name,
-                revision=self.revision,
-                device=self.device,
-                dtype=self.dtype,
-                max_length=self.max_length,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-            )
-        )
+    _reranker: SharedReranker | None = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
@@ -222,16 +217,39 @@ class GTERerank(BaseNodePostprocessor):
         return ranked
 
     def _ranked(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
+        if not nodes:
+            return []
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        scores = self._reranker.score([(query, text) for text in texts]).tolist()
-        if self.keep_retrieval_score:
-            for node in nodes:
-                node.node.metadata["retrieval_score"] = node.score
+        scores = self._shared().score([(query, text) for text in texts]).tolist()
         ranked = [
-            NodeWithScore(node=node.node, score=score)
+            NodeWithScore(
+                node=_remembering(node) if self.keep_retrieval_score else node.node, score=score
+            )
             for node, score in zip(nodes, scores, strict=True)
         ]
         return sorted(ranked, key=lambda node: -node.get_score())[: self.top_n]
+
+    def _shared(self) -> SharedReranker:
+        settings = RerankerSettings(
+            model=self.model_name,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            cache_dir=self.cache_dir,
+            local_files_only=self.local_files_only,
+        )
+        self._reranker = shared_reranker(settings)
+        return self._reranker
+
+
+def _remembering(found: NodeWithScore) -> BaseNode:
+    """A copy of a node that keeps its retrieval score where no model reads it."""
+    node = found.node.model_copy(deep=True)
+    node.metadata["retrieval_score"] = found.score
+    node.excluded_embed_metadata_keys.append("retrieval_score")
+    node.excluded_llm_metadata_keys.append("retrieval_score")
+    return node
 
 
 def _as_node(hit: Any) -> NodeWithScore:
@@ -239,7 +257,7 @@ def _as_node(hit: Any) -> NodeWithScore:
     node = TextNode(
         id_=str(hit.id),
         text=hit.text,
-        metadata={**hit.payload, **scores},
+        metadata={**scores, **hit.payload},
         excluded_embed_metadata_keys=list(scores),
         excluded_llm_metadata_keys=list(scores),
     )

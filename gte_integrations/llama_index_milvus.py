@@ -72,7 +72,13 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         upsert_mode: replace nodes of the same id.
         batch_size: nodes in a request.
         rrf_k: the k of reciprocal rank fusion in hybrid queries.
-        use_async_client: also open the client for asynchronous calls.
+        use_async_client: also open the client for asynchronous calls, which belong to the event
+            loop that is first used.
+        store_options: further arguments of ``MilvusVectorStore``, such as ``db_name``,
+            ``server_pem_path`` and ``output_fields``; it refuses none, and hands those that it does
+            not know to the client.
+
+    Hybrid queries gather ``similarity_top_k`` nodes of each kind.
     """
 
     def __init__(
@@ -87,8 +93,11 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         batch_size: int = 100,
         rrf_k: int = 60,
         use_async_client: bool = True,
+        **store_options: Any,
     ) -> None:
+        embedding.encoder.embedder.require_sparse_head()
         super().__init__(
+            **store_options,
             uri=uri,
             token=token,
             collection_name=collection_name,

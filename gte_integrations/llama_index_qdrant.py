@@ -47,7 +47,7 @@ def qdrant_settings(embedding: GTEEmbedding) -> dict[str, Any]:
 def reciprocal_rank_fusion(
     dense_result: VectorStoreQueryResult,
     sparse_result: VectorStoreQueryResult,
-    alpha: float = 0.5,
+    alpha: float | None = 0.5,
     top_k: int = 2,
 ) -> VectorStoreQueryResult:
     """Fuse by rank: ``alpha / (60 + dense rank) + (1 - alpha) / (60 + sparse rank)``.
@@ -55,6 +55,7 @@ def reciprocal_rank_fusion(
     Right for results of a single hit, and for an ``alpha`` of 0 (words alone) or 1 (meaning
     alone), where the store's own fusion of scores is not.
     """
+    alpha = 0.5 if alpha is None else alpha
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha!r}, but must be from 0 (sparse) to 1 (dense).")
     nodes = {node.node_id: node for r in (sparse_result, dense_result) for node in r.nodes or ()}
@@ -70,7 +71,9 @@ def reciprocal_rank_fusion(
 
 def _leg(result: VectorStoreQueryResult) -> list[tuple[str | int, float]]:
     ids = [node.node_id for node in result.nodes or ()]
-    return list(zip(ids, result.similarities or (), strict=True))
+    # Without scores, the order is the ranking.
+    scores = result.similarities or [float(-rank) for rank in range(len(ids))]
+    return list(zip(ids, scores, strict=True))
 
 
 def _unzipped(matrix: Any) -> SparseVectors:

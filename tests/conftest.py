@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gte_core import GTEEmbedder
+from gte_core import GTEEmbedder, release_shared
 from gte_core.testing import random_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,15 +25,16 @@ def small_checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The texts of every call that reaches a model, in order."""
+    """The texts of every call that reaches a model, by whatever method; nothing is cached yet."""
+    release_shared()
     calls = []
-    original = GTEEmbedder.encode
+    original = GTEEmbedder._encode_windows
 
-    def recorded(self, texts, **options):
+    def recorded(self, texts, max_length, **options):
         calls.append(list(texts))
-        return original(self, calls[-1], **options)
+        return original(self, calls[-1], max_length, **options)
 
-    monkeypatch.setattr(GTEEmbedder, "encode", recorded)
+    monkeypatch.setattr(GTEEmbedder, "_encode_windows", recorded)
     return calls
 
 

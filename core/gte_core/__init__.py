@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gte_core.shared import RerankerSettings as RerankerSettings
     from gte_core.shared import SharedEncoder as SharedEncoder
     from gte_core.shared import SharedReranker as SharedReranker
+    from gte_core.shared import release_shared as release_shared
     from gte_core.shared import shared_encoder as shared_encoder
     from gte_core.shared import shared_reranker as shared_reranker
 
@@ -60,6 +61,7 @@ _HOMES = {
         "RerankerSettings",
         "SharedEncoder",
         "SharedReranker",
+        "release_shared",
         "shared_encoder",
         "shared_reranker",
     ),

@@ -309,8 +309,9 @@ class GTEEmbedder:
             *(document for _, document in listed),
         ]
         limit = min(_check_max_length(max_length, self._tokenizer), self.max_length)
-        parts = self._encode_windows(texts, limit, name_of=lambda i: f"pairs[{i % n}][{i // n}]")
-        both = HybridEmbeddings.concatenate(self._embeddings(part, size) for part in parts)
+        both = self.encode_available(
+            texts, size, max_length=limit, name_of=lambda i: f"pairs[{i % n}][{i // n}]"
+        )
         scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
         if sparse_weight:
             weights = [both.token_weights(i) for i in range(2 * n)]
@@ -338,6 +339,21 @@ class GTEEmbedder:
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
         )
+
+    def encode_available(
+        self,
+        texts: Sequence[str],
+        dimensions: int,
+        *,
+        max_length: int | None = None,
+        name_of: Callable[[int], str] = "texts[{}]".format,
+    ) -> HybridEmbeddings:
+        """What the checkpoint gives: without the sparse head, sparse rows are empty.
+
+        ``name_of`` says what to call a text in an error.
+        """
+        parts = self._encode_windows(texts, max_length or self.max_length, name_of=name_of)
+        return HybridEmbeddings.concatenate(self._embeddings(part, dimensions) for part in parts)
 
     def require_sparse_head(self) -> None:
         """Raise :class:`MissingHeadError` for a checkpoint without the sparse head."""

@@ -143,6 +143,12 @@ def _directory(model: str | Path) -> Path | None:
         return None
 
 
+def absolute_model(model: str) -> str:
+    """The absolute path where ``model`` is a directory, ``model`` itself where it is not."""
+    directory = None if model == DEMO else _directory(model)
+    return model if directory is None else str(directory)
+
+
 def _is_hub_id(model: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,11 @@ class GTEReranker:
     Scores are raw logits, as the original gives them: only their order means something.
     """
 
-    def __init__(self, model: GTEModel, tokenizer: PairTokenizer) -> None:
+    def __init__(
+        self, model: GTEModel, load_float32: Callable[[], GTEModel], tokenizer: PairTokenizer
+    ) -> None:
         self._model = model
+        self._load_float32 = load_float32
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
 
@@ -70,21 +74,23 @@ class GTEReranker:
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        loaded = GTEModel.from_directory(
-            files.directory, device=computed_on, dtype=choose_dtype(dtype, computed_on)
-        )
+        load = partial(GTEModel.from_directory, files.directory, device=computed_on)
+        loaded = load(dtype=choose_dtype(dtype, computed_on))
         if not loaded.is_reranker:
             raise MissingHeadError(
                 f"{str(model)!r} has no sequence classifier of one label, so it ranks nothing. "
                 f"Use a reranker, such as {DEFAULT_RERANKER!r}."
             )
-        return cls(loaded, PairTokenizer(files.directory, max_length))
+        load_float32 = partial(load, dtype=torch.float32)
+        return cls(loaded, load_float32, PairTokenizer(files.directory, max_length))
 
     def rank(
         self, query: str, documents: Iterable[str], *, top_n: int | None = None
     ) -> list[RankedDocument]:
         """The documents by falling relevance, ties in the order given; the first ``top_n`` only."""
         checked_text(query, "query")
+        if top_n is not None and top_n < 1:
+            raise ValueError(f"top_n is {top_n}, but must be at least 1, or None for all.")
         texts = list(checked(as_texts(documents, "documents"), "documents"))
         scores = self.score([(query, text) for text in texts])
         order = np.argsort(-scores, kind="stable")[:top_n]
@@ -92,23 +98,40 @@ class GTEReranker:
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``."""
-        parts = [self._score(batch) for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE)]
-        return np.concatenate([np.empty(0, dtype=np.float32), *parts])
+        scores = [np.empty(0, dtype=np.float32)]
+        done = 0
+        for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE):
+            scores.append(self._score(batch, first=done))
+            done += len(batch)
+        return np.concatenate(scores)
 
-    def _score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    def _score(self, pairs: Sequence[tuple[str, str]], *, first: int) -> NDArray[np.float32]:
         tokenized = self._tokenizer.encode(pairs)
         if n_truncated := sum(pair.truncated for pair in tokenized):
             logger.warning("%d pair(s) were longer than max_length and were cut.", n_truncated)
-        scores = np.empty(len(pairs), dtype=np.float32)
-        lengths = [len(pair) for pair in tokenized]
-        for pack in plan_packs(lengths, pack_tokens(self._model.device)):
-            with self._lock, torch.inference_mode():
-                hidden, layout = self._model.encode_sequences([tokenized[i].ids for i in pack])
-                logits = self._model.sequence_logits(hidden[layout.first_tokens])
-                scores[pack] = logits.squeeze(-1).float().cpu().numpy()
-        if not np.isfinite(scores).all():
+        ids = [pair.ids for pair in tokenized]
+        scores = self._pass(self._model, ids)
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad) and self._model.dtype != torch.float32:
+            scores[bad] = self._pass(self._float32_model, [ids[i] for i in bad])
+            bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad):
             raise NonFiniteError(
-                f"pairs {np.flatnonzero(~np.isfinite(scores)).tolist()} score NaN or infinity; "
-                'load the model with dtype="float32".'
+                f"pairs {(bad + first).tolist()} score NaN or infinity, even in float32. The "
+                "weights are damaged or not meant for this network; check the checkpoint."
             )
         return scores
+
+    def _pass(self, model: GTEModel, ids: Sequence[list[int]]) -> NDArray[np.float32]:
+        scores = np.empty(len(ids), dtype=np.float32)
+        device = model.device.type
+        for pack in plan_packs([len(pair) for pair in ids], pack_tokens(model.device)):
+            with self._lock, torch.inference_mode(), torch.autocast(device, enabled=False):
+                hidden, layout = model.encode_sequences([ids[i] for i in pack])
+                logits = model.sequence_logits(hidden[layout.first_tokens])
+                scores[pack] = logits.squeeze(-1).float().cpu().numpy()
+        return scores
+
+    @cached_property
+    def _float32_model(self) -> GTEModel:
+        return self._load_float32()

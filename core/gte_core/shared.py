@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,11 +26,17 @@ from numpy.typing import NDArray
 from gte_core.embedder import GTEEmbedder, OnTruncation
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint
-from gte_core.hub import DEFAULT_MODEL
+from gte_core.hub import DEFAULT_MODEL, absolute_model
+from gte_core.packing import batched
 from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
 from gte_core.texts import as_texts, checked
 
-_CACHE_BYTES = 64 * 2**20
+logger = logging.getLogger(__name__)
+
+_CACHE_BYTES = 256 * 2**20
+_TEXTS_PER_PASS = 512  # queries wait for no more than this of somebody's long list
+_JOINED_TEXTS = 64  # asynchronous calls of up to this many texts share a pass
+_KEPT_LOADED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +61,20 @@ class SharedEncoder:
     """An :class:`Encoder` that loads at first use, keeps both vectors, and joins async calls.
 
     Made by :func:`shared_encoder`; pickles as its settings. It keeps the vectors of recent texts,
-    64 MiB of them, and those of the latest call whatever their number.
+    256 MiB of them, and beside them those of the latest call whatever their number.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
         self._loaded: GTEEmbedder | None = None
+        self._kept = _RecentVectors(_CACHE_BYTES)
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin again with free locks and a live worker, as a forked child must."""
         self._loading = threading.Lock()
         self._passing = threading.Lock()
-        self._kept = _RecentVectors(_CACHE_BYTES)
+        self._keeping = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-encode")
 
@@ -73,7 +86,10 @@ class SharedEncoder:
         """The model, loaded when it is first needed."""
         with self._loading:
             if self._loaded is None:
-                self._loaded = GTEEmbedder.from_pretrained(**asdict(self.settings))
+                # Truncation is reported here, also for texts that cost no pass.
+                quiet = asdict(self.settings) | {"on_truncation": "ignore"}
+                self._loaded = GTEEmbedder.from_pretrained(**quiet)
+                _RECENTLY_LOADED.append(self)
             return self._loaded
 
     @property
@@ -138,22 +154,52 @@ class SharedEncoder:
         size = check_dimensions(
             self.dimensions if dimensions is None else dimensions, self.dimensions
         )
-        with self._passing:
-            vectors = self._kept.get(wanted)
-            if missing := [text for text in dict.fromkeys(wanted) if text not in vectors]:
-                vectors |= self._kept.put(dict(zip(missing, self._pass(missing), strict=True)))
-        return self._joined([vectors[text] for text in wanted], size)
+        vectors = self._recall(wanted)
+        missing = {text: i for i, text in enumerate(wanted) if text not in vectors}
+        if missing:
+            with self._keeping:
+                self._kept.trim()
+        for part in batched(missing, _TEXTS_PER_PASS):
+            vectors |= self._recall_or_pass(part, missing)
+        rows = [vectors[text] for text in wanted]
+        self._report_truncated(rows)
+        return self._joined(rows, size)
 
-    def _pass(self, texts: Sequence[str]) -> Iterator[_Vectors]:
-        if not self.has_sparse:
-            for row in self.embedder.encode_dense(texts):
-                yield _Vectors(row.copy(), _NO_IDS, _NO_WEIGHTS, 0, truncated=False)
-            return
-        both = self.embedder.encode(texts)
-        counts = zip(both.n_tokens.tolist(), both.truncated.tolist(), strict=True)
-        for (dense, ids, weights), (n_tokens, truncated) in zip(both.rows(), counts, strict=True):
-            # Copies, because a view would keep the arrays of the whole batch alive.
-            yield _Vectors(dense.copy(), ids, weights.copy(), n_tokens, truncated=truncated)
+    def _recall(self, texts: Iterable[str]) -> dict[str, _Vectors]:
+        with self._keeping:
+            return self._kept.get(texts)
+
+    def _recall_or_pass(
+        self, texts: Sequence[str], places: Mapping[str, int]
+    ) -> dict[str, _Vectors]:
+        """Encode what nobody else has encoded while this call waited for its turn."""
+        with self._passing:
+            vectors = self._recall(texts)
+            missing = [text for text in texts if text not in vectors]
+            if missing:
+                both = self.embedder.encode_available(
+                    missing, self.dimensions, name_of=lambda i: f"texts[{places[missing[i]]}]"
+                )
+                found = dict(zip(missing, _rows(both), strict=True))
+                with self._keeping:
+                    self._kept.put(found)
+                vectors |= found
+        return vectors
+
+    def _report_truncated(self, rows: Sequence[_Vectors]) -> None:
+        cut_off = [i for i, row in enumerate(rows) if row.truncated]
+        if cut_off and self.settings.on_truncation == "error":
+            raise ValueError(
+                f"texts {cut_off} are longer than max_length={self.settings.max_length} tokens. "
+                "Split them, raise max_length, or choose on_truncation='warn'."
+            )
+        if cut_off and self.settings.on_truncation == "warn":
+            logger.warning(
+                "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
+                "max_length, or pass on_truncation='ignore'.",
+                len(cut_off),
+                self.settings.max_length,
+            )
 
     def _joined(self, rows: Sequence[_Vectors], size: int) -> HybridEmbeddings:
         dense = np.array([row.dense for row in rows], dtype=np.float32)
@@ -174,25 +220,52 @@ class SharedEncoder:
             request = self._waiting.popleft()
             if request.answer.set_running_or_notify_cancel():
                 requests.append(request)
-        if len(requests) > 1:
+        small = [request.texts for request in requests if len(request.texts) <= _JOINED_TEXTS]
+        if len(small) > 1:
             # One pass for all of them. An error is left to the request that it belongs to, below.
             with suppress(Exception):
-                self._encode([text for request in requests for text in request.texts])
+                self._encode([text for texts in small for text in texts])
+        # Those that ask for little go first: they find their vectors ready.
+        requests.sort(key=lambda request: len(request.texts))
         for request in requests:
             request.serve(self)
 
 
 _ENCODERS: WeakValueDictionary[EncoderSettings, SharedEncoder] = WeakValueDictionary()
 _REGISTRY_LOCK = threading.Lock()
+# Held, so that objects that come and go find their model loaded.
+_RECENTLY_LOADED: deque[SharedEncoder | SharedReranker] = deque(maxlen=_KEPT_LOADED)
 
 
 def shared_encoder(settings: EncoderSettings) -> SharedEncoder:
-    """The encoder of these settings: one in this process, for as long as anyone holds it."""
+    """The encoder of these settings: one in this process.
+
+    It lives as long as anyone holds it; the two loaded last are held here, until
+    :func:`release_shared`. A directory is known by its absolute path.
+    """
+    settings = replace(settings, model=absolute_model(settings.model))
     with _REGISTRY_LOCK:
         encoder = _ENCODERS.get(settings)
         if encoder is None:
             encoder = _ENCODERS[settings] = SharedEncoder(settings)
         return encoder
+
+
+def release_shared() -> None:
+    """Let go of models that nobody else holds, and of directories that were written anew."""
+    with _REGISTRY_LOCK:
+        _RECENTLY_LOADED.clear()
+        _ENCODERS.clear()
+        _RERANKERS.clear()
+
+
+def _renew_after_fork() -> None:
+    for encoder in list(_ENCODERS.values()):
+        encoder.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +300,7 @@ class SharedReranker:
         with self._loading:
             if self._loaded is None:
                 self._loaded = GTEReranker.from_pretrained(**asdict(self.settings))
+                _RECENTLY_LOADED.append(self)
         return self._loaded.score(pairs)
 
 
@@ -234,7 +308,8 @@ _RERANKERS: WeakValueDictionary[RerankerSettings, SharedReranker] = WeakValueDic
 
 
 def shared_reranker(settings: RerankerSettings) -> SharedReranker:
-    """The reranker of these settings: one in this process, for as long as anyone holds it."""
+    """The reranker of these settings: one in this process, held as :func:`shared_encoder` does."""
+    settings = replace(settings, model=absolute_model(settings.model))
     with _REGISTRY_LOCK:
         reranker = _RERANKERS.get(settings)
         if reranker is None:
@@ -242,7 +317,8 @@ def shared_reranker(settings: RerankerSettings) -> SharedReranker:
         return reranker
 
 
-_NO_IDS = np.empty(0, dtype=np.int64)
+_NO_IDS = np.empty(0, dtype=np.int32)
+_ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
 _NO_WEIGHTS = np.empty(0, dtype=np.float32)
 
 
@@ -251,14 +327,23 @@ class _Vectors:
     """What is kept of one text: the uncut dense row and the sparse entries."""
 
     dense: NDArray[np.float32]
-    ids: NDArray[np.int64]
+    ids: NDArray[np.int32]
     weights: NDArray[np.float32]
     n_tokens: int
     truncated: bool
 
     @property
     def n_bytes(self) -> int:
-        return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes
+        return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes + _ROW_OVERHEAD
+
+
+def _rows(both: HybridEmbeddings) -> Iterator[_Vectors]:
+    counts = zip(both.n_tokens.tolist(), both.truncated.tolist(), strict=True)
+    for (dense, ids, weights), (n_tokens, truncated) in zip(both.rows(), counts, strict=True):
+        # Copies, because a view would keep the arrays of the whole batch alive.
+        yield _Vectors(
+            dense.copy(), ids.astype(np.int32), weights.copy(), n_tokens, truncated=truncated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,15 +383,17 @@ class _RecentVectors:
                 found[text] = row
         return found
 
-    def put(self, rows: Mapping[str, _Vectors]) -> Mapping[str, _Vectors]:
-        """Keep these rows, all of them, and drop the oldest others."""
+    def put(self, rows: Mapping[str, _Vectors]) -> None:
+        """Keep these rows, whatever their number until the next ``trim``."""
         for text, row in rows.items():
             self._rows[_hash(text)] = row
             self._n_bytes += row.n_bytes
-        while self._n_bytes > self._max_bytes and len(self._rows) > len(rows):
+
+    def trim(self) -> None:
+        """Drop the least recently used beyond the limit."""
+        while self._n_bytes > self._max_bytes:
             _, dropped = self._rows.popitem(last=False)
             self._n_bytes -= dropped.n_bytes
-        return rows
 
 
 def _listed(texts: str | Iterable[str]) -> list[str]:

@@ -1,8 +1,10 @@
 import asyncio
+import copy
 import pickle
 
 import numpy as np
 import pytest
+import torch
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_classic.storage import LocalFileStore
 from langchain_core.documents import Document
@@ -113,14 +115,31 @@ async def test_concurrent_queries_share_passes(embeddings, encoded):
 def test_pickles_are_settings(embeddings):
     data = pickle.dumps(embeddings)
     assert len(data) < 1024
-    copy = pickle.loads(data)
-    assert copy == embeddings
-    assert copy.encoder is embeddings.encoder
+    unpickled = pickle.loads(data)
+    assert unpickled == embeddings
+    assert unpickled.encoder is embeddings.encoder
 
 
 def test_a_typo_is_an_error():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         GTEEmbeddings(model="demo", dimension=64)
+
+
+def test_copies_with_other_settings_have_another_encoder(embeddings, small_checkpoint):
+    other = embeddings.model_copy(update={"model": str(small_checkpoint)})
+    assert len(other.embed_query("w1")) == 64
+    assert copy.deepcopy(embeddings).encoder is embeddings.encoder
+
+
+def test_paths_devices_and_types_are_taken_by_name(small_checkpoint):
+    embeddings = GTEEmbeddings(
+        model=small_checkpoint, device=torch.device("cpu"), dtype=torch.float32
+    )
+    assert (embeddings.model, embeddings.device) == (str(small_checkpoint), "cpu")
+    assert len(embeddings.embed_query("w1")) == 64
+    for dimensions in (0, True, "64"):
+        with pytest.raises(ValidationError, match="dimensions"):
+            GTEEmbeddings(model="demo", dimensions=dimensions)
 
 
 def test_nothing_is_loaded_by_the_constructor():
@@ -182,6 +201,21 @@ async def test_the_retriever_gives_scores_and_takes_search_options(index):
     assert documents[0].id == "1"
     assert await retriever.ainvoke("spell checking") == documents
     assert len(retriever.invoke("spell checking", k=1)) == 1
+
+
+def test_the_retriever_refuses_what_it_does_not_know(index):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        GTEHybridRetriever(index=index, top_k=2)
+    retriever = GTEHybridRetriever(index=index)
+    with pytest.raises(ValueError, match="limit is set by k"):
+        retriever.invoke("x", limit=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'modus'"):
+        retriever.invoke("x", modus="dense")
+    assert len(retriever.invoke("x", mode="dense", k=2)) == 2
+
+
+def test_nothing_to_rerank_loads_nothing():
+    assert GTECompressor().compress_documents([], "x") == []
 
 
 def test_the_retriever_passes_filters_through(index):

@@ -110,6 +110,17 @@ def test_a_pipeline_in_two_spawned_workers(embedding):
     np.testing.assert_allclose([node.embedding for node in nodes], expected, atol=1e-5)
 
 
+def test_a_field_that_is_set_changes_the_vectors(small_checkpoint):
+    embedding = GTEEmbedding(model_name="demo")
+    assert len(embedding.get_query_embedding("x")) == 256
+    embedding.model_name = str(small_checkpoint)
+    assert len(embedding.get_query_embedding("x")) == 64
+    embedding.dimensions = 16
+    assert len(embedding.get_query_embedding("x")) == 16
+    with pytest.raises(ValidationError, match="dimensions"):
+        embedding.dimensions = "32"
+
+
 def test_a_typo_is_an_error():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         GTEEmbedding(model_name="demo", dimension=64)
@@ -156,6 +167,13 @@ def test_the_reranker(tmp_path):
     assert len(ranked) == 2
     assert ranked[0].score >= ranked[1].score
     assert ranked[0].metadata["retrieval_score"] == 0.5
+    assert ranked[0].get_content("embed") in ("w1 w2", "w3", "w4")
+    assert not any(node.metadata for node in nodes)
+    again = rerank.postprocess_nodes(nodes, query_str="w1")
+    assert [node.score for node in again] == [node.score for node in ranked]
+    assert GTERerank().postprocess_nodes([], query_str="w1") == []
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        GTERerank(topn=9)
     assert "device" not in rerank.to_dict()
     with pytest.raises(ValueError, match="pass query_bundle or query_str"):
         rerank.postprocess_nodes(nodes)

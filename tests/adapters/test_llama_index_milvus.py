@@ -7,7 +7,8 @@ pytest.importorskip("llama_index.vector_stores.milvus", reason="make test runs i
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-from gte_core import GTEEmbedder
+from gte_core import GTEEmbedder, MissingHeadError
+from gte_core.testing import random_checkpoint
 from gte_integrations.llama_index import GTEEmbedding
 from gte_integrations.llama_index_milvus import GTEMilvusVectorStore, GTESparseFunction
 
@@ -73,3 +74,9 @@ def test_the_sparse_function_alone():
     assert all(weight > 0 for weight in row.values())
     assert function.encode_queries([""]) == [{}]
     assert len(function.encode_documents([""])[0]) == 1
+
+
+def test_a_model_without_a_sparse_head_is_refused_at_once(tmp_path):
+    embedding = GTEEmbedding(model_name=str(random_checkpoint(tmp_path / "model", task=None)))
+    with pytest.raises(MissingHeadError, match="no sparse head"):
+        GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"))

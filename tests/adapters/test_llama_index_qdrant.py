@@ -66,6 +66,9 @@ def test_empty_results():
     assert reciprocal_rank_fusion(result(), result(), alpha=0.5, top_k=3).ids == []
     nothing = VectorStoreQueryResult(nodes=None, similarities=None, ids=None)
     assert reciprocal_rank_fusion(nothing, result(("a", 1.0)), top_k=1).ids == ["a"]
+    unscored = result(("b", 0.5), ("a", 0.9))
+    unscored.similarities = None
+    assert reciprocal_rank_fusion(unscored, nothing, alpha=None, top_k=2).ids == ["b", "a"]
 
 
 def test_alpha_out_of_range():

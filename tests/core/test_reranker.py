@@ -3,9 +3,10 @@ import logging
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GteForSequenceClassification, PreTrainedTokenizerFast
 
-from gte_core import GTEReranker, MissingHeadError
+from gte_core import GTEReranker, MissingHeadError, NonFiniteError
 from gte_core.testing import random_checkpoint, word_tokenizer
 
 QUERY = "w1 w2"
@@ -92,3 +93,19 @@ def test_wrong_input(reranker):
 def test_a_model_that_is_no_reranker(small_checkpoint):
     with pytest.raises(MissingHeadError, match="no sequence classifier of one label"):
         GTEReranker.from_pretrained(small_checkpoint)
+
+
+def test_top_n_out_of_range(reranker):
+    with pytest.raises(ValueError, match="top_n is 0, but must be at least 1"):
+        reranker.rank(QUERY, DOCUMENTS, top_n=0)
+
+
+def test_pairs_that_are_not_finite_are_named_by_their_place(tmp_path):
+    path = random_checkpoint(tmp_path, task="sequence_classification")
+    tensors = load_file(path / "model.safetensors")
+    tensors["new.embeddings.word_embeddings.weight"][105] = torch.nan
+    save_file(tensors, path / "model.safetensors")
+    broken = GTEReranker.from_pretrained(path, dtype="bfloat16")
+    piece = word_tokenizer(512).id_to_token(105).removeprefix("▁")
+    with pytest.raises(NonFiniteError, match=r"pairs \[600\] score NaN"):
+        broken.score([("w400", "w401")] * 600 + [("w400", piece)])
