@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# LlamaIndex's Milvus store wants pymilvus 2, LangChain's wants 3: it gets an environment of its own.
-PAIR := $(VENV)-llama-index-milvus
+# LlamaIndex's Milvus store wants pymilvus 2 where LangChain's wants 3, and fastembed an older
+# huggingface-hub: these two get an environment of their own.
+APART := $(VENV)-apart
 
 SOURCES := $(shell find core gte_integrations -name '*.py' -o -path '*/data/*' -type f)
 
@@ -13,8 +14,9 @@ SOURCES := $(shell find core gte_integrations -name '*.py' -o -path '*/data/*' -
 demo: $(VENV)/.package
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.package $(PAIR)/.package
-	$(PAIR)/bin/pytest tests/adapters/test_llama_index_milvus.py \
+test: $(VENV)/.package $(APART)/.package
+	$(APART)/bin/pytest tests/adapters/test_llama_index_milvus.py \
+		tests/adapters/test_fastembed.py \
 		'tests/test_examples.py::test_it_runs[hybrid_llama_index_milvus]'
 	$(BIN)/pytest
 
@@ -39,17 +41,17 @@ $(VENV)/.package: $(VENV)/.requirements $(SOURCES) README.md LICENSE
 	$(BIN)/python -m pip install --no-deps --force-reinstall --no-build-isolation .
 	touch $@
 
-$(PAIR)/.requirements: pyproject.toml constraints.txt
-	test -x $(PAIR)/bin/python || $(PYTHON) -m venv $(PAIR)
-	grep -v '^pymilvus=' constraints.txt > $(PAIR)/constraints.txt
-	$(PAIR)/bin/python -m pip install --constraint $(PAIR)/constraints.txt torch
-	$(PAIR)/bin/python -m pip install --constraint $(PAIR)/constraints.txt \
-		'.[llama-index-milvus]' hatchling pytest pytest-asyncio
+$(APART)/.requirements: pyproject.toml constraints.txt
+	test -x $(APART)/bin/python || $(PYTHON) -m venv $(APART)
+	grep -vE '^(pymilvus|huggingface_hub)=' constraints.txt > $(APART)/constraints.txt
+	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt torch
+	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt \
+		'.[fastembed,llama-index-milvus]' hatchling pytest pytest-asyncio
 	touch $@
 
-$(PAIR)/.package: $(PAIR)/.requirements $(SOURCES) README.md LICENSE
-	$(PAIR)/bin/python -m pip install --no-deps --force-reinstall --no-build-isolation .
+$(APART)/.package: $(APART)/.requirements $(SOURCES) README.md LICENSE
+	$(APART)/bin/python -m pip install --no-deps --force-reinstall --no-build-isolation .
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PAIR) demo-index dist build
+	rm -rf $(VENV) $(APART) demo-index dist build

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from gte_integrations._fusion import Fusion
+from gte_integrations._fusion import Fusion, Linear
 from gte_integrations._records import Document
 
 
@@ -37,6 +37,34 @@ def check_fusion(fusion: object) -> None:
     """Refuse what is no rule of fusion."""
     if not isinstance(fusion, get_args(Fusion)):
         raise TypeError(f"fusion is {fusion!r}, but must be Linear(...) or RRF(...).")
+
+
+def check_linear(fusion: object) -> None:
+    """Refuse what gives no score to a document by itself."""
+    if not isinstance(fusion, Linear):
+        raise TypeError(
+            f"fusion is {fusion!r}, but must be Linear(...): only that rule gives a document a "
+            "score that does not depend on the others."
+        )
+
+
+def check_query(query: object) -> None:
+    """Refuse anything but one text."""
+    if not isinstance(query, str):
+        raise TypeError(f"query must be a str, got {type(query).__name__}; explain one at a time.")
+
+
+def check_payload_keys(keys: Iterable[str] | None) -> frozenset[str] | None:
+    """The keys as a set, None for all; ``TypeError`` for a single one and what is no string."""
+    if keys is None:
+        return None
+    chosen = None if isinstance(keys, (str, bytes)) else frozenset(keys)
+    if chosen is None or not all(isinstance(key, str) for key in chosen):
+        raise TypeError(
+            f"payload_keys is {keys!r}, but must be an iterable of strings, () for no payload, or "
+            "None for all of it."
+        )
+    return chosen
 
 
 def check_ids(name: str, ids: object) -> None:

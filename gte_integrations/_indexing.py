@@ -6,22 +6,28 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import length_hint
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
-from gte_core import CollectionMismatch
+from gte_core import CollectionMismatch, Explanation
 from gte_integrations._adding import IndexReport, OnError, Producer, Sink, batches, ingest
+from gte_integrations._bridging import Bridge
 from gte_integrations._checks import (
     check_choice,
     check_count,
     check_documents,
     check_fusion,
     check_ids,
+    check_linear,
+    check_payload_keys,
+    check_query,
 )
+from gte_integrations._explaining import StoredVectors, explain
 from gte_integrations._fusion import DocumentId, Fused, Fusion, Leg, Linear, best, fuse
 from gte_integrations._records import Document, Facts, Mode, Queries, Vectorizer, id_to_key
 from gte_integrations._sending import Sender
@@ -38,6 +44,8 @@ __all__ = [
     "gathered",
 ]
 
+T = TypeVar("T")
+P = ParamSpec("P")
 FilterT = TypeVar("FilterT")
 FilterT_contra = TypeVar("FilterT_contra", contravariant=True)
 
@@ -45,6 +53,7 @@ _IDS_PER_REQUEST = 1_000
 _QUERIES_PER_REQUEST = 100
 _MAX_DEPTH = 16_384  # the most hits that Milvus gives
 _COARSE_FACTOR = 4
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 
@@ -89,8 +98,14 @@ class Store(Sink, Protocol[FilterT_contra]):
         """
         ...
 
-    def fetch(self, ids: Sequence[DocumentId]) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
-        """Text and payload of those documents that are there."""
+    def fetch(
+        self, ids: Sequence[DocumentId], payload_keys: Sequence[str] | None
+    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
+        """Text and payload, all of it or at least these keys, of those documents that are there."""
+        ...
+
+    def vectors(self, document_id: DocumentId) -> StoredVectors | None:
+        """The dense and the sparse vector of a document, None if it is not there."""
         ...
 
     def all_keys(self) -> Iterator[str]:
@@ -103,6 +118,10 @@ class Store(Sink, Protocol[FilterT_contra]):
 
     def count(self) -> int:
         """Number of documents, exactly."""
+        ...
+
+    def optimize(self) -> None:
+        """Build the indexes now, if the engine would not by itself."""
         ...
 
     def close(self) -> None:
@@ -139,13 +158,19 @@ class HybridIndex(Generic[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
 
     def __init__(
-        self, vectorizer: Vectorizer, store: Store[FilterT], *, retry_seconds: float
+        self,
+        vectorizer: Vectorizer,
+        store: Store[FilterT],
+        *,
+        retry_seconds: float,
+        bridge: Bridge | None = None,
     ) -> None:
         if not retry_seconds >= 0:
             raise ValueError(f"retry_seconds is {retry_seconds!r}, but must be at least 0.")
         self.vectorizer = vectorizer
         self._store = store
         self._retry_seconds = retry_seconds
+        self._bridge = bridge
         self._verified = False
 
     def create(self) -> None:
@@ -220,6 +245,7 @@ class HybridIndex(Generic[FilterT]):
         fusion: Fusion = Linear(),  # noqa: B008
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
+        payload_keys: Iterable[str] | None = None,
     ) -> list[list[Hit]]:
         """Find documents; one list of hits per query, best first, also for a single query.
 
@@ -230,12 +256,16 @@ class HybridIndex(Generic[FilterT]):
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
             candidates: how many of the best of each kind hybrid mode fuses.
             filter: a condition on the payload in the engine's own language.
+            payload_keys: which keys of the payload a hit brings along, to keep a large payload
+                where it is; ``()`` for none, None (the default) for all. A key that a document
+                lacks is left out. The text always comes.
         """
         check_count("limit", limit, most=_MAX_DEPTH)
         check_count("candidates", candidates, most=_MAX_DEPTH)
         check_choice("mode", mode, Mode)
         check_fusion(fusion)
         depth = _depth(mode, limit, candidates)
+        keys = check_payload_keys(payload_keys)
         self._open()
         vectors = self.vectorizer.query_vectors(queries, mode)
         rule = fusion if mode == "hybrid" else _ALONE
@@ -244,7 +274,7 @@ class HybridIndex(Generic[FilterT]):
             part = vectors[start : start + _QUERIES_PER_REQUEST]
             legs = _legs(self._store, part, depth, filter)
             rankings = [fuse(*pair, rule, limit) for pair in zip(*legs, strict=True)]
-            found += self._hits(rankings)
+            found += self._hits(rankings, keys)
         return found
 
     async def aadd(
@@ -262,7 +292,7 @@ class HybridIndex(Generic[FilterT]):
         check_documents(documents)
         source = _Stoppable(documents)
         add = partial(self.add, batch_size=batch_size, show_progress=show_progress)
-        running = asyncio.ensure_future(asyncio.to_thread(add, source, on_error=on_error))
+        running = asyncio.ensure_future(self._beside_the_loop(add, source, on_error=on_error))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -280,9 +310,10 @@ class HybridIndex(Generic[FilterT]):
         fusion: Fusion = Linear(),  # noqa: B008
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
+        payload_keys: Iterable[str] | None = None,
     ) -> list[list[Hit]]:
         """``search`` in a thread of its own, so that the event loop goes on."""
-        return await asyncio.to_thread(
+        return await self._beside_the_loop(
             self.search,
             queries,
             limit=limit,
@@ -290,7 +321,38 @@ class HybridIndex(Generic[FilterT]):
             fusion=fusion,
             candidates=candidates,
             filter=filter,
+            payload_keys=payload_keys,
         )
+
+    def explain(
+        self,
+        query: str,
+        document_id: DocumentId,
+        *,
+        fusion: Linear = Linear(),  # noqa: B008
+    ) -> Explanation:
+        """Take one document's score apart: both parts, and what each shared token adds.
+
+        The query is encoded; the document's vectors are those that are stored, so the result holds
+        for the collection as it is, and the document need not be among the hits. Tokens are named
+        as in ``token_weights``.
+
+        Args:
+            query: the text searched for.
+            document_id: the document, such as a hit's ``id``. ``LookupError`` if it is not there.
+            fusion: the weights of both parts. ``RRF`` goes by the ranks of all documents, so it
+                cannot explain one.
+        """
+        check_query(query)
+        check_linear(fusion)
+        self._open()
+        stored = self._store.vectors(document_id)
+        if stored is None:
+            raise LookupError(
+                f"{self._store.name} has no document {document_id!r}; pass the id of one that was "
+                "added, such as a hit's id."
+            )
+        return explain(self.vectorizer.encoder, query, stored, fusion)
 
     def delete(self, ids: Iterable[DocumentId]) -> int:
         """Remove documents; return how many of them were there."""
@@ -319,10 +381,50 @@ class HybridIndex(Generic[FilterT]):
         self._open()
         return self._store.count()
 
+    def optimize(self) -> None:
+        """Build what makes a large collection fast, best after adding much to it.
+
+        A Qdrant directory compares a query with every full vector until this is called; then it
+        searches many by graph, and by int8 vectors if that is their ``storage``. Other places do
+        so by themselves, and there it does nothing.
+        """
+        self._open()
+        self._store.optimize()
+
     def close(self) -> None:
         """Release files and connections; a client that was passed in stays open."""
         self._store.close()
         self._verified = False
+
+    async def acreate(self) -> None:
+        """``create`` in a thread of its own."""
+        await self._beside_the_loop(self.create)
+
+    async def aexplain(
+        self,
+        query: str,
+        document_id: DocumentId,
+        *,
+        fusion: Linear = Linear(),  # noqa: B008
+    ) -> Explanation:
+        """``explain`` in a thread of its own."""
+        return await self._beside_the_loop(self.explain, query, document_id, fusion=fusion)
+
+    async def adelete(self, ids: Iterable[DocumentId]) -> int:
+        """``delete`` in a thread of its own."""
+        return await self._beside_the_loop(self.delete, ids)
+
+    async def aprune(self, keep_ids: Iterable[DocumentId]) -> int:
+        """``prune`` in a thread of its own."""
+        return await self._beside_the_loop(self.prune, keep_ids)
+
+    async def acount(self) -> int:
+        """``count`` in a thread of its own."""
+        return await self._beside_the_loop(self.count)
+
+    async def aoptimize(self) -> None:
+        """``optimize`` in a thread of its own."""
+        await self._beside_the_loop(self.optimize)
 
     def __enter__(self) -> Self:
         return self
@@ -334,6 +436,13 @@ class HybridIndex(Generic[FilterT]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def _beside_the_loop(
+        self, verb: Callable[P, T], /, *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        if self._bridge is not None:
+            self._bridge.enter()
+        return await asyncio.to_thread(verb, *arguments, **options)
 
     def _sender(self) -> Sender:
         return Sender(self._store.judge, self._retry_seconds)
@@ -359,9 +468,11 @@ class HybridIndex(Generic[FilterT]):
         compare_facts(self._store.name, self.vectorizer.facts(), found)
         self._verified = True
 
-    def _hits(self, rankings: list[list[Fused]]) -> list[list[Hit]]:
+    def _hits(
+        self, rankings: list[list[Fused]], payload_keys: frozenset[str] | None
+    ) -> list[list[Hit]]:
         wanted = dict.fromkeys(line.id for ranking in rankings for line in ranking)
-        contents = self._store.fetch(list(wanted))
+        contents = self._contents(list(wanted), payload_keys)
         return [
             [
                 Hit(line.id, line.score, *contents[line.id], line.dense_score, line.sparse_score)
@@ -370,6 +481,25 @@ class HybridIndex(Generic[FilterT]):
             ]
             for ranking in rankings
         ]
+
+    def _contents(
+        self, ids: list[DocumentId], payload_keys: frozenset[str] | None
+    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
+        contents = self._store.fetch(ids, _selectable(payload_keys))
+        if payload_keys is None:
+            return contents
+        return {
+            document_id: (text, {key: payload[key] for key in payload_keys & payload.keys()})
+            for document_id, (text, payload) in contents.items()
+        }
+
+
+def _selectable(keys: frozenset[str] | None) -> list[str] | None:
+    """The keys to ask a store for, None for all."""
+    # Engines read a key with a dot or a bracket as a path, each by rules of its own.
+    if keys is None or not all(_PLAIN_KEY.fullmatch(key) for key in keys):
+        return None
+    return sorted(keys)
 
 
 def _legs(

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
+from itertools import pairwise
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -107,6 +108,8 @@ class Queries:
         return 0 if vectors is None else int(vectors.shape[0])
 
     def __getitem__(self, part: slice) -> Queries:
+        if part.indices(len(self)) == (0, len(self), 1):
+            return self  # cutting a sparse matrix takes a good part of a small search
         return Queries(
             None if self.dense is None else self.dense[part],
             None if self.coarse is None else self.coarse[part],
@@ -204,7 +207,7 @@ def prepare(document: Document, limits: Limits) -> Prepared:
         content.update(part)
     size = sum(map(len, parts))
     # Read back, the payload is what the engine will give: lists for tuples, plain values.
-    stored = json.loads(payload)
+    stored = json.loads(payload) if document.payload else {}
     return Prepared(key, document.id, text, stored, content.hexdigest(), size, document.text)
 
 
@@ -240,6 +243,8 @@ def _payload_json(document: Document) -> str:
             f"The payload of document {document.id!r} is a {type(document.payload).__name__}, "
             "but must be a dict with string keys."
         )
+    if not document.payload:
+        return "{}"
     for key in document.payload:
         _check_payload_key(key, document.id)
     try:
@@ -381,8 +386,9 @@ class Embedded:
 
 def sparse_rows(matrix: Sparse) -> Iterator[tuple[NDArray[np.int64], Floats]]:
     """Yield ``(token ids int64, weights float32)`` of each row."""
-    for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        yield matrix.indices[start:stop].astype(np.int64), matrix.data[start:stop]
+    ids, starts = matrix.indices.astype(np.int64), matrix.indptr.tolist()
+    for start, stop in pairwise(starts):
+        yield ids[start:stop], matrix.data[start:stop]
 
 
 def _check_size(name: str, size: int, limit: int) -> int:

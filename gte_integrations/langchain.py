@@ -100,7 +100,8 @@ class GTEHybridRetriever(BaseRetriever):
     Args:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         k: how many documents.
-        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``, ``filter``.
+        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
+            ``filter``, ``payload_keys``.
 
     ``k`` and search options may also be given per call: ``retriever.invoke(query, k=2)``.
     """

@@ -142,7 +142,8 @@ class GTEHybridRetriever(BaseRetriever):
     Args:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         similarity_top_k: how many nodes.
-        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``, ``filter``.
+        search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
+            ``filter``, ``payload_keys``.
     """
 
     def __init__(

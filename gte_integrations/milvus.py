@@ -24,7 +24,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from gte_core import Encoder, as_queries
+from gte_integrations._bridging import Bridge
 from gte_integrations._checks import check_collection
+from gte_integrations._explaining import StoredVectors
 from gte_integrations._fusion import RRF, DocumentId, Leg, Linear, best
 from gte_integrations._indexing import (
     Document,
@@ -41,7 +43,6 @@ from gte_integrations._records import (
     Queries,
     Record,
     Sparse,
-    Vectorizer,
     from_primary_key,
     id_to_key,
     key_to_id,
@@ -50,11 +51,13 @@ from gte_integrations._records import (
     sparse_rows,
 )
 from gte_integrations._sending import PERMANENT, TRANSIENT, Trouble, judge_grpc
+from gte_integrations._storage import OVERSAMPLING, Storage, StorageVectorizer
 
 try:
     import grpc  # type: ignore[import-untyped]
     from pymilvus import (  # type: ignore[import-untyped]
         AnnSearchRequest,
+        AsyncMilvusClient,
         CollectionSchema,
         DataType,
         MilvusClient,
@@ -79,7 +82,8 @@ __all__ = [
 
 _ID, _TEXT, _HASH = "id", "text", "_gte_hash"
 _DENSE, _COARSE, _SPARSE = "dense", "_gte_coarse", "sparse"
-_VECTORS = frozenset({_DENSE, _COARSE, _SPARSE})
+_DENSE_FIELDS = frozenset({_DENSE, _COARSE})
+_VECTORS = _DENSE_FIELDS | {_SPARSE}
 _FIELDS = _VECTORS | {_ID, _TEXT, _HASH, "$meta"}
 _METRIC = "IP"
 _FACTS = "gte.facts"
@@ -87,6 +91,17 @@ _MAX_BYTES = 65_535  # of a VARCHAR, and of all dynamic fields of a row together
 _MAX_KEYS = 1_000  # in one expression
 _NOT_LOADED = 101
 _PASSING_CODES = {2, 8}  # connection lost, rate limit
+_INT8_INDEX = {
+    "index_type": "HNSW_SQ",
+    "params": {
+        "M": 16,
+        "efConstruction": 200,
+        "sq_type": "SQ8",
+        "refine": True,
+        "refine_type": "FP32",
+    },
+}
+_MAX_EF = 32_768
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -94,7 +109,7 @@ def _document_id(key: str) -> DocumentId:
     return key_to_id(from_primary_key(key))
 
 
-class MilvusVectorizer(Vectorizer):
+class MilvusVectorizer(StorageVectorizer):
     """What a Milvus client of your own needs: schema, index parameters, rows and requests.
 
     Args:
@@ -102,6 +117,8 @@ class MilvusVectorizer(Vectorizer):
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, in the field ``_gte_coarse``; None
             for none.
+        storage: how dense vectors are kept: "float32", "float16" or "int8"; see
+            ``MilvusHybridIndex``.
     """
 
     limits = Limits(text_bytes=_MAX_BYTES, payload_bytes=_MAX_BYTES)
@@ -123,7 +140,7 @@ class MilvusVectorizer(Vectorizer):
         token weights gets a tiny one for a token beyond the vocabulary, which no query holds:
         not every Milvus takes an empty vector.
         """
-        return [_row(record) for record in self.records(documents)]
+        return _rows(self.records(documents), self.storage)
 
     def search_requests(
         self,
@@ -139,12 +156,13 @@ class MilvusVectorizer(Vectorizer):
         """
         vectors = self.query_vectors(queries, "hybrid" if self.encoder.has_sparse else "dense")
         searches = [
-            [_request(row, _DENSE, candidates, filter)] for row in _dense_lists(vectors.dense)
+            [_request(row, _DENSE, candidates, filter, self.storage)]
+            for row in _dense_lists(vectors.dense, self.storage)
         ]
         if vectors.sparse is not None:
             for found, row in zip(searches, _sparse_dicts(vectors.sparse), strict=True):
                 if row:
-                    found.append(_request(row, _SPARSE, candidates, filter))
+                    found.append(_request(row, _SPARSE, candidates, filter, self.storage))
         return searches
 
 
@@ -194,7 +212,9 @@ class MilvusHybridIndex(HybridIndex[str]):
 
     Args:
         location: a file "./name.db" for Milvus Lite, which one process at a time has open; the
-            URI of a server; or a ``MilvusClient``.
+            URI of a server; a ``MilvusClient``; or an ``AsyncMilvusClient``, with which only the
+            awaited verbs work, such as ``asearch``, but not ``aprune``, and not ``acreate`` in
+            Milvus Lite.
         collection: its name.
         encoder: the model, for documents and queries.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
@@ -202,18 +222,22 @@ class MilvusHybridIndex(HybridIndex[str]):
             the dense candidates, four times as many as are kept, which the full ones then rank:
             faster where dense search is, at the risk of missing some. None (the default): search
             with the full ones alone.
+        storage: how dense vectors are kept. "float32"; "float16", half the size, scores within
+            0.001; or "int8", where a fourth of the size gathers candidates, which the full
+            vectors, kept beside, then rank. Milvus Lite keeps "float32" alone.
         retry_seconds: how long ``add``, ``delete`` and ``prune`` repeat a request that fails
             because the server is away or busy; 0 for not at all.
     """
 
     def __init__(
         self,
-        location: str | Path | MilvusClient,
+        location: str | Path | MilvusClient | AsyncMilvusClient,
         collection: str,
         encoder: Encoder,
         *,
         dimensions: int | None = None,
         coarse_dimensions: int | None = None,
+        storage: Storage = "float32",
         retry_seconds: float = 120.0,
     ) -> None:
         check_collection(
@@ -222,10 +246,11 @@ class MilvusHybridIndex(HybridIndex[str]):
             "1 to 255 ASCII letters, digits or '_', and not begin with a digit",
         )
         vectorizer = MilvusVectorizer(
-            encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions
+            encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        store = _MilvusStore(location, collection)
-        super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+        bridge = Bridge(location) if isinstance(location, AsyncMilvusClient) else None
+        store = _MilvusStore(bridge or location, collection, storage)
+        super().__init__(vectorizer, store, retry_seconds=retry_seconds, bridge=bridge)
 
 
 class _MilvusStore:
@@ -233,8 +258,9 @@ class _MilvusStore:
 
     request_bytes = 32 * 2**20  # half of what a server takes, for the size is an estimate
 
-    def __init__(self, location: str | Path | MilvusClient, collection: str) -> None:
-        self._owned = not isinstance(location, MilvusClient)
+    def __init__(self, location: object, collection: str, storage: Storage) -> None:
+        self._storage = storage
+        self._owned = not isinstance(location, (MilvusClient, Bridge))
         self._uri = _uri(location) if self._owned else ""
         self._connected: Any = None if self._owned else location
         self._collection = collection
@@ -251,11 +277,15 @@ class _MilvusStore:
             return None  # a create() that was killed: it may go on
         for fact, field in (("dimensions", _DENSE), ("coarse_dimensions", _COARSE)):
             facts[fact] = fields.get(field, {}).get("params", {}).get("dim")
-        facts["metric"] = self._metric() if _DENSE in indexes else None
+        index = self._dense_index() if _DENSE in indexes else {}
+        facts["metric"] = index.get("metric_type")
+        facts["storage"] = _storage_of(fields.get(_DENSE, {}), index)
         facts["sparse"] = _SPARSE in fields
         return facts
 
     def create(self, facts: Facts) -> None:
+        if self._is_lite:
+            self._check_lite()
         if not self._client.has_collection(self._collection):
             self._client.create_collection(
                 self._collection,
@@ -276,7 +306,7 @@ class _MilvusStore:
         # Milvus Lite's upsert keeps payload keys that the new row lacks, its insert replaces the
         # whole row; on a server insert would leave two rows and upsert replaces.
         write = self._client.insert if self._is_lite else self._client.upsert
-        write(self._collection, [_row(record) for record in records])
+        write(self._collection, _rows(records, self._storage))
 
     def legs(
         self, queries: Queries, limit: int, condition: str | None
@@ -288,10 +318,18 @@ class _MilvusStore:
         sparse: list[Leg] = [next(found) if row else [] for row in rows]
         return dense or [[] for _ in sparse], sparse or [[] for _ in dense]
 
-    def fetch(self, ids: Sequence[DocumentId]) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
+    def fetch(
+        self, ids: Sequence[DocumentId], payload_keys: Sequence[str] | None
+    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
         keys = [primary_key(id_to_key(document_id)) for document_id in ids]
-        rows = self._get(keys, [_TEXT, "$meta"])
+        chosen = ["$meta"] if payload_keys is None else payload_keys
+        rows = self._get(keys, [_TEXT, *chosen])
         return {_document_id(row[_ID]): (row[_TEXT], _payload(row)) for row in rows}
+
+    def vectors(self, document_id: DocumentId) -> StoredVectors | None:
+        # Without a sparse field, that name is read as a payload key, which no document has.
+        found = self._get([primary_key(id_to_key(document_id))], [_DENSE, _SPARSE])
+        return _stored(found[0]) if found else None
 
     def all_keys(self) -> Iterator[str]:
         rows = self._loaded(
@@ -325,6 +363,9 @@ class _MilvusStore:
         [row] = self._loaded("query", output_fields=["count(*)"], consistency_level="Strong")
         return int(row["count(*)"])
 
+    def optimize(self) -> None:
+        """Milvus does so by itself."""
+
     def close(self) -> None:
         if self._owned and self._connected is not None:
             self._connected.close()
@@ -351,9 +392,21 @@ class _MilvusStore:
             self._client.load_collection(self._collection)
             return call()
 
-    def _metric(self) -> str:
-        index = self._client.describe_index(self._collection, _DENSE)
-        return str(index["metric_type"])
+    def _check_lite(self) -> None:
+        if self._storage != "float32":
+            raise ValueError(
+                f"storage is {self._storage!r}, but Milvus Lite keeps float32 vectors alone; pass "
+                'storage="float32", or use a Milvus server.'
+            )
+        if isinstance(self._connected, Bridge):  # it waits for each index by a call Lite lacks
+            raise NotImplementedError(
+                "An AsyncMilvusClient cannot make a collection in Milvus Lite; call create() once "
+                "on an index with a MilvusClient."
+            )
+
+    def _dense_index(self) -> Mapping[str, Any]:
+        index: Mapping[str, Any] = self._client.describe_index(self._collection, _DENSE)
+        return index
 
     def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -363,9 +416,11 @@ class _MilvusStore:
 
     def _dense_legs(self, queries: Queries, limit: int, condition: str | None) -> list[Leg]:
         if queries.dense is None or queries.coarse is None:
-            answers = self._search(_DENSE, _dense_lists(queries.dense), limit, condition)
+            answers = self._search(
+                _DENSE, _dense_lists(queries.dense, self._storage), limit, condition
+            )
             return [_leg(hits) for hits in answers]
-        coarse = _dense_lists(queries.coarse)
+        coarse = _dense_lists(queries.coarse, self._storage)
         answers = self._search(_COARSE, coarse, gathered(limit), condition, with_dense=True)
         return [
             best(_ranked(hits, query), limit)
@@ -390,7 +445,7 @@ class _MilvusStore:
             limit=limit,
             filter=condition or "",
             output_fields=[_ID, _DENSE] if with_dense else [_ID],
-            search_params={"metric_type": _METRIC},
+            search_params=_search_params(field, limit, self._storage),
         )
         return list(answers)
 
@@ -398,8 +453,8 @@ class _MilvusStore:
 def _uri(location: object) -> str:
     if not isinstance(location, (str, os.PathLike)):
         raise TypeError(
-            f"location is a {type(location).__name__}, but must be a path that ends in .db, a URI "
-            "or a MilvusClient."
+            f"location is a {type(location).__name__}, but must be a path that ends in .db, a URI, "
+            "a MilvusClient or an AsyncMilvusClient."
         )
     place = os.fspath(location)
     if re.match(r"(https?|tcp|unix)://", str(place)):
@@ -427,9 +482,11 @@ def _schema(facts: Facts) -> CollectionSchema:
     schema.add_field(_ID, DataType.VARCHAR, is_primary=True, max_length=3 * ID_MAX_BYTES)
     schema.add_field(_TEXT, DataType.VARCHAR, max_length=_MAX_BYTES)
     schema.add_field(_HASH, DataType.VARCHAR, max_length=32)
-    schema.add_field(_DENSE, DataType.FLOAT_VECTOR, dim=facts["dimensions"])
+    half = facts["storage"] == "float16"
+    dense = DataType.FLOAT16_VECTOR if half else DataType.FLOAT_VECTOR
+    schema.add_field(_DENSE, dense, dim=facts["dimensions"])
     if facts["coarse_dimensions"]:
-        schema.add_field(_COARSE, DataType.FLOAT_VECTOR, dim=facts["coarse_dimensions"])
+        schema.add_field(_COARSE, dense, dim=facts["coarse_dimensions"])
     if facts["sparse"]:
         schema.add_field(_SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     return schema
@@ -437,9 +494,10 @@ def _schema(facts: Facts) -> CollectionSchema:
 
 def _index_params(facts: Facts) -> Any:
     params = MilvusClient.prepare_index_params()
-    params.add_index(_DENSE, index_type="AUTOINDEX", metric_type=_METRIC)
+    dense = _INT8_INDEX if facts["storage"] == "int8" else {"index_type": "AUTOINDEX"}
+    params.add_index(_DENSE, metric_type=_METRIC, **dense)
     if facts["coarse_dimensions"]:
-        params.add_index(_COARSE, index_type="AUTOINDEX", metric_type=_METRIC)
+        params.add_index(_COARSE, metric_type=_METRIC, **dense)
     if facts["sparse"]:
         params.add_index(
             _SPARSE,
@@ -466,8 +524,32 @@ def _row(record: Record) -> dict[str, Any]:
     return row
 
 
+def _rows(records: Sequence[Record], storage: Storage) -> list[dict[str, Any]]:
+    rows = [_row(record) for record in records]
+    if storage == "float16":  # pymilvus takes no other type for such a field
+        for row in rows:
+            row.update({name: row[name].astype(np.float16) for name in _DENSE_FIELDS & row.keys()})
+    return rows
+
+
+def _storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
+    if index.get("index_type") == _INT8_INDEX["index_type"]:
+        return "int8"
+    return "float16" if field.get("type") == DataType.FLOAT16_VECTOR else "float32"
+
+
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in _FIELDS}
+
+
+def _stored(row: Mapping[str, Any]) -> StoredVectors:
+    return StoredVectors(_floats(row[_DENSE]), row.get(_SPARSE, {}))
+
+
+def _floats(vector: Any) -> Floats:
+    """A dense vector as pymilvus gives it: numbers, or the bytes of a float16 one, or [bytes]."""
+    raw = vector[0] if isinstance(vector[0], bytes) else vector
+    return np.asarray(np.frombuffer(raw, np.float16) if isinstance(raw, bytes) else raw, np.float32)
 
 
 def _sparse_dicts(matrix: Sparse) -> Iterator[dict[int, float]]:
@@ -475,8 +557,10 @@ def _sparse_dicts(matrix: Sparse) -> Iterator[dict[int, float]]:
         yield dict(zip(ids.tolist(), weights.tolist(), strict=True))
 
 
-def _dense_lists(vectors: Floats | None) -> list[list[float]]:
-    return [] if vectors is None else list(vectors.tolist())
+def _dense_lists(vectors: Floats | None, storage: Storage) -> list[Any]:
+    if vectors is None:
+        return []
+    return list(vectors.astype(np.float16)) if storage == "float16" else list(vectors.tolist())
 
 
 def _leg(hits: Iterable[Any]) -> Leg:
@@ -485,16 +569,21 @@ def _leg(hits: Iterable[Any]) -> Leg:
 
 def _ranked(hits: Iterable[Any], query: Floats) -> Leg:
     """What the coarse vectors gathered, scored by the full ones."""
-    return [
-        (_document_id(hit[_ID]), float(np.asarray(hit["entity"][_DENSE], np.float32) @ query))
-        for hit in hits
-    ]
+    return [(_document_id(hit[_ID]), float(_floats(hit["entity"][_DENSE]) @ query)) for hit in hits]
 
 
-def _request(vector: Any, field: str, limit: int, condition: str) -> AnnSearchRequest:
-    return AnnSearchRequest(
-        [vector], anns_field=field, param={"metric_type": _METRIC}, limit=limit, expr=condition
-    )
+def _request(
+    vector: Any, field: str, limit: int, condition: str, storage: Storage
+) -> AnnSearchRequest:
+    param = _search_params(field, limit, storage)
+    return AnnSearchRequest([vector], anns_field=field, param=param, limit=limit, expr=condition)
+
+
+def _search_params(field: str, limit: int, storage: Storage) -> dict[str, Any]:
+    if storage != "int8" or field == _SPARSE:
+        return {"metric_type": _METRIC}
+    depth = min(max(64, OVERSAMPLING * limit), _MAX_EF)
+    return {"metric_type": _METRIC, "params": {"ef": depth, "refine_k": OVERSAMPLING}}
 
 
 def _chunks(items: list[str], size: int) -> Iterator[list[str]]:

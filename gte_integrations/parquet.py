@@ -106,7 +106,8 @@ def add_parquet(
     """
     with pq.ParquetFile(path) as file:
         facts: Facts = json.loads((file.schema_arrow.metadata or {}).get(_FACTS, b"{}"))
-        expected = {**index.vectorizer.facts(), "metric": facts.get("metric")}
+        of_the_collection = {fact: facts.get(fact) for fact in ("metric", "storage")}
+        expected = {**index.vectorizer.facts(), **of_the_collection}
         compare_facts(f"The file {str(path)!r}", expected, facts, kind="file")
         return index.ingest(
             _Stored(index.vectorizer.limits),

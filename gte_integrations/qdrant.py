@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from gte_core import Encoder
+from gte_integrations._bridging import Bridge
 from gte_integrations._checks import check_collection
 from gte_integrations._fusion import RRF, Linear
 from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
 from gte_integrations._qdrant_engines import (
     DENSE,
     SPARSE,
+    AsyncQdrantClient,
     ClientStore,
     EdgeStore,
     QdrantClient,
@@ -31,14 +33,13 @@ from gte_integrations._qdrant_engines import (
     dense_config,
     dense_rows,
     models,
+    search_params,
     sparse_config,
     sparse_vector,
     to_point,
 )
-from gte_integrations._records import (
-    Vectorizer,
-    sparse_rows,
-)
+from gte_integrations._records import sparse_rows
+from gte_integrations._storage import Storage, StorageVectorizer
 
 __all__ = [
     "RRF",
@@ -53,7 +54,7 @@ __all__ = [
 _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
 
 
-class QdrantVectorizer(Vectorizer):
+class QdrantVectorizer(StorageVectorizer):
     """What a Qdrant client of your own needs: configuration, points and queries.
 
     The vectors are named ``dense`` and ``sparse``.
@@ -63,6 +64,8 @@ class QdrantVectorizer(Vectorizer):
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, named ``_gte_coarse``, which gather
             candidates for the full ones; None for none.
+        storage: how dense vectors are kept: "float32", "float16" or "int8"; see
+            ``QdrantHybridIndex``.
     """
 
     metric = "Dot"
@@ -99,6 +102,7 @@ class QdrantVectorizer(Vectorizer):
                     query=row,
                     using=DENSE,
                     limit=candidates,
+                    params=search_params(self.storage, coarse),
                 )
             ]
             for row, coarse in dense_rows(vectors)
@@ -119,8 +123,10 @@ class QdrantHybridIndex(HybridIndex[Any]):
 
     Args:
         location: a directory, where Qdrant's engine runs inside this process and one process at a
-            time has a collection open; "http://..." or "https://..." of a server; or a
-            ``QdrantClient``. Collections made here need a server of version 1.16 or newer.
+            time has a collection open; "http://..." or "https://..." of a server; a
+            ``QdrantClient``; or an ``AsyncQdrantClient``, with which only the awaited verbs work,
+            such as ``asearch``.
+            Collections made here need a server of version 1.16 or newer.
         collection: its name.
         encoder: the model, for documents and queries.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
@@ -128,18 +134,23 @@ class QdrantHybridIndex(HybridIndex[Any]):
             the dense candidates, four times as many as are kept, which the full ones then rank:
             faster where dense search is, at the risk of missing some. None (the default): search
             with the full ones alone.
+        storage: how dense vectors are kept. "float32"; "float16", half the size, scores within
+            0.001; or "int8", where a fourth of the size gathers candidates, which the full
+            vectors, kept beside, then rank. A directory makes use of "int8" after
+            ``optimize()``, and the client's own local mode keeps "float32" whatever is asked.
         retry_seconds: how long ``add``, ``delete`` and ``prune`` repeat a request that fails
             because the server is away or busy; 0 for not at all.
     """
 
     def __init__(
         self,
-        location: str | Path | QdrantClient,
+        location: str | Path | QdrantClient | AsyncQdrantClient,
         collection: str,
         encoder: Encoder,
         *,
         dimensions: int | None = None,
         coarse_dimensions: int | None = None,
+        storage: Storage = "float32",
         retry_seconds: float = 120.0,
     ) -> None:
         check_collection(
@@ -148,25 +159,26 @@ class QdrantHybridIndex(HybridIndex[Any]):
             "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
         )
         vectorizer = QdrantVectorizer(
-            encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions
+            encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        store = _store(location, collection)
-        super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+        bridge = Bridge(location) if isinstance(location, AsyncQdrantClient) else None
+        store = _store(bridge or location, collection, storage)
+        super().__init__(vectorizer, store, retry_seconds=retry_seconds, bridge=bridge)
 
 
-def _store(location: str | Path | QdrantClient, collection: str) -> ClientStore | EdgeStore:
-    if isinstance(location, QdrantClient):
-        return ClientStore(location, collection, owned=False)
+def _store(location: object, collection: str, storage: Storage) -> ClientStore | EdgeStore:
+    if isinstance(location, (QdrantClient, Bridge)):
+        return ClientStore(location, collection, storage=storage, owned=False)
     if not isinstance(location, (str, os.PathLike)):
         raise TypeError(
-            f"location is a {type(location).__name__}, but must be a directory, a URL or a "
-            "QdrantClient."
+            f"location is a {type(location).__name__}, but must be a directory, a URL, a "
+            "QdrantClient or an AsyncQdrantClient."
         )
-    place = os.fspath(location)
+    place = str(os.fspath(location))
     if place.startswith(("http://", "https://")):
         client = QdrantClient(url=place, check_compatibility=False)
-        return ClientStore(client, collection, owned=True)
-    return EdgeStore(_directory(place), collection)
+        return ClientStore(client, collection, storage=storage, owned=True)
+    return EdgeStore(_directory(place), collection, storage=storage)
 
 
 def _directory(place: str) -> Path:

@@ -52,6 +52,7 @@ def test_an_adapter_loads_its_own_framework_only(module, foreign):
         ("milvus", "pymilvus"),
         ("cli", "typer"),
         ("parquet", "pyarrow"),
+        ("fastembed", "fastembed"),
         ("langchain", "langchain_core"),
         ("langchain_qdrant", "langchain_qdrant"),
         ("langchain_milvus", "langchain_milvus"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gte_core.embeddings import HybridEmbeddings
+from gte_core.embeddings import Floats, HybridEmbeddings, Integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,31 @@ class Explanation:
     sparse_weight: float
     tokens: tuple[TokenContribution, ...]
 
+    @classmethod
+    def of(
+        cls,
+        dense_score: float,
+        query: Mapping[int, float],
+        document: Mapping[int, float],
+        *,
+        name: Callable[[int], str],
+        dense_weight: float,
+        sparse_weight: float,
+    ) -> Explanation:
+        """Compare sparse weights by token id; ``name`` says what to call an id."""
+        shared = [
+            TokenContribution(name(i), i, weight, document[i], weight * document[i])
+            for i, weight in query.items()
+            if i in document
+        ]
+        return cls(
+            dense_score=dense_score,
+            sparse_score=sum(token.contribution for token in shared),
+            dense_weight=dense_weight,
+            sparse_weight=sparse_weight,
+            tokens=tuple(sorted(shared, key=lambda token: -token.contribution)),
+        )
+
     @property
     def score(self) -> float:
         """The weighted sum of both parts."""
@@ -56,16 +81,15 @@ def explain(
     """
     query_dense, query_ids, query_weights = next(query.rows())
     dense, ids, weights = next(document.rows())
-    of_document = dict(zip(ids.tolist(), weights.tolist(), strict=True))
-    shared = [
-        TokenContribution(piece(i), i, weight, of_document[i], weight * of_document[i])
-        for i, weight in zip(query_ids.tolist(), query_weights.tolist(), strict=True)
-        if i in of_document
-    ]
-    return Explanation(
-        dense_score=float(query_dense @ dense),
-        sparse_score=sum(token.contribution for token in shared),
+    return Explanation.of(
+        float(query_dense @ dense),
+        _by_id(query_ids, query_weights),
+        _by_id(ids, weights),
+        name=piece,
         dense_weight=dense_weight,
         sparse_weight=sparse_weight,
-        tokens=tuple(sorted(shared, key=lambda token: -token.contribution)),
     )
+
+
+def _by_id(ids: Integers, weights: Floats) -> dict[int, float]:
+    return dict(zip(ids.tolist(), weights.tolist(), strict=True))

@@ -3,6 +3,10 @@
 import hashlib
 import os
 import re
+import socket
+import subprocess
+import sys
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -190,3 +194,45 @@ def index(place, encoder):
     index = place.open(encoder)
     index.create()
     return index
+
+
+class MilvusServer:
+    """Milvus Lite in a process of its own, whose content outlives its restarts."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.start()
+
+    @property
+    def uri(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        code = "import sys; from milvus_lite.cmdline import main; sys.exit(main())"
+        options = ["--data-dir", self.directory, "--host", "127.0.0.1", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "server", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("milvus-lite server did not start")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def milvus_process(tmp_path):
+    server = MilvusServer(tmp_path / "server")
+    yield server
+    server.kill()

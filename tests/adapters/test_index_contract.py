@@ -402,6 +402,121 @@ def test_filters_are_the_engines_own(place, filled):
         assert {hit.payload["lang"] for hit in hits} == {"de"}
 
 
+ODD_KEYS = ["a.b", "a b", "é", 'q"', "x[0]", "", "1", "$x"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (None, {"lang": "en", "n": {"m": [1]}, "large": "x" * 999}),
+        ((), {}),
+        (["lang"], {"lang": "en"}),
+        ({"lang", "n", "unknown"}, {"lang": "en", "n": {"m": [1]}}),
+        (["text", "id", "_gte_hash", "$meta", "dense"], {}),
+    ],
+    ids=["all", "none", "one", "several", "taken"],
+)
+def test_a_hit_brings_the_payload_that_is_asked_for(index, keys, expected):
+    index.add([("a", "oak", {"lang": "en", "n": {"m": [1]}, "large": "x" * 999}), ("b", "oak")])
+    hits = {hit.id: hit for hit in index.search("oak", payload_keys=keys)[0]}
+    assert (hits["a"].text, hits["a"].payload) == ("oak", expected)
+    assert (hits["b"].text, hits["b"].payload) == ("oak", {})
+
+
+def test_odd_payload_keys_are_selected_too(index):
+    index.add([("a", "oak", {key: number for number, key in enumerate(ODD_KEYS)})])
+    for number, key in enumerate(ODD_KEYS):
+        assert index.search("oak", payload_keys=[key])[0][0].payload == {key: number}
+
+
+def test_payload_that_is_not_asked_for_stays_in_the_store(index, monkeypatch):
+    index.add([("a", "oak", {"lang": "en", "large": 1})])
+    fetched = []
+    fetch = index._store.fetch
+
+    def watched_fetch(*arguments):
+        fetched.append(fetch(*arguments))
+        return fetched[-1]
+
+    monkeypatch.setattr(index._store, "fetch", watched_fetch)
+    index.search("oak", payload_keys=["lang"])
+    assert fetched == [{"a": ("oak", {"lang": "en"})}]
+
+
+@pytest.mark.parametrize("keys", ["lang", b"lang", [1]])
+def test_payload_keys_are_checked(index, keys):
+    with pytest.raises(TypeError, match=r"payload_keys is .*, but must be an iterable of strings"):
+        index.search("oak", payload_keys=keys)
+
+
+# ------------------------------------------------------------------ explain
+
+
+@pytest.mark.parametrize("fusion", [Linear(), Linear(0.5, 2.0)], ids=["default", "weighted"])
+def test_an_explanation_adds_up_to_the_score(filled, encoder, fusion):
+    for query in QUERIES:
+        for hit in filled.search(query, fusion=fusion, candidates=len(DOCUMENTS))[0]:
+            encoder.calls.clear()
+            explanation = filled.explain(query, hit.id, fusion=fusion)
+            assert encoder.calls == {"encode": 1}
+            assert explanation.score == pytest.approx(hit.score, abs=1e-5)
+            assert explanation.dense_score == pytest.approx(hit.dense_score, abs=1e-5)
+            assert explanation.sparse_score == pytest.approx(hit.sparse_score or 0, abs=1e-5)
+            total = sum(token.contribution for token in explanation.tokens)
+            assert total == pytest.approx(explanation.sparse_score)
+
+
+def test_an_explanation_names_the_shared_tokens(index, encoder):
+    index.add([("a", "oak oak pine elm"), ("empty", "")])
+    explanation = index.explain("oak pine yew", "a")
+    query, document = encoder.encode(["oak pine yew", "oak oak pine elm"])
+    shared = set(query.sparse.indices.tolist()) & set(document.sparse.indices.tolist())
+    assert len(shared) == 2
+    assert {(token.token_id, token.token) for token in explanation.tokens} == {
+        (token_id, query.decode_token(token_id)) for token_id in shared
+    }
+    contributions = [token.contribution for token in explanation.tokens]
+    assert contributions == sorted(contributions, reverse=True)
+    for token in explanation.tokens:
+        row = dict(zip(document.sparse.indices.tolist(), document.sparse.data, strict=True))
+        assert token.document_weight == pytest.approx(row[token.token_id])
+    assert index.explain("oak", "empty").tokens == ()
+
+
+def test_an_explanation_is_of_what_is_stored(index, encoder):
+    index.add([("a", "oak pine")])
+    encoder.texts.clear()
+    index.explain("oak", "a")
+    assert encoder.texts == ["oak"]
+
+
+def test_an_explanation_needs_a_document_that_is_there(index):
+    index.add([(1, "oak")])
+    with pytest.raises(LookupError, match="has no document '1'; pass the id of one that was add"):
+        index.explain("oak", "1")
+    assert index.explain("oak", 1).tokens
+
+
+def test_an_explanation_is_in_the_size_of_the_collection(place, make_encoder):
+    index = place.open(make_encoder(has_sparse=False, query_prefix="query: "), dimensions=8)
+    index.create()
+    index.add([("a", "oak pine")])
+    explanation = index.explain("oak", "a")
+    assert explanation.dense_score == pytest.approx(
+        index.search("oak", mode="dense")[0][0].score, abs=1e-5
+    )
+    assert (explanation.sparse_score, explanation.tokens) == (0, ())
+
+
+def test_arguments_of_explain_are_checked(index):
+    with pytest.raises(TypeError, match=r"fusion is RRF\(.*\), but must be Linear\(...\)"):
+        index.explain("oak", "a", fusion=RRF())
+    with pytest.raises(TypeError, match="query must be a str, got list; explain one at a time"):
+        index.explain(["oak"], "a")
+    with pytest.raises(TypeError, match=r"An id is 1\.5, a float"):
+        index.explain("oak", 1.5)
+
+
 def test_a_smaller_size_is_stored_and_searched(place, make_encoder):
     index = place.open(make_encoder(), dimensions=8)
     index.create()
@@ -565,6 +680,55 @@ def test_the_coarse_size_must_be_smaller(place, encoder, coarse):
         place.open(encoder, coarse_dimensions=coarse)
 
 
+# ------------------------------------------------------------------ storage
+
+
+def test_the_storage_is_checked(place, encoder):
+    with pytest.raises(ValueError, match="storage is 'uint8', but must be one of 'float32', 'flo"):
+        place.open(encoder, storage="uint8")
+
+
+@pytest.mark.parametrize("place", ["edge", "memory"], indirect=True)
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_the_storage_is_verified(place, encoder, storage):
+    index = place.open(encoder, storage=storage)
+    index.create()
+    index.create()
+    index.add([("a", "oak")])
+    index.close()
+    with pytest.raises(CollectionMismatch, match=f"storage: .* has '{storage}', .* 'float32'"):
+        place.open(encoder).create()
+
+
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+@pytest.mark.parametrize("place", ["edge", "memory"], indirect=True)
+@pytest.mark.parametrize("coarse", [None, 8], ids=["one size", "two sizes"])
+@pytest.mark.parametrize(("storage", "error"), [("float16", 1e-3), ("int8", 1e-5)])
+def test_smaller_storage_ranks_almost_as_well(place, encoder, storage, error, coarse):
+    index = place.open(encoder, storage=storage, coarse_dimensions=coarse)
+    index.create()
+    index.add(DOCUMENTS)
+    index.optimize()
+    for query in QUERIES:
+        expected = dict(reference(encoder, query, Linear(), 150, 150))
+        [hits] = index.search(query, limit=5, candidates=150)
+        assert [hit.score for hit in hits] == pytest.approx(
+            [expected[hit.id] for hit in hits], abs=error
+        )
+        best = sorted(expected.values(), reverse=True)[:5]
+        assert [hit.score for hit in hits] == pytest.approx(best, abs=error)
+        assert index.explain(query, hits[0].id).dense_score == pytest.approx(
+            hits[0].dense_score, abs=error
+        )
+
+
+def test_optimize_changes_no_result(filled):
+    before = filled.search(QUERIES)
+    filled.optimize()
+    for hits, earlier in zip(filled.search(QUERIES), before, strict=True):
+        assert [hit.id for hit in hits] == [hit.id for hit in earlier]
+
+
 # ------------------------------------------------------------------ async
 
 
@@ -582,6 +746,20 @@ async def test_the_async_twins_do_the_same(place, encoder, index):
     assert len(skipping.skipped) == 1
     with pytest.raises(TypeError, match="wrap it in a list"):
         await index.aadd("text")
+
+
+async def test_every_verb_can_be_awaited(place, encoder):
+    index = place.open(encoder)
+    await index.acreate()
+    await index.aadd(DOCUMENTS)
+    await index.aoptimize()
+    document = DOCUMENTS[1]
+    assert await index.aexplain("oak", document.id) == index.explain("oak", document.id)
+    [hits] = await index.asearch("oak", payload_keys=["lang"])
+    assert all(hit.payload.keys() == {"lang"} for hit in hits)
+    assert await index.adelete([document.id]) == 1
+    assert await index.aprune([DOCUMENTS[2].id]) == len(DOCUMENTS) - 2
+    assert await index.acount() == 1
 
 
 async def test_a_cancelled_aadd_stops_reading_and_leaves_a_sound_collection(index):

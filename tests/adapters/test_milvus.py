@@ -5,10 +5,15 @@ import sys
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient, RRFRanker
+from pymilvus import DataType, MilvusClient, RRFRanker
 
 from gte_core import CollectionMismatch, MissingHeadError
-from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
+from gte_integrations.milvus import (
+    GTEEmbeddingFunction,
+    MilvusHybridIndex,
+    MilvusVectorizer,
+    _floats,
+)
 
 DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("empty", ""), ("it's 100%", "yew")]
 
@@ -119,6 +124,63 @@ def test_a_text_is_measured_in_bytes(encoder):
         vectorizer.rows([("a", "é" * 32_768)])
 
 
+def fields_and_indexes(vectorizer):
+    fields = {field.name: field.dtype for field in vectorizer.schema().fields}
+    indexes = {index.field_name: index for index in vectorizer.index_params()}
+    return [(fields[name], indexes[name].index_type) for name in ("dense", "_gte_coarse")]
+
+
+def test_the_schema_states_the_storage(encoder):
+    for storage, expected in (
+        ("float32", (DataType.FLOAT_VECTOR, "AUTOINDEX")),
+        ("float16", (DataType.FLOAT16_VECTOR, "AUTOINDEX")),
+        ("int8", (DataType.FLOAT_VECTOR, "HNSW_SQ")),
+    ):
+        vectorizer = MilvusVectorizer(encoder, storage=storage, coarse_dimensions=8)
+        assert fields_and_indexes(vectorizer) == [expected] * 2
+
+
+def test_half_size_vectors_are_sent_as_such(encoder):
+    vectorizer = MilvusVectorizer(encoder, storage="float16", coarse_dimensions=8)
+    [row] = vectorizer.rows([("a", "oak pine")])
+    expected = np.float16(encoder.encode("oak pine").dense[0])
+    assert (row["dense"].dtype, row["_gte_coarse"].dtype) == (np.float16, np.float16)
+    np.testing.assert_array_equal(row["dense"], expected)
+    [[dense, _]] = vectorizer.search_requests("oak pine")
+    np.testing.assert_array_equal(dense.data[0], expected)
+    assert dense.data[0].dtype == np.float16
+    for returned in (expected.tobytes(), [expected.tobytes()], expected.tolist()):
+        np.testing.assert_array_equal(_floats(returned), np.float32(expected))
+
+
+def test_int8_vectors_gather_more_than_is_wanted(encoder):
+    vectorizer = MilvusVectorizer(encoder, storage="int8")
+    [[dense, sparse]] = vectorizer.search_requests("oak", candidates=100)
+    assert dense.param["params"] == {"ef": 200, "refine_k": 2}
+    assert "params" not in sparse.param
+    [[few, _]] = vectorizer.search_requests("oak", candidates=3)
+    assert few.param["params"]["ef"] == 64
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_milvus_lite_keeps_full_vectors_alone(client, encoder, storage):
+    index = MilvusHybridIndex(client, "docs", encoder, storage=storage)
+    with pytest.raises(ValueError, match=f"storage is '{storage}', but Milvus Lite keeps float32"):
+        index.create()
+    assert not client.has_collection("docs")
+
+
+def test_int8_works_where_the_engine_says_it_has_it(client, encoder, monkeypatch):
+    # Milvus Lite takes the index type by name and searches exactly.
+    index = MilvusHybridIndex(client, "docs", encoder, storage="int8", coarse_dimensions=8)
+    monkeypatch.setattr(index._store, "_is_lite", False)
+    index.create()
+    index.add(DOCUMENTS)
+    assert index.search("oak pine")[0][0].id == "a"
+    with pytest.raises(CollectionMismatch, match=r"storage: .* has 'int8', this index needs 'fl"):
+        MilvusHybridIndex(client, "docs", encoder, coarse_dimensions=8).create()
+
+
 def test_the_longest_id_fits(file, encoder):
     with MilvusHybridIndex(file, "docs", encoder) as index:
         index.create()
@@ -146,7 +208,7 @@ def test_what_looks_like_neither_file_nor_uri_is_refused(encoder, location):
 
 @pytest.mark.parametrize("location", [None, 3, object()])
 def test_other_locations_are_refused(encoder, location):
-    with pytest.raises(TypeError, match=r"must be a path that ends in \.db, a URI or a Milvus"):
+    with pytest.raises(TypeError, match=r"must be a path that ends in \.db, a URI, a MilvusC"):
         MilvusHybridIndex(location, "docs", encoder)
 
 

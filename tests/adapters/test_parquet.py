@@ -11,7 +11,7 @@ import pytest
 from gte_core import CollectionMismatch
 from gte_integrations.milvus import MilvusVectorizer
 from gte_integrations.parquet import add_parquet, write_parquet
-from gte_integrations.qdrant import QdrantVectorizer
+from gte_integrations.qdrant import QdrantHybridIndex, QdrantVectorizer
 
 DOCUMENTS = [
     ("a", "oak pine", {"lang": "en", "nested": {"n": [1, None]}}),
@@ -71,6 +71,13 @@ def test_a_file_of_another_model_is_refused(place, path, make_encoder):
         add_parquet(index, path)
 
 
+def test_a_file_serves_every_storage(path, tmp_path, encoder):
+    write_parquet(MilvusVectorizer(encoder), DOCUMENTS, path)
+    with QdrantHybridIndex(tmp_path / "half", "docs", encoder, storage="float16") as index:
+        index.create()
+        assert add_parquet(index, path).written == len(DOCUMENTS)
+
+
 def test_a_file_appears_only_when_it_is_complete(path, encoder):
     path.write_text("before")
     with pytest.raises(TypeError, match="must be a str"):
@@ -94,5 +101,5 @@ def test_a_missing_package_is_named_with_the_pip_line():
     code = "import sys; sys.modules['pyarrow'] = None; import gte_integrations.parquet"
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     message = result.stderr.decode()
-    assert "ImportError: gte_integrations.parquet needs the package pyarrow" in message
-    assert "pip install pyarrow" in message
+    assert "ImportError: gte_integrations.parquet needs pyarrow" in message
+    assert "pip install 'gte-integrations[parquet]'" in message

@@ -92,6 +92,79 @@ def test_vectors_are_stored_as_they_are(tmp_path, encoder):
     shard.close()
 
 
+def test_half_size_vectors_are_stored_as_such(tmp_path, encoder):
+    with QdrantHybridIndex(tmp_path, "docs", encoder, storage="float16") as index:
+        index.create()
+        index.add(DOCUMENTS)
+    shard = edge.EdgeShard.load(str(tmp_path / "docs"))
+    [stored] = shard.retrieve([point_id("a")], False, True)
+    expected = np.float16(encoder.encode("oak pine").dense[0])
+    np.testing.assert_array_equal(np.float32(stored.vector["dense"]), np.float32(expected))
+    shard.close()
+
+
+def test_int8_vectors_gather_and_full_ones_rank(tmp_path, encoder, monkeypatch):
+    generator = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(300)]
+    texts = [" ".join(generator.choice(words, 5)) for _ in range(3000)]
+    small = edge.EdgeOptimizersConfig(indexing_threshold=10)  # KB, or nothing would be quantized
+    config = edge.EdgeConfig
+    monkeypatch.setattr(edge, "EdgeConfig", lambda **given: config(**given, optimizers=small))
+    dense = encoder.encode(texts).dense
+    expected = dense[:20] @ dense.T
+
+    def largest_error_and_recall():
+        found = index.search(texts[:20], mode="dense")
+        errors = [
+            abs(hit.score - scores[hit.id])
+            for hits, scores in zip(found, expected, strict=True)
+            for hit in hits
+        ]
+        right = [
+            len({hit.id for hit in hits} & set(np.argsort(-scores)[:10].tolist()))
+            for hits, scores in zip(found, expected, strict=True)
+        ]
+        return max(errors), sum(right) / 200
+
+    with QdrantHybridIndex(tmp_path, "docs", encoder, storage="int8") as index:
+        index.create()
+        index.add(enumerate(texts))
+        index.optimize()
+        error, recall = largest_error_and_recall()
+        assert error < 1e-5
+        assert recall >= 0.95
+        monkeypatch.setattr("gte_integrations._qdrant_engines._edge_params", lambda *_: None)
+        error, _ = largest_error_and_recall()
+        assert error > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("storage", "datatype", "quantization"),
+    [("float32", None, None), ("float16", "float16", None), ("int8", None, "int8")],
+)
+def test_the_vectorizer_states_the_storage(encoder, storage, datatype, quantization):
+    vectorizer = QdrantVectorizer(encoder, storage=storage, coarse_dimensions=8)
+    for params in vectorizer.vectors_config().values():
+        assert params.datatype == datatype
+        quantized = params.quantization_config
+        assert (quantized and quantized.scalar.type) == quantization
+    [[dense, sparse]] = vectorizer.prefetches("oak")
+    assert (dense.params is None) == (storage != "int8")
+    assert sparse.params is None
+
+
+def test_prefetches_of_int8_vectors_are_ranked_by_full_ones(encoder):
+    [[dense, _]] = QdrantVectorizer(encoder, storage="int8").prefetches("oak")
+    assert dense.params.quantization.model_dump() == {
+        "ignore": False,
+        "rescore": True,
+        "oversampling": 2.0,
+    }
+    vectorizer = QdrantVectorizer(encoder, storage="int8", coarse_dimensions=8)
+    [[dense, _]] = vectorizer.prefetches("oak")
+    assert dense.params.quantization.ignore
+
+
 def test_a_file_is_no_directory(tmp_path, encoder):
     file = tmp_path / "index"
     file.write_text("x")
@@ -108,7 +181,7 @@ def test_what_looks_like_neither_directory_nor_url_is_refused(encoder, location)
 
 @pytest.mark.parametrize("location", [None, 3, object()])
 def test_other_locations_are_refused(encoder, location):
-    with pytest.raises(TypeError, match="must be a directory, a URL or a QdrantClient"):
+    with pytest.raises(TypeError, match="must be a directory, a URL, a QdrantClient or an As"):
         QdrantHybridIndex(location, "docs", encoder)
 
 

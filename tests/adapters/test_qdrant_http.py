@@ -10,8 +10,9 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from gte_core import CollectionMismatch
@@ -143,6 +144,12 @@ def reset(handler):
     handler.close_connection = True
 
 
+def hang(handler):
+    """Take the request and never answer, until the client hangs up."""
+    handler.connection.recv(1)
+    handler.close_connection = True
+
+
 @pytest.fixture
 def server():
     server = FakeQdrant()
@@ -198,6 +205,58 @@ def test_what_may_pass_is_repeated(server, index, quick, fault):
     report = index.add(DOCUMENTS, batch_size=30)
     assert (report.written, report.retries) == (60, 5)
     assert index.count() == 60
+
+
+@pytest.fixture
+def impatient(server, index, encoder):
+    client = QdrantClient(url=server.url, timeout=1, check_compatibility=False)
+    yield QdrantHybridIndex(client, "docs", encoder, retry_seconds=20)
+    client.close()
+
+
+def test_a_server_that_never_answers_is_asked_again(server, impatient, quick):
+    server.faults = {UPSERT: [hang], RETRIEVE: [hang]}
+    started = time.perf_counter()
+    report = impatient.add(DOCUMENTS)
+    assert (report.written, report.retries) == (60, 2)
+    assert 2.0 <= time.perf_counter() - started < 5.0
+    assert impatient.count() == 60
+
+
+async def test_an_async_client_is_as_patient(server, encoder, quick):
+    client = AsyncQdrantClient(url=server.url, timeout=1, check_compatibility=False)
+    index = QdrantHybridIndex(client, "docs", encoder, retry_seconds=20)
+    await index.acreate()
+    server.faults = {UPSERT: [hang, status(503)], RETRIEVE: [reset]}
+    report = await index.aadd(DOCUMENTS)
+    assert (report.written, report.retries) == (60, 3)
+    assert (await index.asearch(DOCUMENTS[7][1], fusion=RRF()))[0][0].id == 7
+    server.faults = {("POST", "points", "query", "batch"): [hang]}
+    with pytest.raises(ResponseHandlingException, match=r"^$") as caught:  # httpx says no more
+        await index.asearch("text")
+    assert isinstance(caught.value.source, httpx.ReadTimeout)
+    await client.close()
+
+
+def test_search_waits_for_an_answer_once(server, impatient):
+    impatient.add(DOCUMENTS)
+    server.faults = {("POST", "points", "query", "batch"): [hang] * 2}
+    started = time.perf_counter()
+    with pytest.raises(ResponseHandlingException, match="timed out"):
+        impatient.search("text")
+    assert 1.0 <= time.perf_counter() - started < 2.0
+
+
+def test_it_gives_up_on_a_server_that_never_answers(server, index, encoder):
+    client = QdrantClient(url=server.url, timeout=1, check_compatibility=False)
+    server.faults = {UPSERT: [hang] * 100}
+    impatient = QdrantHybridIndex(client, "docs", encoder, retry_seconds=2)
+    started = time.perf_counter()
+    with pytest.raises(ResponseHandlingException, match="timed out") as caught:
+        impatient.add(DOCUMENTS)
+    assert time.perf_counter() - started < 4.0
+    assert "Gave up after" in caught.value.__notes__[0]
+    client.close()
 
 
 def test_the_servers_own_pause_is_kept(server, index, quick):

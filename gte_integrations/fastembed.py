@@ -1,0 +1,160 @@
+"""GTE models for code that names its models in ``qdrant_client.models.Document``.
+
+::
+
+    encoder = shared_encoder(EncoderSettings(model="Alibaba-NLP/gte-multilingual-base"))
+    dense, sparse = register_fastembed(encoder)
+    vector = {
+        "dense": models.Document(text="The seed catalogue", model=dense),
+        "sparse": models.Document(text="The seed catalogue", model=sparse),
+    }
+    client.upsert("docs", [models.PointStruct(id=1, vector=vector)])
+
+FastEmbed has no public way to add a model with sparse vectors, so this goes by its registries,
+which another version may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_core import Encoder, as_queries
+from gte_integrations._adding import batches
+from gte_integrations._records import Vectorizer, sparse_rows
+
+try:
+    from fastembed import SparseEmbedding, SparseTextEmbedding, TextEmbedding
+    from fastembed.common.model_description import (
+        DenseModelDescription,
+        ModelSource,
+        SparseModelDescription,
+    )
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.fastembed needs fastembed; pip install 'gte-integrations[fastembed]'"
+    ) from error
+
+__all__ = ["register_fastembed"]
+
+
+def register_fastembed(encoder: Encoder, *, name: str | None = None) -> tuple[str, str | None]:
+    """Make a model known to FastEmbed, for this process; return its dense and its sparse name.
+
+    The sparse name, the dense one with ``-sparse`` behind it, is None for a model without a sparse
+    head. With an encoder of ``gte_core.shared_encoder``, which remembers recent texts, both vectors
+    of a text come from one pass; with another one, each costs a pass of its own.
+    ``Document(options={"dimensions": 128})`` gives shorter dense vectors.
+
+    A client keeps the models that it has used: register before it does. Worker processes, as of
+    ``upload_points(parallel=2)``, must register by themselves.
+
+    Args:
+        encoder: the model.
+        name: what to call it, by default as its fingerprint does. A name registered before gets
+            the new encoder; one of FastEmbed's own models is a ``ValueError``.
+    """
+    dense = name or encoder.fingerprint.model
+    _register(TextEmbedding, _dense_model(encoder, dense), dense)
+    if not encoder.has_sparse:
+        return dense, None
+    sparse = f"{dense}-sparse"
+    _register(SparseTextEmbedding, _sparse_model(encoder, sparse), sparse)
+    return dense, sparse
+
+
+class _Model:
+    """What FastEmbed asks of a model; subclasses hold the encoder and make one kind of vector."""
+
+    encoder: Encoder
+    description: Any
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | None = None,
+        *,
+        threads: int | None = None,
+        providers: object = None,
+        cuda: object = None,
+        device_ids: list[int] | None = None,
+        lazy_load: bool = False,
+        dimensions: int | None = None,
+    ) -> None:
+        # All but the last concern the loading of a model, which is loaded already.
+        self.dimensions = Vectorizer(self.encoder, dimensions=dimensions).dimensions
+
+    @classmethod
+    def _list_supported_models(cls) -> list[Any]:
+        return [cls.description]
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Any]:
+        """Yield a vector for each text; one process does all the work."""
+        texts = [documents] if isinstance(documents, str) else documents
+        for batch in batches(texts, batch_size):
+            yield from self._vectors(batch)
+
+    def query_embed(self, query: str | Iterable[str], batch_size: int = 256) -> Iterator[Any]:
+        """Yield a vector for each query, with the model's query prefix."""
+        yield from self.embed(as_queries(self.encoder, query), batch_size)
+
+    def passage_embed(self, texts: Iterable[str], batch_size: int = 256) -> Iterator[Any]:
+        """Yield a vector for each text."""
+        yield from self.embed(texts, batch_size)
+
+    def _vectors(self, texts: list[str]) -> Iterable[Any]:
+        raise NotImplementedError
+
+
+class _DenseModel(_Model):
+    def _vectors(self, texts: list[str]) -> Iterable[NDArray[np.float32]]:
+        return self.encoder.encode_dense(texts, dimensions=self.dimensions)
+
+
+class _SparseModel(_Model):
+    def _vectors(self, texts: list[str]) -> Iterable[SparseEmbedding]:
+        matrix = self.encoder.encode_sparse(texts)
+        return [
+            SparseEmbedding(values=weights, indices=ids) for ids, weights in sparse_rows(matrix)
+        ]
+
+
+def _dense_model(encoder: Encoder, name: str) -> type[_Model]:
+    description = DenseModelDescription(dim=encoder.dimensions, **_common(name))
+    return type("GTEDense", (_DenseModel,), {"encoder": encoder, "description": description})
+
+
+def _sparse_model(encoder: Encoder, name: str) -> type[_Model]:
+    # Without IDF: the weights are learned.
+    description = SparseModelDescription(requires_idf=False, **_common(name))
+    return type("GTESparse", (_SparseModel,), {"encoder": encoder, "description": description})
+
+
+def _common(name: str) -> dict[str, Any]:
+    return {
+        "model": name,
+        "sources": ModelSource(hf=name),
+        "model_file": "",
+        "description": "A GTE model, computed by gte-integrations.",
+        "license": "apache-2.0",
+        "size_in_GB": 0.0,
+    }
+
+
+def _register(family: Any, model: type[_Model], name: str) -> None:
+    others = [kind for kind in family.EMBEDDINGS_REGISTRY if not _is_ours(kind, name)]
+    taken = {known.model.lower() for kind in others for known in kind._list_supported_models()}
+    if name.lower() in taken:
+        raise ValueError(
+            f"name is {name!r}, but FastEmbed has a model of that name; choose another."
+        )
+    family.EMBEDDINGS_REGISTRY[:] = [*others, model]
+
+
+def _is_ours(kind: type[Any], name: str) -> bool:
+    return issubclass(kind, _Model) and kind.description.model.lower() == name.lower()
