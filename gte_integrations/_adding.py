@@ -77,7 +77,11 @@ class Sink(Protocol):
         """Content hashes of those documents that are there."""
         ...
 
-    def write(self, records: Sequence[Record]) -> None:
+    def pack(self, records: Sequence[Record]) -> Sequence[Any]:
+        """What ``write`` takes, one for each record; made while another batch is written."""
+        ...
+
+    def write(self, packed: Sequence[Any]) -> None:
         """Insert or replace; everything is written when it returns."""
         ...
 
@@ -153,12 +157,13 @@ class _Ingest:
         plan = next(plans, None)
         while plan is not None:
             self._encoded = self._embed(plan.changed) if plan.changed else []
+            packed = self.sink.pack(self._encoded)
             self._finish_writing()
             try:
                 following = next(plans, None)
             finally:  # an error in what follows must not lose what is encoded
                 if self._encoded:
-                    self._writing = writer.submit(self._write, self._encoded, plan.known)
+                    self._writing = writer.submit(self._write, self._encoded, packed, plan.known)
             advance(plan.size)
             plan = following
         self._finish_writing()
@@ -212,10 +217,13 @@ class _Ingest:
             raise error
         self.report.skipped.append((document_id, str(error)))
 
-    def _write(self, records: list[Record], known: Mapping[str, str]) -> None:
+    def _write(
+        self, records: list[Record], packed: Sequence[Any], known: Mapping[str, str]
+    ) -> None:
         started = time.perf_counter()
-        for part in split(records, self.sink.size_of, self.sink.request_bytes):
-            self.sender.send(part, self.sink.write)
+        sized = zip(map(self.sink.size_of, records), packed, strict=True)
+        for part in split(sized, lambda item: item[0], self.sink.request_bytes):
+            self.sender.send([item for _, item in part], self.sink.write)
         replaced = sum(record.document.key in known for record in records)
         self.report.seconds_writing += time.perf_counter() - started
         self.report.replaced += replaced

@@ -242,9 +242,11 @@ class ClientStore(_QdrantStore[models.Filter]):
             metadata={_FACTS: facts},
         )
 
-    def write(self, records: Sequence[Record]) -> None:
-        points = [to_point(record) for record in records]
-        self._client.upsert(self._collection, points, wait=True)
+    def pack(self, records: Sequence[Record]) -> list[models.PointStruct]:
+        return [to_point(record) for record in records]
+
+    def write(self, packed: Sequence[models.PointStruct]) -> None:
+        self._client.upsert(self._collection, list(packed), wait=True)
 
     def count(self) -> int:
         return self._client.count(self._collection, exact=True).count
@@ -344,8 +346,8 @@ class EdgeStore(_QdrantStore[edge.Filter]):
         unfinished.write_text(json.dumps(facts), encoding="utf-8")
         unfinished.replace(self._record)
 
-    def write(self, records: Sequence[Record]) -> None:
-        points = [
+    def pack(self, records: Sequence[Record]) -> list[edge.Point]:
+        return [
             edge.Point(
                 point_id(record.document.key),
                 _vectors(record, edge.SparseVector),
@@ -353,7 +355,9 @@ class EdgeStore(_QdrantStore[edge.Filter]):
             )
             for record in records
         ]
-        self._shard.update(edge.UpdateOperation.upsert_points(points))
+
+    def write(self, packed: Sequence[edge.Point]) -> None:
+        self._shard.update(edge.UpdateOperation.upsert_points(list(packed)))
 
     def count(self) -> int:
         return self._shard.count(edge.CountRequest(exact=True))

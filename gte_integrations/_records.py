@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_queries
 from gte_integrations._fusion import DocumentId
+from gte_integrations._sparse import EMPTY_WEIGHT
 
 Mode = Literal["hybrid", "dense", "sparse"]
 Facts = dict[str, str | int | bool | None]
@@ -25,7 +26,6 @@ Sparse = sp.csr_array[np.float32]
 
 ID_MAX_BYTES = 4096
 RESERVED_KEYS = frozenset({"id", "text", "dense", "sparse", "$meta"})
-EMPTY_WEIGHT = 1e-6
 RESERVED_PREFIX = "_gte_"
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 # Of a token beyond the vocabulary, which no query holds: some engines refuse an empty vector.
-PLACEHOLDER_WEIGHT = 1e-6
+EMPTY_WEIGHT = 1e-6
 
 
 def sparse_lists(matrix: Any) -> list[tuple[list[int], list[float]]]:
@@ -22,4 +22,4 @@ def sparse_dicts(matrix: Any) -> list[dict[int, float]]:
 
 def stored_dicts(matrix: Any) -> list[dict[int, float]]:
     """:func:`sparse_dicts` for documents: a row without weights gets one that nothing matches."""
-    return [row or {matrix.shape[1]: PLACEHOLDER_WEIGHT} for row in sparse_dicts(matrix)]
+    return [row or {matrix.shape[1]: EMPTY_WEIGHT} for row in sparse_dicts(matrix)]

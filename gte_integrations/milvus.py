@@ -302,11 +302,14 @@ class _MilvusStore:
         rows = self._get(list(key_of), [_HASH], consistency_level="Strong")
         return {key_of[row[_ID]]: row[_HASH] for row in rows}
 
-    def write(self, records: Sequence[Record]) -> None:
+    def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
+        return _rows(records, self._storage)
+
+    def write(self, packed: Sequence[dict[str, Any]]) -> None:
         # Milvus Lite's upsert keeps payload keys that the new row lacks, its insert replaces the
         # whole row; on a server insert would leave two rows and upsert replaces.
         write = self._client.insert if self._is_lite else self._client.upsert
-        write(self._collection, _rows(records, self._storage))
+        write(self._collection, list(packed))
 
     def legs(
         self, queries: Queries, limit: int, condition: str | None

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from gte_integrations._adding import IndexReport, OnError, ingest
 from gte_integrations._indexing import HybridIndex, compare_facts
 from gte_integrations._records import (
-    EMPTY_WEIGHT,
     Document,
     Embedded,
     Facts,
@@ -43,6 +42,7 @@ from gte_integrations._records import (
     primary_key,
 )
 from gte_integrations._sending import PERMANENT, Trouble
+from gte_integrations._sparse import EMPTY_WEIGHT
 
 try:
     import pyarrow as pa
@@ -150,9 +150,11 @@ class _File:
         self._written.update(keys)
         return {}
 
-    def write(self, records: Sequence[Record]) -> None:
-        rows = [_row(record) for record in records]
-        self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+    def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
+        return [_row(record) for record in records]
+
+    def write(self, packed: Sequence[dict[str, Any]]) -> None:
+        self._writer.write_table(pa.Table.from_pylist(list(packed), schema=self._schema))
 
     def size_of(self, record: Record) -> int:
         return 4 * record.dense_size + 8 * len(record.weights) + record.document.size
