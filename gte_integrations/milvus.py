@@ -42,15 +42,14 @@ from gte_integrations._records import (
     Limits,
     Queries,
     Record,
-    Sparse,
     from_primary_key,
     id_to_key,
     key_to_id,
     never_empty,
     primary_key,
-    sparse_rows,
 )
 from gte_integrations._sending import PERMANENT, TRANSIENT, Trouble, judge_grpc
+from gte_integrations._sparse import sparse_dicts
 from gte_integrations._storage import OVERSAMPLING, Storage, StorageVectorizer
 
 try:
@@ -160,7 +159,7 @@ class MilvusVectorizer(StorageVectorizer):
             for row in _dense_lists(vectors.dense, self.storage)
         ]
         if vectors.sparse is not None:
-            for found, row in zip(searches, _sparse_dicts(vectors.sparse), strict=True):
+            for found, row in zip(searches, sparse_dicts(vectors.sparse), strict=True):
                 if row:
                     found.append(_request(row, _SPARSE, candidates, filter, self.storage))
         return searches
@@ -315,7 +314,7 @@ class _MilvusStore:
         self, queries: Queries, limit: int, condition: str | None
     ) -> tuple[list[Leg], list[Leg]]:
         dense = self._dense_legs(queries, limit, condition)
-        rows = [] if queries.sparse is None else list(_sparse_dicts(queries.sparse))
+        rows = [] if queries.sparse is None else sparse_dicts(queries.sparse)
         answers = self._search(_SPARSE, [row for row in rows if row], limit, condition)
         found = (_leg(hits) for hits in answers)
         sparse: list[Leg] = [next(found) if row else [] for row in rows]
@@ -553,11 +552,6 @@ def _floats(vector: Any) -> Floats:
     """A dense vector as pymilvus gives it: numbers, or the bytes of a float16 one, or [bytes]."""
     raw = vector[0] if isinstance(vector[0], bytes) else vector
     return np.asarray(np.frombuffer(raw, np.float16) if isinstance(raw, bytes) else raw, np.float32)
-
-
-def _sparse_dicts(matrix: Sparse) -> Iterator[dict[int, float]]:
-    for ids, weights in sparse_rows(matrix):
-        yield dict(zip(ids.tolist(), weights.tolist(), strict=True))
 
 
 def _dense_lists(vectors: Floats | None, storage: Storage) -> list[Any]:

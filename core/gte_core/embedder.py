@@ -422,12 +422,17 @@ class GTEEmbedder:
 
     def _report_truncated(self, count: int, max_length: int) -> None:
         if count and self._settings.on_truncation == "warn":
-            logger.warning(
-                "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
-                "max_length, or pass on_truncation='ignore'.",
-                count,
-                max_length,
-            )
+            warn_truncated(logger, count, max_length)
+
+
+def warn_truncated(log: logging.Logger, count: int, max_length: int) -> None:
+    """Say once how many texts of a call were cut, and what to do."""
+    log.warning(
+        "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
+        "max_length, or pass on_truncation='ignore'.",
+        count,
+        max_length,
+    )
 
 
 def _from_arguments(

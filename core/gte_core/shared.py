@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.embedder import GTEEmbedder, OnTruncation
+from gte_core.embedder import GTEEmbedder, OnTruncation, warn_truncated
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint
 from gte_core.hub import DEFAULT_MODEL, absolute_model
@@ -194,12 +194,7 @@ class SharedEncoder:
                 "Split them, raise max_length, or choose on_truncation='warn'."
             )
         if cut_off and self.settings.on_truncation == "warn":
-            logger.warning(
-                "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
-                "max_length, or pass on_truncation='ignore'.",
-                len(cut_off),
-                self.settings.max_length,
-            )
+            warn_truncated(logger, len(cut_off), self.settings.max_length)
 
     def _joined(self, rows: Sequence[_Vectors], size: int) -> HybridEmbeddings:
         dense = np.array([row.dense for row in rows], dtype=np.float32)
