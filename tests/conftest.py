@@ -15,7 +15,7 @@ def golden():
 
 @pytest.fixture(scope="session")
 def demo():
-    return GTEEmbedder.from_pretrained("demo", on_truncation="ignore")
+    return GTEEmbedder.from_pretrained("demo", dtype="float32", on_truncation="ignore")
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +40,4 @@ def encoded(monkeypatch):
 
 @pytest.fixture(scope="session")
 def small(small_checkpoint):
-    return GTEEmbedder.from_pretrained(small_checkpoint)
+    return GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")

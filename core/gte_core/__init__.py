@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gte_core.exceptions import HubError as HubError
     from gte_core.exceptions import MissingHeadError as MissingHeadError
     from gte_core.exceptions import NonFiniteError as NonFiniteError
+    from gte_core.exceptions import TextTooLargeError as TextTooLargeError
     from gte_core.exceptions import WeightsError as WeightsError
     from gte_core.explanation import Explanation as Explanation
     from gte_core.explanation import TokenContribution as TokenContribution
@@ -51,6 +52,7 @@ _HOMES = {
         "HubError",
         "MissingHeadError",
         "NonFiniteError",
+        "TextTooLargeError",
         "WeightsError",
     ),
     "explanation": ("Explanation", "TokenContribution"),

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from gte_core.device import to_device
+
+# Scores of the attention products that are in the works at once, so that they stay in the cache.
+_SCORES_AT_ONCE = 2**22
+
 
 @dataclass(frozen=True, slots=True)
 class PackLayout:
@@ -39,19 +44,44 @@ class PackLayout:
         if positions is None:
             places = torch.arange(int(bounds[-1]), device="cpu")
             positions = places - bounds[:-1].repeat_interleave(sizes)
-        return cls(tuple(lengths), bounds.to(device, torch.int32), positions.to(device))
+        cu_seqlens = to_device(bounds.to(torch.int32), device)
+        return cls(tuple(lengths), cu_seqlens, to_device(positions, device))
 
     @property
     def first_tokens(self) -> Tensor:
         """int64 ``(n,)``: the place of every sequence's first token, its CLS, in the pack."""
         return self.cu_seqlens[:-1].long()
 
+    @property
+    def firsts(self) -> PackLayout:
+        """The layout of the first tokens alone."""
+        n = len(self.lengths)
+        bounds = torch.arange(n + 1, dtype=torch.int32, device=self.cu_seqlens.device)
+        return PackLayout((1,) * n, bounds, torch.zeros_like(bounds[:-1], dtype=torch.int64))
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackLayout) -> Tensor:
-    """Softmax attention within each sequence; all tensors ``(total_tokens, heads, head_dim)``."""
+    @property
+    def owners(self) -> Tensor:
+        """int64 ``(total_tokens,)``: which sequence each token belongs to."""
+        tokens = torch.arange(len(self.positions), device=self.positions.device)
+        return torch.bucketize(tokens, self.cu_seqlens[1:], right=True)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PackLayout,
+    *,
+    query_layout: PackLayout | None = None,
+) -> Tensor:
+    """Softmax attention within each sequence; all tensors ``(total_tokens, heads, head_dim)``.
+
+    ``query_layout`` lays out the queries where there are fewer of them than keys.
+    """
+    queries = query_layout or layout
     if _has_varlen_kernel(query):
-        return _varlen_attention(query, key, value, layout)
-    return _grouped_attention(query, key, value, layout)
+        return _varlen_attention(query, key, value, queries, layout)
+    return _grouped_attention(query, key, value, queries, layout)
 
 
 def _has_varlen_kernel(query: Tensor) -> bool:
@@ -65,23 +95,48 @@ def _has_varlen_kernel(query: Tensor) -> bool:
     )
 
 
-def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: PackLayout) -> Tensor:
+def _varlen_attention(
+    query: Tensor, key: Tensor, value: Tensor, queries: PackLayout, keys: PackLayout
+) -> Tensor:
     """One launch for the whole pack; CUDA, half types only."""
     from torch.nn.attention.varlen import varlen_attn
 
-    bounds, longest = layout.cu_seqlens, max(layout.lengths)
-    out = varlen_attn(query, key, value, bounds, bounds, longest, longest)
+    longest = max(queries.lengths), max(keys.lengths)
+    out = varlen_attn(query, key, value, queries.cu_seqlens, keys.cu_seqlens, *longest)
     assert isinstance(out, Tensor)  # noqa: S101  the log-sum-exp was not asked for
     return out
 
 
-def _grouped_attention(query: Tensor, key: Tensor, value: Tensor, layout: PackLayout) -> Tensor:
+def _grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, queries: PackLayout, keys: PackLayout
+) -> Tensor:
     """One call for each run of equally long sequences; a pack sorted by length has few runs."""
-    parts, start = [], 0
-    for length, run in groupby(layout.lengths):
+    kernel = _products if _products_are_faster(query) else scaled_dot_product_attention
+    parts, first_query, first_key = [], 0, 0
+    for (n_queries, n_keys), run in groupby(zip(queries.lengths, keys.lengths, strict=True)):
         count = len(list(run))
-        tokens = slice(start, start := start + count * length)
-        q, k, v = (x[tokens].view(count, length, *x.shape[1:]) for x in (query, key, value))
-        out = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        of_queries = slice(first_query, first_query := first_query + count * n_queries)
+        of_keys = slice(first_key, first_key := first_key + count * n_keys)
+        q = query[of_queries].view(count, n_queries, *query.shape[1:])
+        k, v = (x[of_keys].view(count, n_keys, *x.shape[1:]) for x in (key, value))
+        out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         parts.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts) if parts else torch.empty_like(query)
+
+
+def _products_are_faster(query: Tensor) -> bool:
+    """On a CPU torch's fused kernel computes bfloat16 at float32's speed; plain products do not."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v, of ``(count, heads, tokens, head_dim)``, a cache's worth at a time."""
+    count, heads, n_queries, size = query.shape
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
+    out = torch.empty_like(q)
+    step = max(1, _SCORES_AT_ONCE // (n_queries * k.shape[1]))
+    for start in range(0, count * heads, step):
+        part = slice(start, start + step)
+        scores = torch.bmm(q[part], k[part].mT).mul_(size**-0.5)
+        torch.bmm(scores.softmax(-1), v[part], out=out[part])
+    return out.view(count, heads, n_queries, size)

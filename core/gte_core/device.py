@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import torch
+import platform
+from collections.abc import Mapping
+from typing import Any
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+import torch
+from torch import Tensor
+
+_FLOATS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_QUANTIZED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
+_LONG_NAMES = {"float8_e4m3fn": "float8"}
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -30,14 +41,50 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The type asked for; ``"auto"`` is a half type on CUDA and float32 elsewhere."""
+    """The type of the matrix products: the one asked for or, for ``"auto"``, :func:`best_float`.
+
+    Raises ``ValueError`` for a type that is unknown, or that the device cannot multiply.
+    """
     name = str(dtype).removeprefix("torch.")
-    if name not in _DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(map(repr, _DTYPES))}.")
+    name = _LONG_NAMES.get(name, name)
+    known = _FLOATS | _QUANTIZED
     if name == "auto":
-        name = _half_type() if device.type == "cuda" else "float32"
-    chosen: torch.dtype = getattr(torch, name)
-    return chosen
+        return best_float(device)
+    if name not in known:
+        raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(map(repr, known))}, 'auto'.")
+    if name == "int8" and not (device.type == "cpu" and has_onednn()):
+        raise ValueError(f"dtype 'int8' needs an x86 CPU, not {device}. Use 'auto'.")
+    if name == "float8" and not _has_float8(device):
+        raise ValueError(f"dtype 'float8' needs a Hopper GPU or newer, not {device}. Use 'auto'.")
+    return known[name]
+
+
+def best_float(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it natively, else float16 on CUDA, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def is_quantized(dtype: torch.dtype) -> bool:
+    """Whether vectors of this type are a family of their own, not to be mixed with floats."""
+    return dtype in _QUANTIZED.values()
+
+
+def has_onednn() -> bool:
+    """Whether torch computes on this CPU through oneDNN's x86 kernels."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on a device; a GPU does not wait for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _best_device() -> str:
@@ -46,6 +93,11 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _half_type() -> str:
-    real = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if real else "float16"
+def _cpu_multiplies_bfloat16() -> bool:
+    """AVX-512 BF16 or AMX; elsewhere bfloat16 is emulated, and slower than float32."""
+    abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def _has_float8(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

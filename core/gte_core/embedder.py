@@ -22,13 +22,13 @@ from tqdm.auto import tqdm
 from gte_core.config import GTEConfig
 from gte_core.device import choose_device, choose_dtype
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
-from gte_core.encoder import Fingerprint, as_queries
+from gte_core.encoder import Fingerprint, NumericFamily, as_queries
 from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import ConfigError, MissingHeadError
 from gte_core.explanation import Explanation, explain
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.model import GTEModel
-from gte_core.packing import windows
+from gte_core.packing import computed_ahead, windows
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 
@@ -41,6 +41,10 @@ _WINDOW_PACKS = 16
 _WINDOW_TEXTS = 4096
 _TOKENIZED_TEXTS = 64
 _TOKENIZED_CHARACTERS = 1_000_000
+# A window's worth, tokenized while a GPU computes. A CPU has nothing to gain: both need its cores.
+_BATCHES_AHEAD = 64
+
+_FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,9 @@ class GTEEmbedder:
             revision: branch, tag or commit; by default the pinned commit of known models.
             device: by default ``"cuda"`` or ``"mps"`` where there is one, else ``"cpu"``.
             dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or the torch type; ``"auto"`` is
-                a half type on CUDA and float32 elsewhere.
+                bfloat16 on GPUs and CPUs that multiply it natively (AVX-512 BF16, AMX), float16
+                on other CUDA cards, float32 elsewhere. ``"int8"`` (x86 CPUs) and ``"float8"``
+                (Hopper) are faster, and make vectors of a family of their own.
             dimensions: size of the dense vectors, from 1 to the model's own, which is the default.
             max_length: tokens of a text that are read, special tokens included.
             query_prefix: text put before queries only, ``"query: "`` for arctic-embed.
@@ -140,7 +146,7 @@ class GTEEmbedder:
             on_truncation=on_truncation,
             deterministic=deterministic,
         )
-        load = partial(GTEModel.from_directory, files.directory, device=computed_on)
+        load = partial(GTEModel.for_inference, files, device=computed_on)
         engine = PackedEngine(
             load(dtype=computed_in),
             partial(load, dtype=torch.float32),
@@ -216,7 +222,8 @@ class GTEEmbedder:
 
         Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
         """
-        return Fingerprint(self._files.identity, self.revision, self.max_length)
+        family = _FAMILIES.get(self._settings.dtype, "float")
+        return Fingerprint(self._files.identity, self.revision, self.max_length, family)
 
     def encode(
         self,
@@ -238,6 +245,7 @@ class GTEEmbedder:
             ValueError: ``dimensions`` is out of range, or texts are too long under
                 ``on_truncation="error"``; it names those of the first window that has any.
             NonFiniteError: a vector is NaN or infinite even in float32.
+            TextTooLargeError: a text does not fit in the device's memory, even alone.
         """
         parts = self.encode_iter(texts, dimensions=dimensions, show_progress=show_progress)
         return HybridEmbeddings.concatenate(parts)
@@ -267,7 +275,9 @@ class GTEEmbedder:
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
-        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
+        parts = self._encode_windows(
+            as_texts(texts), self.max_length, sparse=False, show_progress=show_progress
+        )
         return np.concatenate([cut(part.cls, size) for part in parts])
 
     def encode_sparse(
@@ -382,6 +392,7 @@ class GTEEmbedder:
         texts: Iterable[str],
         max_length: int,
         *,
+        sparse: bool = True,
         show_progress: bool = False,
         name_of: Callable[[int], str] = "texts[{}]".format,
     ) -> Iterator[EncodedTexts]:
@@ -393,7 +404,11 @@ class GTEEmbedder:
                     cut_off = [name_of(done + i) for i, t in enumerate(window) if t.truncated]
                     self._refuse_truncated(cut_off, max_length)
                     n_truncated += len(cut_off)
-                    yield self._engine.encode(window, name_of=lambda i: name_of(done + i))  # noqa: B023
+                    yield self._engine.encode(
+                        window,
+                        sparse=sparse,
+                        name_of=lambda i: name_of(done + i),  # noqa: B023
+                    )
                     done += len(window)
                     advance(len(window))
             finally:
@@ -405,13 +420,16 @@ class GTEEmbedder:
         batches = windows(
             checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
         )
-        tokenized = windows(
-            chain.from_iterable(self._tokenizer.encode(batch, max_length) for batch in batches),
+        tokenize = partial(self._tokenizer.encode, max_length=max_length)
+        depth = 0 if self._settings.device == "cpu" else _BATCHES_AHEAD
+        tokenized = computed_ahead(tokenize, batches, depth=depth)
+        ready = windows(
+            chain.from_iterable(tokenized),
             max_size=_WINDOW_PACKS * self._engine.pack_tokens,
             max_items=_WINDOW_TEXTS,
         )
-        yield next(tokenized, [])
-        yield from tokenized
+        yield next(ready, [])
+        yield from ready
 
     def _refuse_truncated(self, cut_off: Sequence[str], max_length: int) -> None:
         if cut_off and self._settings.on_truncation == "error":

@@ -1,26 +1,23 @@
-"""Tokenized texts -> CLS states and sparse vectors, in input order: the forward passes."""
+"""Tokenized texts -> CLS states and sparse vectors, in input order."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from gte_core.config import GTEConfig
+from gte_core.device import to_device
 from gte_core.exceptions import NonFiniteError
 from gte_core.model import GTEModel
-from gte_core.packing import plan_packs
-from gte_core.sparse import max_per_id
+from gte_core.passes import HostCopy, PackRunner
+from gte_core.sparse import max_per_id, to_csr
 from gte_core.tokenizer import TokenizedText
-
-# A CPU is fastest with packs that reuse the same memory, a GPU with packs that fill it.
-_PACK_TOKENS = {"cpu": 2048, "cuda": 65_536}
-_PACK_TOKENS_ELSEWHERE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class EncodedTexts:
 
     Attributes:
         cls: float32 ``(n, hidden_size)``, the state of the first token, neither cut nor scaled.
-        sparse: float32 CSR ``(n, vocab_size)``, empty rows where the model has no sparse head.
+        sparse: float32 CSR ``(n, vocab_size)``, empty rows where it was not asked for.
         n_tokens: int64 ``(n,)``.
         truncated: bool ``(n,)``.
     """
@@ -42,8 +39,6 @@ class EncodedTexts:
 
 class PackedEngine:
     """Runs texts through a model in packs of similar length.
-
-    Passes from several threads run one after another, so that memory stays bounded.
 
     Args:
         model: on the device and in the type to compute with.
@@ -62,14 +57,14 @@ class PackedEngine:
     ) -> None:
         self._model = model
         self._load_float32 = load_float32
-        self._dropped_ids = np.array(sorted(dropped_ids), dtype=np.int64)
-        self._deterministic = deterministic
-        self._lock = threading.Lock()
+        dropped = torch.tensor(sorted(dropped_ids), dtype=torch.int64, device="cpu")
+        self._dropped_ids = dropped.to(model.device)
+        self._packs = PackRunner(model.device, deterministic=deterministic)
 
     @property
     def pack_tokens(self) -> int:
         """Tokens of a pack, unless a single text has more."""
-        return pack_tokens(self._model.device)
+        return self._packs.max_tokens
 
     @property
     def has_sparse(self) -> bool:
@@ -77,77 +72,116 @@ class PackedEngine:
         return self._model.has_sparse
 
     def encode(
-        self, texts: Sequence[TokenizedText], *, name_of: Callable[[int], str] = "texts[{}]".format
+        self,
+        texts: Sequence[TokenizedText],
+        *,
+        sparse: bool = True,
+        name_of: Callable[[int], str] = "texts[{}]".format,
     ) -> EncodedTexts:
-        """Encode a window of texts; ``name_of`` says what to call one in an error."""
-        lengths = [len(text) for text in texts]
-        cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
-        weights = [np.empty(0, dtype=np.float32) for _ in texts]
-        for pack in plan_packs(lengths, 1 if self._deterministic else self.pack_tokens):
-            names = [name_of(i) for i in pack]
-            states, of_tokens = self._finite_pass([texts[i].ids for i in pack], names)
-            for i, state, token_weights in zip(pack, states, of_tokens, strict=True):
-                cls[i], weights[i] = state, token_weights
-        truncated = np.array([text.truncated for text in texts], dtype=np.bool_)
-        return EncodedTexts(cls, self._sparse(texts, weights), np.array(lengths, int), truncated)
+        """Encode a window of texts.
 
-    def _sparse(
-        self, texts: Sequence[TokenizedText], weights: Sequence[NDArray[np.float32]]
-    ) -> sp.csr_array[np.float32]:
-        return max_per_id(
-            np.repeat(np.arange(len(texts)), [len(text) for text in texts]),
-            np.array([token for text in texts for token in text.ids], dtype=np.int64),
-            np.concatenate([np.empty(0, dtype=np.float32), *weights]),
-            shape=(len(texts), self._model.config.vocab_size),
-            dropped_ids=self._dropped_ids,
-        )
+        Args:
+            texts: what to encode.
+            sparse: whether sparse vectors are wanted; dense ones alone cost less.
+            name_of: what to call a text in an error.
 
-    def _finite_pass(
-        self, ids: Sequence[list[int]], names: Sequence[str]
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """One pass; texts that overflow a half type are computed once more in float32."""
-        cls, weights = self._pass(self._model, ids)
-        if not (bad := _non_finite(cls, weights)):
-            return cls, weights
-        if self._model.dtype != torch.float32:
-            cls[bad], again = self._pass(self._float32_model, [ids[i] for i in bad])
-            for i, token_weights in zip(bad, again, strict=True):
-                weights[i] = token_weights
-        if still := _non_finite(cls, weights):
+        Raises:
+            NonFiniteError: a vector is NaN or infinite even in float32.
+            TextTooLargeError: a text does not fit in memory even alone.
+        """
+        found = _Vectors(len(texts), self._model.config)
+        encode = partial(self._encode, texts, found, sparse=sparse and self.has_sparse)
+        broken = encode(self._model, range(len(texts)), name_of)
+        if broken and self._model.dtype != torch.float32:
+            broken = encode(self._float32_model, broken, name_of)
+        if broken:
             raise NonFiniteError(
-                f"{', '.join(names[i] for i in still)}: NaN or infinity, even in float32. The "
+                f"{', '.join(map(name_of, broken))}: NaN or infinity, even in float32. The "
                 "weights are damaged or not meant for this network; check the checkpoint."
             )
-        return cls, weights
+        return EncodedTexts(
+            found.cls,
+            found.sparse(),
+            np.array([len(text) for text in texts], dtype=np.int64),
+            np.array([text.truncated for text in texts], dtype=np.bool_),
+        )
 
-    def _pass(
-        self, model: GTEModel, ids: Sequence[list[int]]
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """CLS states ``(n, hidden_size)`` and the weight of every token of every text."""
-        lengths = [len(text) for text in ids]
-        device = model.device.type
-        with self._lock, torch.inference_mode(), torch.autocast(device, enabled=False):
-            hidden, layout = model.encode_sequences(ids)
-            cls = hidden[layout.first_tokens].float().cpu().numpy()
-            if not model.has_sparse:
-                return cls, [np.zeros(length, dtype=np.float32) for length in lengths]
-            weights = model.token_weights(hidden).float().cpu().numpy()
-        return cls, np.split(weights, np.cumsum(lengths)[:-1])
+    def _encode(
+        self,
+        texts: Sequence[TokenizedText],
+        found: _Vectors,
+        model: GTEModel,
+        rows: Sequence[int],
+        name_of: Callable[[int], str],
+        *,
+        sparse: bool,
+    ) -> list[int]:
+        """Compute the vectors of these rows; returns the rows that are not finite."""
+        compute = self._both if sparse else _dense
+        broken: list[int] = []
+        for pack, results in self._packs.run(
+            {row: len(texts[row]) for row in rows},
+            lambda pack: compute(model, [texts[row].ids for row in pack], pack),
+            name_of=name_of,
+        ):
+            finite, *vectors = results.arrays()
+            found.put(pack, *vectors)
+            broken += np.array(pack)[~finite].tolist()
+        return sorted(broken)
+
+    def _both(self, model: GTEModel, ids: list[list[int]], rows: list[int]) -> HostCopy:
+        """Which texts are finite, their CLS states, and the entries of their sparse vectors."""
+        input_ids, layout = model.lay_out(ids)
+        hidden = model.encode_pack(input_ids, layout)
+        weights = model.token_weights(hidden).float()
+        cls = hidden[layout.first_tokens].float()
+
+        owners = layout.owners
+        infinite = torch.zeros(len(ids), device=cls.device)
+        infinite.index_add_(0, owners, weights.isfinite().logical_not_().float())
+        finite = cls.isfinite().all(1) & (infinite == 0)
+
+        dropped = torch.isin(input_ids, self._dropped_ids)
+        weights = weights.masked_fill(dropped | ~finite[owners], 0)
+        text_of = to_device(torch.tensor(rows, dtype=torch.int64, device="cpu"), cls.device)
+        keys = text_of[owners] * model.config.vocab_size + input_ids
+        entries = max_per_id(keys, weights)
+        return HostCopy(finite, cls, entries.keys, entries.weights, entries.kept)
 
     @cached_property
     def _float32_model(self) -> GTEModel:
         return self._load_float32()
 
 
-def pack_tokens(device: torch.device) -> int:
-    """The token budget of a pack on a device."""
-    return _PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE)
+def _dense(model: GTEModel, ids: list[list[int]], rows: list[int]) -> HostCopy:
+    """Which texts are finite, and their CLS states."""
+    cls = model.encode_first_tokens(*model.lay_out(ids)).float()
+    return HostCopy(cls.isfinite().all(1), cls)
 
 
-def _non_finite(cls: NDArray[np.float32], weights: Sequence[NDArray[np.float32]]) -> list[int]:
-    """Indices of the texts with a NaN or an infinity in either vector."""
-    return [
-        i
-        for i, of_text in enumerate(weights)
-        if not (np.isfinite(cls[i]).all() and np.isfinite(of_text).all())
-    ]
+class _Vectors:
+    """The vectors of n texts, filled in as the packs come."""
+
+    def __init__(self, n_texts: int, config: GTEConfig) -> None:
+        self.cls = np.empty((n_texts, config.hidden_size), dtype=np.float32)
+        self._shape = n_texts, config.vocab_size
+        self._keys = [np.empty(0, dtype=np.int64)]
+        self._weights = [np.empty(0, dtype=np.float32)]
+
+    def put(
+        self,
+        rows: list[int],
+        cls: NDArray[np.float32],
+        keys: NDArray[np.int64] | None = None,
+        weights: NDArray[np.float32] | None = None,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Keep what one pack gave."""
+        self.cls[rows] = cls
+        if keys is not None and weights is not None:
+            self._keys.append(keys[kept])
+            self._weights.append(weights[kept])
+
+    def sparse(self) -> sp.csr_array[np.float32]:
+        """All sparse vectors, empty rows where there was no sparse pass."""
+        return to_csr(np.concatenate(self._keys), np.concatenate(self._weights), self._shape)

@@ -8,6 +8,7 @@
     ├── HubError(OSError)             the model's files could not be had
     ├── MissingHeadError              the checkpoint has no such head
     ├── NonFiniteError                a vector came out as NaN or infinity
+    ├── TextTooLargeError(MemoryError)  a text does not fit in memory, even alone
     └── CollectionMismatch            a collection was made by something else
 
 Each message says what was given, what is allowed and what to do.
@@ -38,6 +39,10 @@ class MissingHeadError(GTEError):
 
 class NonFiniteError(GTEError):
     """A text's vector holds NaN or infinity, even when computed in float32."""
+
+
+class TextTooLargeError(GTEError, MemoryError):
+    """A text does not fit in the device's memory, even in a pass of its own."""
 
 
 class CollectionMismatch(GTEError):

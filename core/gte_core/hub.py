@@ -81,6 +81,11 @@ class ModelFiles:
         return cls(directory, model, stamp=_stamp(directory))
 
     @property
+    def never_change(self) -> bool:
+        """Whether nobody writes into them: a commit in the hub's cache, or the bundled model."""
+        return self.revision is not None or self.model == DEMO
+
+    @property
     def identity(self) -> str:
         """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory.
 

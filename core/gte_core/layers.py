@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from gte_core.attention import PackLayout, attend
 from gte_core.config import GTEConfig
+from gte_core.kernels import GatedLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Embed ``(total_tokens,)`` ids; types are read only where the model knows two or more."""
-        embedded: Tensor = self.word_embeddings(input_ids)
+        # The table may be of another type than what is computed in: it can stay as it is stored.
+        embedded: Tensor = self.word_embeddings(input_ids).to(self.LayerNorm.weight.dtype)
         if self.token_type_embeddings is not None:
             if token_type_ids is None or self.token_type_embeddings.num_embeddings < 2:
                 embedded = embedded + self.token_type_embeddings.weight[0]
@@ -71,11 +72,23 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
         """Let every token see the tokens of its own sequence."""
-        qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.unbind(1)
-        attended = attend(rotary.rotate(query), rotary.rotate(key), value, layout)
+        query, key, value = self._project(hidden, rotary)
+        out: Tensor = self.o_proj(attend(query, key, value, layout).flatten(1))
+        return out
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Let the first token of every sequence see its sequence: ``(n, hidden_size)``."""
+        query, key, value = self._project(hidden, rotary)
+        query = query[layout.first_tokens]
+        attended = attend(query, key, value, layout, query_layout=layout.firsts)
         out: Tensor = self.o_proj(attended.flatten(1))
         return out
+
+    def _project(self, hidden: Tensor, rotary: RotaryAngles) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, and values, ``(total_tokens, heads, head_dim)`` each."""
+        qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.unbind(1)
+        return rotary.rotate(query), rotary.rotate(key), value
 
 
 class GatedMLP(nn.Module):
@@ -83,13 +96,12 @@ class GatedMLP(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.up_gate_proj = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
+        self.up_gate_proj = GatedLinear(hidden_size, 2 * intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform every token by itself."""
-        up, gate = self.up_gate_proj(hidden).chunk(2, dim=-1)
-        out: Tensor = self.down_proj(gelu(gate) * up)
+        out: Tensor = self.down_proj(self.up_gate_proj(hidden))
         return out
 
 
@@ -105,7 +117,16 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
         """One post-norm transformer layer."""
-        hidden = self.attn_ln(hidden + self.attention(hidden, rotary, layout))
+        return self._add(hidden, self.attention(hidden, rotary, layout))
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """What ``forward`` gives for the first token of every sequence, ``(n, hidden_size)``."""
+        attended = self.attention.first_tokens(hidden, rotary, layout)
+        return self._add(hidden[layout.first_tokens], attended)
+
+    def _add(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Both residuals, each with its LayerNorm, and the MLP between them."""
+        hidden = self.attn_ln(hidden + attended)
         hidden = self.mlp_ln(hidden + self.mlp(hidden))
         return hidden
 

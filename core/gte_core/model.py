@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from gte_core.attention import PackLayout
 from gte_core.config import GTEConfig, Task
-from gte_core.device import choose_device, choose_dtype
+from gte_core.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.exceptions import MissingHeadError
-from gte_core.hub import find_model
+from gte_core.hub import ModelFiles, find_model
+from gte_core.kernels import choose_kernels
 from gte_core.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+from gte_core.loading import Placement
 from gte_core.weights import Checkpoint
 
 
@@ -46,6 +49,14 @@ class EncoderStack(nn.Module):
         for layer in self.layer:
             hidden = layer(hidden, rotary, layout)
         return hidden
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """``forward`` for first tokens alone: the last layer computes nothing else."""
+        *before, last = self.layer
+        for layer in before:
+            hidden = layer(hidden, rotary, layout)
+        assert isinstance(last, EncoderLayer)  # noqa: S101  ModuleList has no type parameter
+        return last.first_tokens(hidden, rotary, layout)
 
 
 class GTEModel(nn.Module):
@@ -97,35 +108,50 @@ class GTEModel(nn.Module):
         )
         computed_on = choose_device(device or "cpu")
         computed_in = choose_dtype(dtype, computed_on)
-        return cls.from_directory(files.directory, device=computed_on, dtype=computed_in)
+        if is_quantized(computed_in):
+            raise ValueError(
+                f"dtype is {dtype!r}, but a GTEModel has float weights. Quantized, a model runs "
+                "inside GTEEmbedder and GTEReranker alone."
+            )
+        placement = Placement(computed_on, computed_in)
+        return cls._from_directory(files.directory, placement)
 
     @classmethod
-    def from_directory(
-        cls, directory: Path, *, device: torch.device, dtype: torch.dtype
+    def for_inference(
+        cls, files: ModelFiles, *, device: torch.device, dtype: torch.dtype
     ) -> GTEModel:
-        """Build the model that a directory describes and fill it with its weights.
+        """The same network with the fastest kernels for this device and this type of products.
+
+        It computes, and that is all: its layers may hold no parameters that could be moved, cast
+        or saved, and on a CPU its word embeddings stay in a file that never changes, mapped into
+        memory.
+        """
+        kernels = choose_kernels(dtype, device)
+        activations = best_float(device) if is_quantized(dtype) else dtype
+        placement = Placement(
+            device, activations, kernels, table_stays_mapped=files.never_change
+        )
+        return cls._from_directory(files.directory, placement)
+
+    @classmethod
+    def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
+        """The model that a directory describes, filled with its weights.
 
         The head is the one that config.json announces or, where it announces none, the one that
-        the weights hold. Raises :class:`ConfigError` or :class:`WeightsError`.
+        the weights hold.
         """
         config = GTEConfig.from_pretrained(directory)
-        with Checkpoint(directory) as checkpoint:
-            checkpoint.check_layers(config.num_hidden_layers)
-            with torch.device("meta"):
-                model = cls(
-                    config,
-                    task=config.task or checkpoint.task,
-                    num_labels=config.num_labels or checkpoint.num_labels,
-                    pooler="pooler.dense.weight" in checkpoint,
-                )
-            checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
-            # A copy, even of the right type: the file's own memory is not aligned for the CPU's
-            # kernels, which costs speed and makes the last bits depend on the file's layout.
-            state = {
-                name: checkpoint.read(name).to(device=device, dtype=dtype, copy=True)
-                for name, _ in model.named_parameters()
-            }
-        model.load_state_dict(state, assign=True)
+        checkpoint = Checkpoint(directory)
+        checkpoint.check_layers(config.num_hidden_layers)
+        with torch.device("meta"):
+            model = cls(
+                config,
+                task=config.task or checkpoint.task,
+                num_labels=config.num_labels or checkpoint.num_labels,
+                pooler="pooler.dense.weight" in checkpoint,
+            )
+        checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        placement.fill(model, checkpoint)
         return model.requires_grad_(False).eval()
 
     @property
@@ -140,12 +166,12 @@ class GTEModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embeddings.word_embeddings.weight.device
+        return self.embeddings.LayerNorm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that is computed in."""
-        return self.embeddings.word_embeddings.weight.dtype
+        """The type of the activations."""
+        return self.embeddings.LayerNorm.weight.dtype
 
     @property
     def is_reranker(self) -> bool:
@@ -192,13 +218,19 @@ class GTEModel(nn.Module):
         encoded: Tensor = self.encoder(hidden, rotary, layout)
         return encoded
 
-    def encode_sequences(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
-        """Lay token ids of several texts end to end and encode them as one pack."""
+    def encode_first_tokens(self, input_ids: Tensor, layout: PackLayout) -> Tensor:
+        """The state of every sequence's first token alone, ``(n, hidden_size)``; cheaper."""
+        hidden = self.embeddings(input_ids, None)
+        rotary = RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
+        states: Tensor = self.encoder.first_tokens(hidden, rotary, layout)
+        return states
+
+    def lay_out(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
+        """Token ids of several texts end to end, on the model's device."""
         layout = PackLayout.from_lengths([len(ids) for ids in sequences], device=self.device)
-        packed = torch.tensor(
-            [token for ids in sequences for token in ids], dtype=torch.int64, device="cpu"
-        )
-        return self.encode_pack(packed.to(self.device), layout), layout
+        tokens = list(chain.from_iterable(sequences))
+        input_ids = torch.tensor(tokens, dtype=torch.int64, device="cpu")
+        return to_device(input_ids, self.device), layout
 
     def token_weights(self, hidden: Tensor) -> Tensor:
         """Sparse weight of every token ``(total_tokens,)``: ReLU of the token head's one logit."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 S = TypeVar("S", bound=Sized)
 
 
@@ -31,18 +34,44 @@ def windows(items: Iterable[S], *, max_size: int, max_items: int) -> Iterator[li
         yield window
 
 
+def computed_ahead(
+    function: Callable[[T], R], items: Iterable[T], *, depth: int
+) -> Iterator[R]:
+    """``map``, with up to ``depth`` results being made in a thread while the caller is busy.
+
+    The items are read in the caller's thread, ``depth`` further than results are asked for.
+    """
+    if not depth:
+        yield from map(function, items)
+        return
+    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-tokenize")
+    try:
+        started: deque[Future[R]] = deque()
+        for item in items:
+            started.append(worker.submit(function, item))
+            if len(started) > depth:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
+    finally:
+        worker.shutdown(cancel_futures=True)
+
+
 def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Indices of the texts of each pack, longest texts first.
 
     A pack holds at most ``max_tokens`` tokens, or a single text that is longer. Neighbours in
-    length share a pack, so that equally long texts can share one kernel call.
+    length share a pack, so that equally long texts can share one kernel call. Packs are about
+    equally full: a small one at the end would cost nearly as much as a full one.
     """
+    total = sum(lengths)
+    enough = total / -(-total // max_tokens) if total else 0
     packs: list[list[int]] = []
-    room = 0
+    held = max_tokens
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not packs or lengths[index] > room:
+        if held >= enough or held + lengths[index] > max_tokens:
             packs.append([])
-            room = max_tokens
+            held = 0
         packs[-1].append(index)
-        room -= lengths[index]
+        held += lengths[index]
     return packs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from gte_core.device import choose_device, choose_dtype
-from gte_core.engine import pack_tokens
 from gte_core.exceptions import MissingHeadError, NonFiniteError
 from gte_core.hub import find_model
 from gte_core.model import GTEModel
-from gte_core.packing import batched, plan_packs
+from gte_core.packing import batched
+from gte_core.passes import HostCopy, PackRunner
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import PairTokenizer
 
@@ -50,7 +50,7 @@ class GTEReranker:
         self._model = model
         self._load_float32 = load_float32
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()
+        self._packs = PackRunner(model.device)
 
     @classmethod
     def from_pretrained(
@@ -74,7 +74,7 @@ class GTEReranker:
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        load = partial(GTEModel.from_directory, files.directory, device=computed_on)
+        load = partial(GTEModel.for_inference, files, device=computed_on)
         loaded = load(dtype=choose_dtype(dtype, computed_on))
         if not loaded.is_reranker:
             raise MissingHeadError(
@@ -109,29 +109,36 @@ class GTEReranker:
         tokenized = self._tokenizer.encode(pairs)
         if n_truncated := sum(pair.truncated for pair in tokenized):
             logger.warning("%d pair(s) were longer than max_length and were cut.", n_truncated)
-        ids = [pair.ids for pair in tokenized]
-        scores = self._pass(self._model, ids)
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if len(bad) and self._model.dtype != torch.float32:
-            scores[bad] = self._pass(self._float32_model, [ids[i] for i in bad])
-            bad = np.flatnonzero(~np.isfinite(scores))
-        if len(bad):
+        ids = {first + i: pair.ids for i, pair in enumerate(tokenized)}
+        scores = self._logits(self._model, ids)
+        broken = _not_finite(scores)
+        if broken and self._model.dtype != torch.float32:
+            scores |= self._logits(self._float32_model, {number: ids[number] for number in broken})
+        if broken := _not_finite(scores):
             raise NonFiniteError(
-                f"pairs {(bad + first).tolist()} score NaN or infinity, even in float32. The "
-                "weights are damaged or not meant for this network; check the checkpoint."
+                f"pairs {broken} score NaN or infinity, even in float32. The weights are damaged "
+                "or not meant for this network; check the checkpoint."
             )
-        return scores
+        return np.array([scores[number] for number in ids], dtype=np.float32)
 
-    def _pass(self, model: GTEModel, ids: Sequence[list[int]]) -> NDArray[np.float32]:
-        scores = np.empty(len(ids), dtype=np.float32)
-        device = model.device.type
-        for pack in plan_packs([len(pair) for pair in ids], pack_tokens(model.device)):
-            with self._lock, torch.inference_mode(), torch.autocast(device, enabled=False):
-                hidden, layout = model.encode_sequences([ids[i] for i in pack])
-                logits = model.sequence_logits(hidden[layout.first_tokens])
-                scores[pack] = logits.squeeze(-1).float().cpu().numpy()
+    def _logits(self, model: GTEModel, ids: Mapping[int, list[int]]) -> dict[int, float]:
+        """The logit of each pair by its number."""
+
+        def launch(pack: list[int]) -> HostCopy:
+            states = model.encode_first_tokens(*model.lay_out([ids[number] for number in pack]))
+            return HostCopy(model.sequence_logits(states).squeeze(-1).float())
+
+        lengths = {number: len(pair) for number, pair in ids.items()}
+        scores: dict[int, float] = {}
+        for pack, results in self._packs.run(lengths, launch, name_of="pairs[{}]".format):
+            (logits,) = results.arrays()
+            scores |= zip(pack, logits.tolist(), strict=True)
         return scores
 
     @cached_property
     def _float32_model(self) -> GTEModel:
         return self._load_float32()
+
+
+def _not_finite(scores: Mapping[int, float]) -> list[int]:
+    return [number for number, score in scores.items() if not math.isfinite(score)]

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
-def max_per_id(
-    rows: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    *,
-    shape: tuple[int, int],
-    dropped_ids: NDArray[np.int64],
-) -> sp.csr_array[np.float32]:
-    """Keep the largest weight of each token id of each text, float32 CSR of ``shape``.
+@dataclass(frozen=True, slots=True)
+class SparseEntries:
+    """The entries of sparse vectors among the tokens they came from, ``(total_tokens,)`` each.
 
-    The rule of the model's published script: ReLU, maximum per id, special tokens dropped. Ids
-    come out sorted and unique, weights positive.
+    Attributes:
+        keys: int64, ``row * vocab_size + id``, sorted.
+        weights: float32, the largest of each key.
+        kept: bool, True once for each key that has a weight.
+    """
+
+    keys: Tensor
+    weights: Tensor
+    kept: Tensor
+
+
+def max_per_id(keys: Tensor, weights: Tensor) -> SparseEntries:
+    """Keep the largest weight of each key; the sizes of the results tell nothing, so none waits.
 
     Args:
-        rows: text of each token, ``(total_tokens,)``.
-        ids: token ids, ``(total_tokens,)``.
-        weights: raw or rectified logits, ``(total_tokens,)``.
-        shape: ``(n_texts, vocab_size)``.
-        dropped_ids: ids that carry no weight.
+        keys: int64 ``(total_tokens,)``, ``row * vocab_size + id``.
+        weights: float32 ``(total_tokens,)``; what is not above zero is no entry.
     """
+    keys, order = keys.sort()
+    first = torch.ones_like(keys, dtype=torch.bool)
+    torch.ne(keys[1:], keys[:-1], out=first[1:])
+    group = first.cumsum(0) - 1
+    largest = torch.zeros_like(weights).scatter_reduce_(0, group, weights[order], "amax")[group]
+    return SparseEntries(keys, largest, first & (largest > 0))
+
+
+def to_csr(
+    keys: NDArray[np.int64], weights: NDArray[np.float32], shape: tuple[int, int]
+) -> sp.csr_array[np.float32]:
+    """Entries of unique keys ``row * vocab_size + id``, in any order -> CSR with sorted ids."""
     n_texts, vocab_size = shape
-    kept = (weights > 0) & ~np.isin(ids, dropped_ids)
-    keys, weights = rows[kept] * vocab_size + ids[kept], weights[kept]
     order = np.argsort(keys, kind="stable")
     keys, weights = keys[order], weights[order]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
-    maxima = np.maximum.reduceat(weights, starts) if len(starts) else weights
-    bounds = np.searchsorted(keys[starts], np.arange(n_texts + 1) * vocab_size)
-    return sp.csr_array((maxima, keys[starts] % vocab_size, bounds), shape=shape)
+    bounds = np.searchsorted(keys, np.arange(n_texts + 1) * vocab_size)
+    return sp.csr_array((weights, keys % vocab_size, bounds), shape=shape)

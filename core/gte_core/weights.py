@@ -8,11 +8,11 @@ original code without its prefix; the tables below say how the other layouts map
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +41,7 @@ _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 _IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
 
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
+_BLOCK_NUMBERS = 2**24  # read of a tensor at once
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -48,26 +49,17 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 class Checkpoint:
     """The tensors of a model directory under their original names, read one at a time.
 
-    A context manager: the files stay memory-mapped until it ends.
+    Files are mapped only while a tensor is read, so that what was read counts towards the memory
+    of the process once, not twice.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files = ExitStack()
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
         self._stored: dict[str, dict[str, _StoredTensor]] = {}
         self._duplicates: list[str] = []
-        with ExitStack() as undo:
-            undo.callback(self._files.close)
-            for path in weight_files(directory):
-                self._index(path)
-            undo.pop_all()
-
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._files.close()
+        for path in weight_files(directory):
+            self._index(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored
@@ -86,10 +78,24 @@ class Checkpoint:
         shape = self._shape("classifier.weight") if "classifier.weight" in self else ()
         return shape[0] if shape else 1
 
-    def read(self, name: str) -> Tensor:
-        """A tensor in the type it is stored in, its parts stacked."""
-        tensors = [stored.read() for stored in self._parts(name)]
+    def mapped(self, name: str) -> Tensor:
+        """A tensor in the type it is stored in, left in the file where it is stored whole."""
+        tensors = [stored.rows() for stored in self._parts(name)]
         return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+
+    def copy(self, name: str, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """A tensor in memory of its own, its parts stacked.
+
+        A copy, even of the right type: the file's own memory is not aligned for the CPU's kernels,
+        which costs speed and makes the last bits depend on the file's layout.
+        """
+        out = torch.empty(self._shape(name), device=device, dtype=dtype)
+        filled = 0
+        for stored in self._parts(name):
+            for rows in stored.blocks():
+                out[filled : filled + len(rows)] = rows
+                filled += len(rows)
+        return out
 
     def check_layers(self, expected: int) -> None:
         """:class:`WeightsError` unless there are this many layers, before any is built."""
@@ -126,15 +132,9 @@ class Checkpoint:
             )
 
     def _index(self, path: Path) -> None:
-        try:
-            file = self._files.enter_context(safe_open(path, framework="pt"))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path} is not a readable safetensors file ({error}). Download it again."
-            ) from error
-        for key in file.keys():  # noqa: SIM118  not a dict: it has no __iter__
+        for stored in _stored_tensors(path):
+            key = stored.key
             name, part = _original_name(key)
-            stored = _StoredTensor(file, key)
             if _IGNORED.match(name):
                 continue
             if stored.dtype not in _FLOATS:
@@ -162,19 +162,38 @@ class Checkpoint:
         return (len(shapes) * shapes[0][0], *shapes[0][1:])
 
 
+@dataclass(frozen=True, slots=True)
 class _StoredTensor:
-    """One tensor in an open file."""
+    """One tensor in a file."""
 
-    def __init__(self, file: Any, key: str) -> None:
-        self._file = file
-        self.key = key
-        header = file.get_slice(key)
-        self.shape: tuple[int, ...] = tuple(header.get_shape())
-        self.dtype: str = header.get_dtype()
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
 
-    def read(self) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(self.key)
-        return tensor
+    def rows(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows of it, in the file's own memory, which stays mapped as long as they are kept."""
+        with safe_open(self.path, framework="pt") as file:
+            rows: Tensor = file.get_slice(self.key)[start:stop]
+        return rows
+
+    def blocks(self) -> Iterator[Tensor]:
+        """All rows, in blocks of bounded size."""
+        step = max(1, _BLOCK_NUMBERS // max(1, math.prod(self.shape[1:])))
+        for start in range(0, self.shape[0], step):
+            yield self.rows(start, start + step)
+
+
+def _stored_tensors(path: Path) -> Iterator[_StoredTensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  not a dict: it has no __iter__
+                header = file.get_slice(key)
+                yield _StoredTensor(path, key, tuple(header.get_shape()), header.get_dtype())
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file ({error}). Download it again."
+        ) from error
 
 
 def _original_name(key: str) -> tuple[str, str]:

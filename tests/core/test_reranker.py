@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reranker(checkpoint):
-    return GTEReranker.from_pretrained(checkpoint)
+    return GTEReranker.from_pretrained(checkpoint, dtype="float32")
 
 
 @pytest.mark.parametrize("max_length", [8192, 20, 7])
@@ -50,7 +50,7 @@ def test_scores_equal_transformers(tmp_path, max_length):
     )
     with torch.no_grad():
         expected = theirs(**batch).logits[:, 0].numpy()
-    ours = GTEReranker.from_pretrained(tmp_path, max_length=max_length)
+    ours = GTEReranker.from_pretrained(tmp_path, dtype="float32", max_length=max_length)
     scores = ours.score((QUERY, document) for document in DOCUMENTS)
     np.testing.assert_allclose(scores, expected, atol=2e-5)
 
@@ -72,7 +72,7 @@ def test_a_pair_scores_the_same_alone_and_among_others(reranker):
 
 
 def test_truncation_is_reported(checkpoint, caplog):
-    short = GTEReranker.from_pretrained(checkpoint, max_length=10)
+    short = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=10)
     with caplog.at_level(logging.WARNING):
         short.rank(QUERY, DOCUMENTS)
     assert "1 pair(s) were longer than max_length" in caplog.text

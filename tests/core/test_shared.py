@@ -21,7 +21,7 @@ TEXTS = ["w1 w2", "", "w3 " * 50, "w4"]
 
 @pytest.fixture
 def settings(small_checkpoint):
-    return EncoderSettings(model=str(small_checkpoint))
+    return EncoderSettings(model=str(small_checkpoint), dtype="float32")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_threads_load_once_and_agree(settings, small, monkeypatch):
     monkeypatch.setattr(
         GTEEmbedder, "from_pretrained", lambda *a, **k: loads.append(1) or original(*a, **k)
     )
-    encoder = shared_encoder(EncoderSettings(model=settings.model, max_length=100))
+    encoder = shared_encoder(EncoderSettings(model=settings.model, dtype="float32", max_length=100))
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(encoder.encode_dense(TEXTS))) for _ in range(8)

@@ -1,0 +1,117 @@
+"""Packs through a device: one pass at a time, the next one started before the last is read."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gte_core.exceptions import TextTooLargeError
+from gte_core.packing import plan_packs
+
+logger = logging.getLogger(__name__)
+
+# A CPU is fastest with packs that reuse the same memory, a GPU with packs that fill it.
+_PACK_TOKENS = {"cpu": 2048, "cuda": 65_536}
+_PACK_TOKENS_ELSEWHERE = 8192
+
+
+class HostCopy:
+    """Tensors on their way to the host."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        device = tensors[0].device
+        on_cuda = device.type == "cuda"
+        self._tensors = [tensor.to("cpu", non_blocking=on_cuda) for tensor in tensors]
+        self._arrived = torch.cuda.current_stream(device).record_event() if on_cuda else None
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Wait for them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return [tensor.numpy() for tensor in self._tensors]
+
+
+class PackRunner:
+    """Runs packs within a token budget, which is halved when the device's memory runs out.
+
+    Passes from several threads run one after another, so that memory stays bounded.
+
+    Args:
+        device: where the passes compute.
+        deterministic: give every text a pack of its own, so that no bit depends on the others.
+    """
+
+    def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
+        self._device = device
+        self._deterministic = deterministic
+        self._lock = threading.Lock()
+        self.max_tokens = _PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE)
+
+    def run(
+        self,
+        lengths: Mapping[int, int],
+        launch: Callable[[list[int]], HostCopy],
+        *,
+        name_of: Callable[[int], str],
+    ) -> Iterator[tuple[list[int], HostCopy]]:
+        """Pack texts, known by their numbers, and yield each pack with what ``launch`` made of it.
+
+        Raises :class:`TextTooLargeError` for a text that does not fit alone.
+        """
+        waiting = self._plan(lengths)
+        ahead = None
+        while waiting:
+            pack = waiting.popleft()
+            try:
+                launched = self._pass(launch, pack)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._give_way(sum(lengths[i] for i in pack), map(name_of, pack), error)
+                waiting = self._plan({i: lengths[i] for i in chain(pack, *waiting)})
+                continue
+            if ahead is not None:
+                yield ahead
+            ahead = pack, launched
+        if ahead is not None:
+            yield ahead
+
+    def _plan(self, lengths: Mapping[int, int]) -> deque[list[int]]:
+        budget = 1 if self._deterministic else self.max_tokens
+        numbers = list(lengths)
+        packs = plan_packs(list(lengths.values()), budget)
+        return deque([numbers[place] for place in pack] for pack in packs)
+
+    def _give_way(self, n_tokens: int, names: Iterable[str], error: RuntimeError) -> None:
+        """Halve the budget after a pack of this size; there must be something to halve."""
+        name, *others = names
+        if not others:
+            raise TextTooLargeError(
+                f"{name}: its {n_tokens} tokens do not fit in the memory of {self._device}, even "
+                "alone. Split the text, lower max_length, or use a device with more memory."
+            ) from error
+        self.max_tokens = n_tokens // 2
+        logger.warning(
+            "Out of memory on %s; going on with packs of %d tokens.", self._device, self.max_tokens
+        )
+
+    def _pass(self, launch: Callable[[list[int]], HostCopy], pack: list[int]) -> HostCopy:
+        with (
+            self._lock,
+            torch.inference_mode(),
+            torch.autocast(self._device.type, enabled=False),
+        ):
+            return launch(pack)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA and MPS have an exception for it; the CPU's allocator only says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from gte_core import GTEEmbedder, GTEModel, TextTooLargeError
+from gte_core.passes import HostCopy, PackRunner
+
+CPU = torch.device("cpu")
+
+
+def accelerator_out_of_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def cpu_out_of_memory():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.fixture(params=[accelerator_out_of_memory, cpu_out_of_memory])
+def crowded(request, monkeypatch):
+    """A device that holds 100 tokens."""
+    original = GTEModel.encode_pack
+
+    def limited(self, input_ids, layout, **options):
+        if len(input_ids) > 100:
+            request.param()
+        return original(self, input_ids, layout, **options)
+
+    monkeypatch.setattr(GTEModel, "encode_pack", limited)
+
+
+def test_out_of_memory_halves_the_packs_and_loses_nothing(small_checkpoint, crowded, caplog):
+    texts = ["w1 " * (i % 60) for i in range(40)]
+    alone = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32", deterministic=True)
+    expected = alone.encode(texts)
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")
+    both = embedder.encode(texts)
+    np.testing.assert_allclose(both.dense, expected.dense, atol=1e-5)
+    assert both.n_tokens.tolist() == expected.n_tokens.tolist()
+    assert embedder._engine.pack_tokens <= 100
+    assert "Out of memory on cpu; going on with packs of" in caplog.text
+
+
+def test_a_text_that_does_not_fit_alone_is_named(small_checkpoint, crowded):
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")
+    with pytest.raises(TextTooLargeError, match=r"texts\[1\]: its 203 tokens do not fit in the"):
+        embedder.encode(["w1", "w1 " * 200, "w2"])
+    assert embedder.encode("w1").dense.shape == (1, 64)
+
+
+def test_other_errors_are_not_taken_for_it():
+    def broken(pack):
+        raise RuntimeError("expected scalar type Float but found Half")
+
+    runner = PackRunner(CPU)
+    with pytest.raises(RuntimeError, match="expected scalar type Float"):
+        list(runner.run({0: 5}, broken, name_of=str))
+    assert runner.max_tokens == 2048
+
+
+def test_the_next_pack_is_started_before_the_last_is_read():
+    events = []
+
+    def launch(pack):
+        events.append(f"start {pack}")
+        return HostCopy(torch.zeros(len(pack)))
+
+    runner = PackRunner(CPU, deterministic=True)
+    for pack, results in runner.run({7: 1, 8: 1, 9: 1}, launch, name_of=str):
+        results.arrays()
+        events.append(f"read {pack}")
+    assert events == ["start [7]", "start [8]", "read [7]", "start [9]", "read [8]", "read [9]"]
