@@ -11,6 +11,7 @@ from gte_core.kernels import Kernels
 from gte_core.weights import Checkpoint
 
 _ENCODER = "encoder."
+_HEADS = ("classifier.", "pooler.")
 _TABLE = "embeddings.word_embeddings.weight"
 
 
@@ -20,14 +21,17 @@ class Placement:
 
     Attributes:
         device: where the model computes.
-        dtype: of every parameter that is no matrix of the encoder with kernels of its own.
-        kernels: what computes the encoder's products; None for torch's own layers.
+        dtype: of the activations, and of every parameter but those named below.
+        head_dtype: of classifier and pooler, which cost little and whose rounding shows.
+        kernels: what computes the encoder's products, and keeps their weights; None for torch's
+            own layers.
         table_stays_mapped: whether a CPU reads word embeddings from the file, in their stored type:
             63 % of the published model, of which a text needs a few rows.
     """
 
     device: torch.device
     dtype: torch.dtype
+    head_dtype: torch.dtype
     kernels: Kernels | None = None
     table_stays_mapped: bool = False
 
@@ -44,7 +48,8 @@ class Placement:
     def _read(self, name: str, checkpoint: Checkpoint) -> Tensor:
         if self.table_stays_mapped and name == _TABLE and self.device.type == "cpu":
             return checkpoint.mapped(name)
-        return checkpoint.copy(name, device=self.device, dtype=self.dtype)
+        dtype = self.head_dtype if name.startswith(_HEADS) else self.dtype
+        return checkpoint.copy(name, device=self.device, dtype=dtype)
 
     def _product(
         self, module: nn.Linear, names: list[str], kernels: Kernels, checkpoint: Checkpoint

@@ -113,7 +113,7 @@ class GTEModel(nn.Module):
                 f"dtype is {dtype!r}, but a GTEModel has float weights. Quantized, a model runs "
                 "inside GTEEmbedder and GTEReranker alone."
             )
-        placement = Placement(computed_on, computed_in)
+        placement = Placement(computed_on, computed_in, head_dtype=computed_in)
         return cls._from_directory(files.directory, placement)
 
     @classmethod
@@ -129,7 +129,11 @@ class GTEModel(nn.Module):
         kernels = choose_kernels(dtype, device)
         activations = best_float(device) if is_quantized(dtype) else dtype
         placement = Placement(
-            device, activations, kernels, table_stays_mapped=files.never_change
+            device,
+            activations,
+            head_dtype=torch.float32,
+            kernels=kernels,
+            table_stays_mapped=files.never_change,
         )
         return cls._from_directory(files.directory, placement)
 
@@ -239,7 +243,7 @@ class GTEModel(nn.Module):
                 "This model has no sparse head: it gives dense vectors alone. Load a token "
                 "classifier of one label, such as gte-multilingual-base."
             )
-        weights: Tensor = self.classifier(hidden).squeeze(-1).relu()
+        weights: Tensor = self.classifier(self._as_heads_want(hidden)).squeeze(-1).relu()
         return weights
 
     def sequence_logits(self, first_tokens: Tensor) -> Tensor:
@@ -249,8 +253,11 @@ class GTEModel(nn.Module):
                 "This model has no sequence classifier: it is no reranker. Load one, such as "
                 "gte-multilingual-reranker-base."
             )
-        logits: Tensor = self.classifier(self.pooler(first_tokens))
+        logits: Tensor = self.classifier(self.pooler(self._as_heads_want(first_tokens)))
         return logits
+
+    def _as_heads_want(self, hidden: Tensor) -> Tensor:
+        return hidden if self.classifier is None else hidden.to(self.classifier.weight.dtype)
 
     def _logits(self, hidden: Tensor, first_tokens: Tensor, mask: Tensor) -> Tensor | None:
         if self.classifier is None:

@@ -34,9 +34,7 @@ def windows(items: Iterable[S], *, max_size: int, max_items: int) -> Iterator[li
         yield window
 
 
-def computed_ahead(
-    function: Callable[[T], R], items: Iterable[T], *, depth: int
-) -> Iterator[R]:
+def computed_ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[R]:
     """``map``, with up to ``depth`` results being made in a thread while the caller is busy.
 
     The items are read in the caller's thread, ``depth`` further than results are asked for.

@@ -74,7 +74,7 @@ class TestRetriever(RetrieversIntegrationTests):
 
 @pytest.fixture(scope="module")
 def embeddings():
-    return GTEEmbeddings(model="demo", on_truncation="ignore")
+    return GTEEmbeddings(model="demo", dtype="float32", on_truncation="ignore")
 
 
 def test_vectors_are_those_of_the_embedder(embeddings, demo):
@@ -87,7 +87,7 @@ def test_vectors_are_those_of_the_embedder(embeddings, demo):
 
 
 def test_smaller_vectors(demo):
-    small = GTEEmbeddings(model="demo", dimensions=64)
+    small = GTEEmbeddings(model="demo", dtype="float32", dimensions=64)
     expected = demo.encode(TEXTS, dimensions=64).dense
     np.testing.assert_allclose(small.embed_documents(TEXTS), expected, atol=1e-6)
     assert len(small.embed_query("x")) == 64
@@ -179,7 +179,9 @@ def test_cached_vectors_of_two_sizes_never_mix(tmp_path, encoded):
 
 
 def test_query_prefix_is_for_queries_only(embeddings):
-    prefixed = GTEEmbeddings(model="demo", query_prefix="query: ", on_truncation="ignore")
+    prefixed = GTEEmbeddings(
+        model="demo", dtype="float32", query_prefix="query: ", on_truncation="ignore"
+    )
     assert prefixed.embed_documents(["x"]) == embeddings.embed_documents(["x"])
     assert prefixed.embed_query("x") == embeddings.embed_query("query: x")
 

@@ -26,7 +26,7 @@ def test_a_hybrid_store_costs_one_pass(encoded, tmp_path):
 
 
 def test_documents_are_never_empty_and_queries_may_be(demo):
-    sparse = GTEEmbeddings(model="demo").milvus_sparse()
+    sparse = GTEEmbeddings(model="demo", dtype="float32").milvus_sparse()
     width = demo.encode_sparse("").shape[1]
     assert sparse.embed_documents([""]) == [{width: 1e-6}]
     assert sparse.embed_query("") == {}

@@ -31,7 +31,7 @@ def test_a_hybrid_store_costs_one_pass(encoded, batch_size, expected):
 
 
 def test_the_sparse_half_of_embeddings_shares_their_encoder(demo):
-    embeddings = GTEEmbeddings(model="demo", dimensions=64)
+    embeddings = GTEEmbeddings(model="demo", dtype="float32", dimensions=64)
     sparse = embeddings.qdrant_sparse()
     assert sparse.encoder is embeddings.encoder
     vectors = sparse.embed_documents(["print a page", ""])
