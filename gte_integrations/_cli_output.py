@@ -10,7 +10,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -117,11 +118,29 @@ def note(message: str) -> None:
     Console(stderr=True, highlight=False).print(Text(message, style="dim"), soft_wrap=True)
 
 
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Something to call with what is going on; only a terminal shows it, on one line."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda message: None
+        return
+    with console.status("") as status:
+        yield lambda message: status.update(Text(message, style="dim"))
+
+
 def error_line(message: str) -> None:
     """Say on one line of stderr what went wrong."""
     clauses = _LINE_END.sub("; ", message.strip())
     line = Text.assemble(("error: ", "bold red"), _one_line(clauses))
     Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables and texts that were built elsewhere."""
+    console = _console()
+    for part in parts:
+        console.print(part)
 
 
 def show_report(report: IndexReport, total: int, where: str, model: str) -> None:
@@ -136,7 +155,7 @@ def show_report(report: IndexReport, total: int, where: str, model: str) -> None
     }
     done = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     speed = f"{report.n_tokens:,} encoded in {report.seconds_encoding:.1f} s"
-    grid = _fields()
+    grid = fields()
     grid.add_row("Documents", Text.assemble((done or "none", "bold"), f" · {total:,} in all"))
     grid.add_row("Collection", Text(where))
     grid.add_row("Model", Text(model))
@@ -172,7 +191,7 @@ def show_encoded(encoded: EncodedText, about: str) -> None:
     """Show one text's vectors in short."""
     values = " ".join(f"{value:+.4f}" for value in encoded.dense[:_MOST_VALUES])
     more = " …" if len(encoded.dense) > _MOST_VALUES else ""
-    grid = _fields()
+    grid = fields()
     grid.add_row("Text", _Snippet(encoded.text, "bold"))
     grid.add_row("Model", Text(about, style="dim"))
     if encoded.n_tokens is not None:
@@ -212,7 +231,8 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _fields() -> Table:
+def fields() -> Table:
+    """A grid of names and values, one pair a row."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1)

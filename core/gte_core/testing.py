@@ -48,6 +48,8 @@ def random_checkpoint(
     prefix: str = "new.",
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    initializer_range: float = 0.1,
+    n_pieces: int | None = None,
 ) -> Path:
     """Write a checkpoint in the original layout, with a tokenizer, and return its directory.
 
@@ -58,13 +60,18 @@ def random_checkpoint(
         prefix: of every tensor's name but the classifier's, ``"new."`` or ``""``.
         dtype: the type the weights are stored in.
         seed: of the random weights.
+        initializer_range: standard deviation of the weights. The default makes every layer of a
+            small network matter; at the real shape it makes attention so sharp that the rounding
+            of one kernel against another turns a vector around, so use the 0.02 that real models
+            start training from.
+        n_pieces: of the tokenizer, by default as many as ``vocab_size``.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     fields = _SMALL_CONFIG | {"architectures": [_ARCHITECTURES[task]]} | dict(config or {})
     parsed = GTEConfig.from_dict(fields)
     (directory / "config.json").write_text(json.dumps(fields, indent=2), encoding="utf-8")
-    weights = random_weights(parsed, task=task, seed=seed)
+    weights = random_weights(parsed, task=task, seed=seed, initializer_range=initializer_range)
     save_file(
         {
             name if name.startswith("classifier.") else prefix + name: weight.to(dtype)
@@ -72,7 +79,7 @@ def random_checkpoint(
         },
         directory / "model.safetensors",
     )
-    tokenizer = word_tokenizer(parsed.vocab_size)
+    tokenizer = word_tokenizer(n_pieces or parsed.vocab_size)
     tokenizer.save(str(directory / "tokenizer.json"))
     roles = {
         "cls_token": "<s>",
@@ -86,8 +93,10 @@ def random_checkpoint(
     return directory
 
 
-def random_weights(config: GTEConfig, *, task: Task | None, seed: int = 0) -> dict[str, Tensor]:
-    """Float32 weights under their original names, scaled so that every layer matters."""
+def random_weights(
+    config: GTEConfig, *, task: Task | None, seed: int = 0, initializer_range: float = 0.1
+) -> dict[str, Tensor]:
+    """Float32 weights under their original names; those of norms scatter around 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         model = GTEModel(config, task=task, num_labels=config.num_labels or 1)
@@ -95,7 +104,7 @@ def random_weights(config: GTEConfig, *, task: Task | None, seed: int = 0) -> di
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         is_norm = "LayerNorm.weight" in name or "_ln.weight" in name
-        weights[name] = 1 + 0.2 * noise if is_norm else 0.1 * noise
+        weights[name] = 1 + 2 * initializer_range * noise if is_norm else initializer_range * noise
     return weights
 
 
