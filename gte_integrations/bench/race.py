@@ -82,7 +82,7 @@ class Race:
         self._children.close()
 
     def start(self, contender: Contender, *, warm: bool, timed: bool = True) -> None:
-        """Start a contender; ``warm`` starts it twice and keeps the second.
+        """Start a contender, or say in ``left_out`` why not; ``warm`` starts it twice and keeps the second.
 
         The first start fills the page cache with its library's files.
         """
@@ -130,8 +130,10 @@ class Race:
         return self._running()
 
     def _loaded(self, contender: Contender, *, timed: bool) -> Runner:
-        child = self._children.enter_context(Child(self._log(contender)))
-        answer = child.ask(self._load_request(contender))
+        with ExitStack() as undo:
+            child = undo.enter_context(Child(self._log(contender)))
+            answer = child.ask(self._load_request(contender))
+            self._children.push(undo.pop_all())
         return Runner(
             contender,
             child,

@@ -19,6 +19,19 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert not one.classifier.weight.equal(other.classifier.weight)
 
 
+def test_the_initializer_range_is_the_standard_deviation(tmp_path):
+    path = random_checkpoint(tmp_path, initializer_range=0.02)
+    model = GTEModel.from_pretrained(path)
+    assert model.embeddings.word_embeddings.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert model.embeddings.LayerNorm.weight.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_fewer_pieces_than_the_vocabulary_has_room_for(tmp_path):
+    path = random_checkpoint(tmp_path, n_pieces=200)
+    embedder = GTEEmbedder.from_pretrained(path)
+    assert (embedder.tokenizer.largest_id, embedder.vocab_size) == (199, 512)
+
+
 def test_a_reranker(tmp_path):
     path = random_checkpoint(tmp_path, task="sequence_classification")
     assert GTEModel.from_pretrained(path).task == "sequence_classification"
