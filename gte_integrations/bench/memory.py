@@ -38,6 +38,20 @@ def device_peak(device: str) -> int | None:
     return torch.cuda.max_memory_allocated(device)
 
 
+def leave_room(device: str) -> None:
+    """Give cached GPU memory back while the GPU is more than half full.
+
+    Else what one contender has freed but kept is what the next one lacks.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    if free < total / 2:
+        torch.cuda.empty_cache()
+
+
 def _highest_ever() -> int:
     import resource
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gte_integrations.bench.contenders import Contender, Form
+from gte_integrations.bench.contenders.batches import distinct
 from gte_integrations.bench.processes import Child, ChildError
 from gte_integrations.bench.workloads import Workload
 
@@ -82,9 +83,9 @@ class Race:
         self._children.close()
 
     def start(self, contender: Contender, *, warm: bool, timed: bool = True) -> None:
-        """Start a contender, or say in ``left_out`` why not; ``warm`` starts it twice and keeps the second.
+        """Start a contender, or say in ``left_out`` why not.
 
-        The first start fills the page cache with its library's files.
+        ``warm`` starts it twice and keeps the second: the first fills the page cache.
         """
         if not contender.installed:
             self.left_out[contender.name] = f"{contender.package} is not installed"
@@ -178,15 +179,24 @@ class Race:
             runner.child.close()
 
     def _warm_up_one(self, runner: Runner, workload: Workload) -> None:
-        seconds = {}
-        for variant in _sensible(runner, workload):
-            vectors = self._folder / f"{runner.contender.name}.{workload.name}.{variant}.npy"
-            seconds[variant] = sum(self._encode(runner, workload, variant, vectors))
-            runner.vectors[workload.name, variant] = vectors
-        default, *others = seconds
+        default, *others = _sensible(runner, workload)
+        seconds = {default: self._first_time(runner, workload, default)}
+        for variant in others:
+            try:
+                seconds[variant] = self._first_time(runner, workload, variant)
+            except ChildError as error:  # a batch that is too large, most likely
+                way = f"{runner.contender.name} {variant}, {workload.name}"
+                self.left_out[way] = str(error)
+        others = list(seconds)[1:]
         best = [min(others, key=seconds.__getitem__)] if others else []
         for variant in (default, *best):
             runner.ways[workload.name, variant] = []
+
+    def _first_time(self, runner: Runner, workload: Workload, variant: str) -> float:
+        vectors = self._folder / f"{runner.contender.name}.{workload.name}.{variant}.npy"
+        seconds = sum(self._encode(runner, workload, variant, vectors))
+        runner.vectors[workload.name, variant] = vectors
+        return seconds
 
     def _turns(self, workload: Workload) -> list[tuple[Runner, str]]:
         """The default variants of all contenders, then their other ones."""
@@ -217,11 +227,13 @@ class Race:
         return seconds
 
 
-def _sensible(runner: Runner, workload: Workload) -> tuple[str, ...]:
-    """One text is a batch of one, whatever the batch size."""
-    if workload.one_at_a_time and not runner.contender.is_ours:
+def _sensible(runner: Runner, workload: Workload) -> Sequence[str]:
+    """The variants that do something else on a workload than the one before."""
+    if not runner.timed:
         return runner.variants[:1]
-    return runner.variants if runner.timed else runner.variants[:1]
+    if runner.contender.is_ours:
+        return runner.variants
+    return distinct(runner.variants, 1 if workload.one_at_a_time else len(workload.texts))
 
 
 def _peaks(answer: Mapping[str, Any]) -> tuple[int, int | None]:

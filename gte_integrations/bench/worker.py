@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gte_integrations.bench.memory import device_peak, host_peak, reset_peaks
+from gte_integrations.bench.memory import device_peak, host_peak, leave_room, reset_peaks
 
 if TYPE_CHECKING:
     from gte_integrations.bench.contenders import Loaded
@@ -99,7 +99,9 @@ class Session:
             seconds.append(time.perf_counter() - start)
         if request["vectors"]:
             np.save(request["vectors"], np.concatenate(vectors))
-        return {"seconds": seconds, **self._peaks()}
+        peaks = self._peaks()
+        leave_room(self._device)
+        return {"seconds": seconds, **peaks}
 
     def _peaks(self) -> Message:
         return {"host_peak": host_peak(), "device_peak": device_peak(self._device)}

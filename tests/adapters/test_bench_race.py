@@ -17,6 +17,7 @@ from gte_integrations.bench.worker import Session
 from gte_integrations.bench.workloads import Workload
 
 QUERIES = Workload("queries", ("a b", "c"), (4, 3))
+MANY = Workload("passages", ("a",) * 40, (3,) * 40)
 ALONE = Workload("one-query", ("a b", "c"), (4, 3), one_at_a_time=True)
 MACHINE = Machine("cpu", "CPU", 2, 2, None, (), "2", {"float32": 1e9}, 1e9)
 ABSENT = Contender("flagembedding", "no_such_package", "flagembedding", "float32")
@@ -41,9 +42,11 @@ class FakeChild:
         self.closed = True
 
 
-def runner(name, times, *, variants=("dense",), vectors=((1, 0), (0, 1)), dtype="float32"):
+def runner(name, times, *, variants=None, vectors=((1, 0), (0, 1)), dtype="float32"):
     start = dict.fromkeys(("interpreter_s", "imports_s", "load_s", "first_pass_s", "total_s"), 1.0)
     child = FakeChild(np.array(vectors, np.float32), times)
+    if variants is None:
+        variants = ("dense",) if name.startswith("gte") else ("batch 32",)
     return Runner(CONTENDERS[name], child, dtype, variants, start, {("", "load"): (2000, None)})
 
 
@@ -89,17 +92,30 @@ class TestRace:
         assert [m.contender for m in report.measurements()] == ["gte"]
         assert report.ratios() == ()
 
-    def test_the_default_and_the_fastest_other_variant_are_measured(self, race):
+    def test_the_default_and_the_fastest_other_variant_are_measured(self, tmp_path):
         sizes = ("batch 32", "batch 8", "batch 4", "batch 1")
-        race.runners = [runner("sentence-transformers", [4, 3, 1, 2, 4, 1], variants=sizes)]
-        analysed(race, rounds=1)
-        assert race.runners[0].child.asked[4:] == [("queries", "batch 32"), ("queries", "batch 4")]
+        with Race(tmp_path, {}, "cpu", [MANY], print) as race:
+            race.runners = [runner("sentence-transformers", [4, 3, 1, 2], variants=sizes)]
+            race.warm_up()
+        assert list(race.runners[0].ways) == [("passages", "batch 32"), ("passages", "batch 4")]
+
+    def test_batches_larger_than_a_workload_are_one(self, race):
+        sizes = ("batch 32", "batch 8", "batch 1")
+        race.runners = [runner("sentence-transformers", [1] * 3, variants=sizes)]
+        race.warm_up()
+        assert list(race.runners[0].ways) == [("queries", "batch 32"), ("queries", "batch 1")]
+
+    def test_a_variant_that_fails_leaves_the_others(self, race):
+        race.runners = [runner("transformers", [1], variants=("batch 32", "batch 1"))]
+        race.warm_up()
+        assert race.left_out == {"transformers batch 1, queries": "out of memory"}
+        assert list(race.finished()[0].ways) == [("queries", "batch 32")]
 
     def test_contenders_take_turns_and_each_round_begins_with_another(self, race):
         order = []
         race.runners = [
             runner("gte", [1] * 9, variants=("dense", "hybrid")),
-            runner("transformers", [1] * 9, variants=("batch 32", "batch 8")),
+            runner("transformers", [1] * 9, variants=("batch 32", "batch 1")),
         ]
         race.warm_up()
         for one in race.runners:
@@ -109,8 +125,8 @@ class TestRace:
             )
         race.round(1, 2)
         race.round(2, 2)
-        assert order[:4] == ["dense", "batch 32", "hybrid", "batch 8"]
-        assert order[4:] == ["batch 32", "hybrid", "batch 8", "dense"]
+        assert order[:4] == ["dense", "batch 32", "hybrid", "batch 1"]
+        assert order[4:] == ["batch 32", "hybrid", "batch 1", "dense"]
 
     def test_one_text_at_a_time_has_no_batch_size(self, tmp_path):
         with Race(tmp_path, {}, "cpu", [ALONE], print) as race:

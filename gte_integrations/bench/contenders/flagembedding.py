@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_integrations.bench.contenders._batches import batch_size, batch_variants
+from gte_integrations.bench.contenders.batches import batch_size, batch_variants
 
 _MAX_LENGTH = 8192
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from gte_integrations.bench.contenders._batches import batch_size, batch_variants
+from gte_integrations.bench.contenders.batches import batch_size, batch_variants
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from gte_integrations.bench.contenders._batches import batch_size, batch_variants
+from gte_integrations.bench.contenders.batches import batch_size, batch_variants
 
 _MAX_LENGTH = 8192
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _SIZES = {"cuda": (32, 128), "cpu": (32, 8, 4, 1)}
 
 
@@ -14,3 +16,11 @@ def batch_variants(device: str) -> tuple[str, ...]:
 def batch_size(variant: str) -> int:
     """The number in the name of a variant."""
     return int(variant.removeprefix("batch "))
+
+
+def distinct(variants: Sequence[str], texts_a_call: int) -> list[str]:
+    """Leave out batch sizes that would not split a call otherwise than one before them."""
+    kept: dict[int, str] = {}
+    for variant in variants:
+        kept.setdefault(min(batch_size(variant), texts_a_call), variant)
+    return list(kept.values())
