@@ -15,6 +15,7 @@ ContenderName = Literal[
     "gte-bfloat16",
     "gte-float16",
     "gte-int8",
+    "gte-float8",
     "transformers",
     "transformers-bfloat16",
     "sentence-transformers",

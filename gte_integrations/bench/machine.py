@@ -94,8 +94,9 @@ def _shapes(device: torch.device, *, quick: bool) -> Sequence[_Shape]:
 
 
 def _gemm_flops(device: torch.device, shapes: Sequence[_Shape]) -> dict[str, float]:
-    half_types = [torch.bfloat16] if device.type == "cpu" else [torch.bfloat16, torch.float16]
-    dtypes = [torch.float32, *half_types, torch.int8]
+    dtypes = [torch.float32, torch.bfloat16, torch.int8]
+    if device.type == "cuda":
+        dtypes += [torch.float16, torch.float8_e4m3fn]
     peaks = {str(dtype).removeprefix("torch."): _peak(dtype, device, shapes) for dtype in dtypes}
     return {name: peak for name, peak in peaks.items() if peak}
 
@@ -119,6 +120,11 @@ def _products(x: Tensor, weight: Tensor) -> Iterator[Callable[[], Tensor]]:
     if x.dtype == torch.int8:
         yield lambda: torch._int_mm(x, transposed)
         yield lambda: torch._int_mm(x, weight.t())
+        return
+    if x.dtype == torch.float8_e4m3fn:
+        one = torch.ones((), device=x.device)
+        half = torch.bfloat16
+        yield lambda: torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=half)
         return
     yield lambda: torch.mm(x, transposed)
     yield lambda: F.linear(x, weight)

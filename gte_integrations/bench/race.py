@@ -115,8 +115,8 @@ class Race:
     def round(self, number: int, of: int) -> None:
         """Measure everything once; the contenders take turns within a workload.
 
-        No contender goes twice in a row, as the second time would find its caches warm, and each
-        round begins with another, as each leaves the machine in another state.
+        Where there are several, none goes twice in a row, as the second time would find its caches
+        warm; each round begins with another, as each leaves the machine in another state.
         """
         for workload in self._workloads:
             self._progress(f"Round {number} of {of}: {workload.name}")

@@ -75,6 +75,7 @@ _CONTENDERS = (
     _ours("gte-bfloat16", "bfloat16"),
     _ours("gte-float16", "float16"),
     _ours("gte-int8", "int8"),
+    _ours("gte-float8", "float8"),
     Contender("transformers", "transformers", "transformers", "float32"),
     Contender("transformers-bfloat16", "transformers", "transformers", "bfloat16"),
     Contender("sentence-transformers", "sentence_transformers", "sentence_transformers", "float32"),
@@ -90,7 +91,7 @@ CONTENDERS: dict[str, Contender] = {contender.name: contender for contender in _
 
 REFERENCE = CONTENDERS["gte-float32"]
 
-_SLOW_IN_BFLOAT16 = {"transformers-bfloat16", "sentence-transformers-bfloat16"}
+_FOR_GPUS = {"gte-float8", "transformers-bfloat16", "sentence-transformers-bfloat16"}
 
 
 def choose(names: Sequence[str], device: str, capabilities: Sequence[str]) -> list[Contender]:
@@ -103,7 +104,7 @@ def choose(names: Sequence[str], device: str, capabilities: Sequence[str]) -> li
         return [CONTENDERS[name] for name in dict.fromkeys(names)]
     left_out = {"gte-float16"}
     if not device.startswith("cuda"):
-        left_out |= _SLOW_IN_BFLOAT16
+        left_out |= _FOR_GPUS
         if not {"avx512_bf16", "amx_bf16"} & set(capabilities):
             left_out.add("gte-bfloat16")
     return [contender for name, contender in CONTENDERS.items() if name not in left_out]

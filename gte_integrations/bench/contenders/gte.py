@@ -34,10 +34,12 @@ class Embedder:
 def load(directory: Path, device: str, dtype: str) -> Embedder:
     """Load a checkpoint in its original form."""
     embedder = GTEEmbedder.from_pretrained(directory, device=device, dtype=dtype)
-    return Embedder(embedder, _chosen_dtype(embedder) if dtype == "auto" else dtype)
+    return Embedder(embedder, _chosen_dtype(embedder))
 
 
 def _chosen_dtype(embedder: GTEEmbedder) -> str:
     # Shown by the embedder, though it has no attribute for it.
     shown = re.search(r"\bdtype='(\w+)'", repr(embedder))
-    return shown[1] if shown else "float32"
+    if not shown:
+        raise RuntimeError(f"{embedder!r} does not show the type it computes in.")
+    return shown[1]
