@@ -18,6 +18,7 @@ from gte_core.device import has_onednn
 
 _INT8_MAX = 127.0
 _UNSIGNED_ZERO = 128
+_INT8_ROWS = 512  # at once: what is made on the way stays in the cache, and its memory is reused
 _FLOAT8_MAX = 448.0
 _TINY = 1e-12
 _BLOCKED_FOR_ROWS = 2048  # of activations; other numbers compute as right, and nearly as fast
@@ -94,40 +95,19 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        integers, scales = _to_int8(weight)
-        self._weight = torch.ops.onednn.qlinear_prepack(integers, None)
-        self._weight_scales = scales.flatten()
-        self._weight_zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self._product = _Int8Product(weight)
         self._bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features)``."""
-        integers, scales = _to_int8(x)
-        product = self._multiply(integers, x.dtype)
-        if self._bias is None:
-            return product.mul_(scales)
-        return torch.addcmul(self._bias, product, scales)
-
-    def _multiply(self, integers: Tensor, dtype: torch.dtype) -> Tensor:
-        """Integers times weights times the scales of the weights; those of x are still to come."""
-        # Flipping the highest bit adds 128: oneDNN's fast kernels want unsigned activations.
-        unsigned = integers.view(torch.uint8).bitwise_xor_(_UNSIGNED_ZERO)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            unsigned,
-            1.0,
-            _UNSIGNED_ZERO,
-            self._weight,
-            self._weight_scales,
-            self._weight_zeros,
-            None,
-            1.0,
-            0,
-            dtype,
-            "none",
-            [],
-            "none",
-        )
-        return product
+        out = x.new_empty(len(x), self._product.out_features)
+        for rows, found in zip(x.split(_INT8_ROWS), out.split(_INT8_ROWS), strict=True):
+            product, scales = self._product(rows)
+            if self._bias is None:
+                torch.mul(product, scales, out=found)
+            else:
+                torch.addcmul(self._bias, product, scales, out=found)
+        return out
 
 
 class Int8GatedLinear(nn.Module):
@@ -135,12 +115,50 @@ class Int8GatedLinear(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._up_gate = Int8Linear(weight, None)
+        self._product = _Int8Product(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
-        up, gate = self._up_gate(x).chunk(2, dim=-1)
-        return gelu(gate).mul_(up)
+        out = x.new_empty(len(x), self._product.out_features // 2)
+        for rows, found in zip(x.split(_INT8_ROWS), out.split(_INT8_ROWS), strict=True):
+            product, scales = self._product(rows)
+            up, gate = product.mul_(scales).chunk(2, dim=-1)
+            torch.mul(gelu(gate), up, out=found)
+        return out
+
+
+class _Int8Product(nn.Module):
+    """The product itself, and the scales of its rows, which are still to be multiplied with."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.out_features = len(weight)
+        integers, scales = _to_int8(weight)
+        self._weight = torch.ops.onednn.qlinear_prepack(integers, None)
+        self._scales = scales.flatten()
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(n, in_features)`` -> ``(n, out_features)`` and ``(n, 1)``, in the type of x."""
+        integers, scales = _to_int8(x)
+        # Flipping the highest bit adds 128: oneDNN's fast kernels want unsigned activations.
+        unsigned = integers.view(torch.uint8).bitwise_xor_(_UNSIGNED_ZERO)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            unsigned,
+            1.0,
+            _UNSIGNED_ZERO,
+            self._weight,
+            self._scales,
+            self._zeros,
+            None,
+            1.0,
+            0,
+            x.dtype,
+            "none",
+            [],
+            "none",
+        )
+        return product, scales
 
 
 class Float8Linear(nn.Module):
