@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
@@ -35,6 +38,16 @@ def chart_writer(path: Path | None) -> Callable[[BenchReport], None]:
 
     check_chart_path(path)
     return lambda report: write_chart(report, path)
+
+
+@contextmanager
+def exit_when_terminated() -> Iterator[None]:
+    """Let SIGTERM unwind the program: its temporary folder holds a whole model."""
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def bench_tables(report: BenchReport) -> Iterator[RenderableType]:

@@ -322,13 +322,13 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
     """Measure the speed of the model on this machine, beside the peers that are installed."""
-    from gte_integrations._cli_bench import bench_tables, chart_writer
+    from gte_integrations._cli_bench import bench_tables, chart_writer, exit_when_terminated
     from gte_integrations.bench.run import BenchSettings, run_bench
 
     write_chart = chart_writer(chart)
     chosen, wanted = tuple(contenders or ()), tuple(workloads or ())
     settings = BenchSettings(model, device, chosen, wanted, rounds, quick)
-    with output.progress() as progress:
+    with exit_when_terminated(), output.progress() as progress:
         report = run_bench(settings, progress)
     if as_json:
         output.write_json(report.as_json())

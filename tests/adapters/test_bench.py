@@ -1,8 +1,11 @@
 """``gte bench`` from end to end, with every peer that is installed; and its face."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -210,6 +213,21 @@ class TestWrongUse:
         assert result.exit_code == 1
         expected = "No contender could be measured. transformers: transformers is not installed"
         assert expected in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_is_left_behind(tmp_path, number, status):
+    command = [sys.executable, "-P", "-m", "gte_integrations.cli", "bench", "--model", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        # The log is there once the first child is.
+        while not list(tmp_path.glob("gte-bench-*/machine.log")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == status
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_is_measured_for_every_type():
