@@ -187,6 +187,16 @@ class GTEEmbedder:
         return self._files.revision
 
     @property
+    def device(self) -> str:
+        """Where it computes, such as ``"cpu"`` or ``"cuda:0"``."""
+        return self._settings.device
+
+    @property
+    def dtype(self) -> str:
+        """The type of the matrix products, such as ``"bfloat16"``; never ``"auto"``."""
+        return self._settings.dtype
+
+    @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another."""
         return self._settings.dimensions

@@ -101,7 +101,9 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features)``."""
         out = x.new_empty(len(x), self._product.out_features)
-        for rows, found in zip(x.split(_INT8_ROWS), out.split(_INT8_ROWS), strict=True):
+        for rows, found in zip(
+            torch.split(x, _INT8_ROWS), torch.split(out, _INT8_ROWS), strict=True
+        ):
             product, scales = self._product(rows)
             if self._bias is None:
                 torch.mul(product, scales, out=found)
@@ -120,7 +122,9 @@ class Int8GatedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
         out = x.new_empty(len(x), self._product.out_features // 2)
-        for rows, found in zip(x.split(_INT8_ROWS), out.split(_INT8_ROWS), strict=True):
+        for rows, found in zip(
+            torch.split(x, _INT8_ROWS), torch.split(out, _INT8_ROWS), strict=True
+        ):
             product, scales = self._product(rows)
             up, gate = product.mul_(scales).chunk(2, dim=-1)
             torch.mul(gelu(gate), up, out=found)

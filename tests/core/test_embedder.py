@@ -472,6 +472,7 @@ def test_the_fingerprint_is_that_of_the_loaded_weights(tmp_path):
 def test_the_demo_says_what_it_is(demo):
     assert "model='demo'" in repr(demo)
     assert (demo.model, demo.revision, demo.dimensions) == ("demo", None, 256)
+    assert (demo.device, demo.dtype) == ("cpu", "float32")
 
 
 def test_the_demo_finds_across_languages(demo):

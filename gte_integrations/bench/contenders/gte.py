@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,14 @@ from gte_core import GTEEmbedder
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """A loaded embedder, with the type it computes in."""
+    """A loaded embedder."""
 
     embedder: GTEEmbedder
-    dtype: str
+
+    @property
+    def dtype(self) -> str:
+        """The type it computes in."""
+        return self.embedder.dtype
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -33,13 +36,4 @@ class Embedder:
 
 def load(directory: Path, device: str, dtype: str) -> Embedder:
     """Load a checkpoint in its original form."""
-    embedder = GTEEmbedder.from_pretrained(directory, device=device, dtype=dtype)
-    return Embedder(embedder, _chosen_dtype(embedder))
-
-
-def _chosen_dtype(embedder: GTEEmbedder) -> str:
-    # Shown by the embedder, though it has no attribute for it.
-    shown = re.search(r"\bdtype='(\w+)'", repr(embedder))
-    if not shown:
-        raise RuntimeError(f"{embedder!r} does not show the type it computes in.")
-    return shown[1]
+    return Embedder(GTEEmbedder.from_pretrained(directory, device=device, dtype=dtype))
