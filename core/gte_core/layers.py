@@ -126,8 +126,8 @@ class EncoderLayer(nn.Module):
 
     def _add(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Both residuals, each with its LayerNorm, and the MLP between them."""
-        hidden = self.attn_ln(hidden + attended)
-        hidden = self.mlp_ln(hidden + self.mlp(hidden))
+        hidden = self.attn_ln(attended.add_(hidden))
+        hidden = self.mlp_ln(self.mlp(hidden).add_(hidden))
         return hidden
 
 
