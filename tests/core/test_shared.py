@@ -59,7 +59,8 @@ def test_only_what_is_missing_is_encoded_and_only_once(encoded, encoder):
 
 
 def test_equal_settings_share_one_encoder(settings, encoder, small_checkpoint):
-    assert shared_encoder(EncoderSettings(model=str(small_checkpoint))) is encoder
+    same = EncoderSettings(model=str(small_checkpoint), dtype="float32")
+    assert shared_encoder(same) is encoder
     assert shared_encoder(EncoderSettings(model=settings.model, max_length=64)) is not encoder
 
 
