@@ -134,9 +134,12 @@ def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     count, heads, n_queries, size = query.shape
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))
     out = torch.empty_like(q)
-    step = max(1, _SCORES_AT_ONCE // (n_queries * k.shape[1]))
+    rows_at_once = max(1, min(n_queries, _SCORES_AT_ONCE // k.shape[1]))
+    step = max(1, _SCORES_AT_ONCE // (rows_at_once * k.shape[1]))
     for start in range(0, count * heads, step):
         part = slice(start, start + step)
-        scores = torch.bmm(q[part], k[part].mT).mul_(size**-0.5)
-        torch.bmm(scores.softmax(-1), v[part], out=out[part])
+        for first in range(0, n_queries, rows_at_once):
+            rows = slice(first, first + rows_at_once)
+            scores = torch.bmm(q[part, rows], k[part].mT).mul_(size**-0.5)
+            out[part, rows] = torch.bmm(scores.softmax(-1), v[part])
     return out.view(count, heads, n_queries, size)

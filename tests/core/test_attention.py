@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gte_core.attention import PackLayout, attend
@@ -16,12 +16,23 @@ def reference(query, key, value, lengths):
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), value)
 
 
+@settings(deadline=None)  # the first product of a process takes its time
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_every_sequence_sees_itself_alone(lengths, seed):
     generator = torch.Generator().manual_seed(seed)
     query, key, value = torch.randn(3, sum(lengths), 2, 4, generator=generator)
     out = attend(query, key, value, PackLayout.from_lengths(lengths, device=CPU))
     torch.testing.assert_close(out, reference(query, key, value, lengths), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 40, 2**22])
+def test_products_of_any_size_equal_the_reference(monkeypatch, at_once):
+    monkeypatch.setattr("gte_core.attention._SCORES_AT_ONCE", at_once)
+    lengths = [9, 9, 5, 1]
+    query, key, value = torch.randn(3, sum(lengths), 2, 8).bfloat16()
+    out = attend(query, key, value, PackLayout.from_lengths(lengths, device=CPU))
+    expected = reference(query.float(), key.float(), value.float(), lengths)
+    torch.testing.assert_close(out.float(), expected, atol=3e-2, rtol=0)
 
 
 def test_an_empty_pack():
