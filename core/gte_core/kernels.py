@@ -7,7 +7,7 @@ MLP (:class:`GatedLinear`). A :class:`Kernels` says which module computes each o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +29,7 @@ class GatedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name in torch
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
-        up, gate = super().forward(input).chunk(2, dim=-1)
-        return gelu(gate) * up
+        return _gated(super().forward(input))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +100,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features)``."""
         out = x.new_empty(len(x), self._product.out_features)
-        for rows, found in zip(
-            torch.split(x, _INT8_ROWS), torch.split(out, _INT8_ROWS), strict=True
-        ):
+        for rows, found in _row_blocks(x, out):
             product, scales = self._product(rows)
             if self._bias is None:
                 torch.mul(product, scales, out=found)
@@ -122,9 +119,7 @@ class Int8GatedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
         out = x.new_empty(len(x), self._product.out_features // 2)
-        for rows, found in zip(
-            torch.split(x, _INT8_ROWS), torch.split(out, _INT8_ROWS), strict=True
-        ):
+        for rows, found in _row_blocks(x, out):
             product, scales = self._product(rows)
             up, gate = product.mul_(scales).chunk(2, dim=-1)
             torch.mul(gelu(gate), up, out=found)
@@ -192,8 +187,16 @@ class Float8GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
-        up, gate = self._up_gate(x).chunk(2, dim=-1)
-        return gelu(gate).mul_(up)
+        return _gated(self._up_gate(x))
+
+
+def _gated(up_gate: Tensor) -> Tensor:
+    up, gate = up_gate.chunk(2, dim=-1)
+    return gelu(gate).mul_(up)
+
+
+def _row_blocks(x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(x, _INT8_ROWS), torch.split(out, _INT8_ROWS), strict=True)
 
 
 def _blocked(weight: Tensor) -> Tensor:

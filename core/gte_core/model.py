@@ -217,17 +217,14 @@ class GTEModel(nn.Module):
         self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Last hidden state ``(total_tokens, hidden_size)`` of ``(total_tokens,)`` packed ids."""
-        hidden = self.embeddings(input_ids, token_type_ids)
-        rotary = RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
+        hidden, rotary = self._embed(input_ids, layout, token_type_ids)
         encoded: Tensor = self.encoder(hidden, rotary, layout)
         return encoded
 
     def encode_first_tokens(self, input_ids: Tensor, layout: PackLayout) -> Tensor:
         """The state of every sequence's first token alone, ``(n, hidden_size)``; cheaper."""
-        hidden = self.embeddings(input_ids, None)
-        rotary = RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
-        states: Tensor = self.encoder.first_tokens(hidden, rotary, layout)
-        return states
+        hidden, rotary = self._embed(input_ids, layout)
+        return self.encoder.first_tokens(hidden, rotary, layout)
 
     def lay_out(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
         """Token ids of several texts end to end, on the model's device."""
@@ -255,6 +252,12 @@ class GTEModel(nn.Module):
             )
         logits: Tensor = self.classifier(self.pooler(self._as_heads_want(first_tokens)))
         return logits
+
+    def _embed(
+        self, input_ids: Tensor, layout: PackLayout, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, RotaryAngles]:
+        hidden = self.embeddings(input_ids, token_type_ids)
+        return hidden, RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
 
     def _as_heads_want(self, hidden: Tensor) -> Tensor:
         return hidden if self.classifier is None else hidden.to(self.classifier.weight.dtype)
