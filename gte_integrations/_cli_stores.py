@@ -63,16 +63,14 @@ class StoreError(Exception):
 
 @contextmanager
 def open_index(
-    store: StoreLocation, collection: str, encoder: Encoder, *, dimensions: int | None
+    store: StoreLocation, collection: str, encoder: Encoder
 ) -> Iterator[HybridIndex[Any]]:
     """Open a collection with the engine that the location names; the other is not imported.
 
     What goes wrong inside the engine is raised as ``StoreError`` that names the location.
     """
     try:
-        with _index_class(store.engine)(
-            store.location, collection, encoder, dimensions=dimensions
-        ) as index:
+        with _index_class(store.engine)(store.location, collection, encoder) as index:
             yield index
     except Exception as error:
         if type(error) is LookupError:

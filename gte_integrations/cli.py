@@ -1,8 +1,9 @@
 """``gte``: index files, search them, and look at vectors, from the command line."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from inspect import Signature, signature
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -96,6 +97,23 @@ Revision = Annotated[
     str | None,
     typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N or mps; by default a GPU if there is one.",
+    ),
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="auto, float32, bfloat16 or float16, which can share a collection; int8 (x86) or "
+        "float8 (Hopper), each with collections of its own.",
+    ),
+]
 MaxLength = Annotated[
     int,
     typer.Option("--max-length", min=1, metavar="N", help="Tokens of a text that are read."),
@@ -141,10 +159,42 @@ def _settings(
     pass
 
 
+def _load(
+    *,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: DType = "auto",
+    max_length: MaxLength = DEFAULT_MAX_LENGTH,
+    dimensions: Dimensions = None,
+) -> "GTEEmbedder":
+    if sys.stderr.isatty():
+        output.note(f"Loading {model} …")
+    from gte_core import GTEEmbedder
+
+    return GTEEmbedder.from_pretrained(
+        model,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        dimensions=dimensions,
+    )
+
+
+def _with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer the options of ``_load`` in place of a command's ``**model_options``."""
+    *own, _ = signature(command).parameters.values()
+    shown = Signature([*own, *signature(_load).parameters.values()])
+    command.__signature__ = shown  # type: ignore[attr-defined]
+    return command
+
+
 # Commands
 
 
 @app.command()
+@_with_model_options
 def index(
     paths: Annotated[
         list[Path],
@@ -155,10 +205,6 @@ def index(
     *,
     to: To,
     collection: Collection,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    max_length: MaxLength = DEFAULT_MAX_LENGTH,
-    dimensions: Dimensions = None,
     batch_size: Annotated[
         int,
         typer.Option(
@@ -172,6 +218,7 @@ def index(
         ),
     ] = "raise",
     as_json: AsJson = False,
+    **model_options: Any,
 ) -> None:
     """Read files into a collection, which is made if there is none.
 
@@ -180,8 +227,8 @@ def index(
     from gte_integrations._documents import read_documents
 
     documents = read_documents(paths)
-    embedder = _load(model, revision, max_length)
-    with open_index(to, collection, embedder, dimensions=dimensions) as target:
+    embedder = _load(**model_options)
+    with open_index(to, collection, embedder) as target:
         target.create()
         report = target.add(
             documents, batch_size=batch_size, on_error=on_error, show_progress=sys.stderr.isatty()
@@ -195,15 +242,12 @@ def index(
 
 
 @app.command()
+@_with_model_options
 def search(
     queries: Queries,
     *,
     store: From,
     collection: Collection,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    max_length: MaxLength = DEFAULT_MAX_LENGTH,
-    dimensions: Dimensions = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, metavar="N", help="Hits per query.")
     ] = 10,
@@ -215,11 +259,12 @@ def search(
         bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
     ] = False,
     as_json: AsJson = False,
+    **model_options: Any,
 ) -> None:
     """Search a collection, with the model and dimensions that it was filled with."""
     texts = list(_lines(queries))
-    embedder = _load(model, revision, max_length)
-    with open_index(store, collection, embedder, dimensions=dimensions) as source:
+    embedder = _load(**model_options)
+    with open_index(store, collection, embedder) as source:
         candidates = max(limit, DEFAULT_CANDIDATES)
         rankings = source.search(texts, limit=limit, mode=mode, candidates=candidates)
     for text, hits in zip(texts, rankings, strict=True):
@@ -235,18 +280,11 @@ def search(
 
 
 @app.command()
-def encode(
-    texts: Texts,
-    *,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    max_length: MaxLength = DEFAULT_MAX_LENGTH,
-    dimensions: Dimensions = None,
-    as_json: AsJson = False,
-) -> None:
+@_with_model_options
+def encode(texts: Texts, *, as_json: AsJson = False, **model_options: Any) -> None:
     """Show the dense and the sparse vector of texts."""
-    embedder = _load(model, revision, max_length)
-    for encoded in _encoded(embedder, _lines(texts), dimensions):
+    embedder = _load(**model_options)
+    for encoded in _encoded(embedder, _lines(texts)):
         if as_json:
             output.write_json({"model": _label(embedder), **asdict(encoded)})
         else:
@@ -254,19 +292,17 @@ def encode(
 
 
 @app.command()
+@_with_model_options
 def explain(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What was searched for.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What was found.")],
     *,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    max_length: MaxLength = DEFAULT_MAX_LENGTH,
-    dimensions: Dimensions = None,
     as_json: AsJson = False,
+    **model_options: Any,
 ) -> None:
     """Show why a text matches a query: both scores, and the tokens the two share."""
-    embedder = _load(model, revision, max_length)
-    explanation = embedder.explain(query, text, dimensions=dimensions)
+    embedder = _load(**model_options)
+    explanation = embedder.explain(query, text)
     if as_json:
         score = {"model": _label(embedder), "score": explanation.score}
         output.write_json({**score, **asdict(explanation)})
@@ -287,10 +323,7 @@ def bench(
             "the local cache, else random weights of its shape.",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps."),
-    ] = None,
+    device: Device = None,
     contenders: Annotated[
         list[str] | None,
         typer.Option(
@@ -345,14 +378,6 @@ def main() -> None:
 # What they share
 
 
-def _load(model: str, revision: str | None, max_length: int) -> "GTEEmbedder":
-    if sys.stderr.isatty():
-        output.note(f"Loading {model} …")
-    from gte_core import GTEEmbedder
-
-    return GTEEmbedder.from_pretrained(model, revision=revision, max_length=max_length)
-
-
 def _label(embedder: "GTEEmbedder") -> str:
     if embedder.model == "demo":
         return "demo model"
@@ -370,17 +395,15 @@ def _lines(texts: list[str]) -> Iterator[str]:
         yield line.rstrip("\r\n")
 
 
-def _encoded(
-    embedder: "GTEEmbedder", texts: Iterator[str], dimensions: int | None
-) -> Iterator[output.EncodedText]:
+def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[output.EncodedText]:
     """Encode a stream, keeping no more of it than the embedder does."""
     if not embedder.has_sparse:
-        yield from _encoded_dense(embedder, texts, dimensions)
+        yield from _encoded_dense(embedder, texts)
         return
     given, kept = tee(texts)
     # A bar between the results on one terminal would only be in their way.
     bar = sys.stderr.isatty() and not sys.stdout.isatty()
-    parts = embedder.encode_iter(given, dimensions=dimensions, show_progress=bar)
+    parts = embedder.encode_iter(given, show_progress=bar)
     for both, text in zip(chain.from_iterable(parts), kept, strict=True):
         dense, ids, weights = next(both.rows())
         tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
@@ -390,12 +413,10 @@ def _encoded(
         )
 
 
-def _encoded_dense(
-    embedder: "GTEEmbedder", texts: Iterable[str], dimensions: int | None
-) -> Iterator[output.EncodedText]:
+def _encoded_dense(embedder: "GTEEmbedder", texts: Iterable[str]) -> Iterator[output.EncodedText]:
     stream = iter(texts)
     while batch := list(islice(stream, _DENSE_BATCH)):
-        vectors = embedder.encode_dense(batch, dimensions=dimensions)
+        vectors = embedder.encode_dense(batch)
         for text, dense in zip(batch, vectors.tolist(), strict=True):
             yield output.EncodedText(text, None, None, dense, None)
 

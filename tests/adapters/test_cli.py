@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import re
 import signal
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +16,11 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from gte_core import GTEEmbedder, __version__
+from gte_core.device import has_onednn
 from gte_integrations import _cli_stores, _indexing, cli
 from gte_integrations._cli_stores import StoreLocation
 
+README = Path(__file__).parents[2] / "README.md"
 ROWS = [
     {"id": "en", "text": "You can merge two cells of a table into one.", "lang": "en"},
     {"id": "ja", "text": "表のセルを結合できます。", "lang": "ja"},
@@ -35,8 +39,8 @@ _load = GTEEmbedder.from_pretrained
 
 
 @cache
-def _loaded(model, *, revision=None, max_length=8192):
-    return _load(model, revision=revision, max_length=max_length)
+def _loaded(model, **options):
+    return _load(model, **options)
 
 
 def gte(*arguments, columns=120, **options):
@@ -251,7 +255,7 @@ class TestEncode:
             has_sparse=False,
             model="org/dense",
             revision="f" * 40,
-            encode_dense=lambda texts, dimensions: np.ones((len(texts), 2), np.float32),
+            encode_dense=lambda texts: np.ones((len(texts), 2), np.float32),
         )
         monkeypatch.setattr(GTEEmbedder, "from_pretrained", lambda *args, **kwargs: model)
         texts = [str(number) for number in range(70)]
@@ -288,6 +292,73 @@ class TestExplain:
 
     def test_texts_with_nothing_in_common(self):
         assert "No token in common." in gte("explain", "a", "壊", "-m", "demo").stdout
+
+
+class TestModelOptions:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["index", README, "--to", "qdrant:x", "-c", "docs"],
+            ["search", "x", "--from", "qdrant:x", "-c", "docs"],
+            ["encode", "x"],
+            ["explain", "x", "x"],
+        ],
+        ids=lambda command: command[0],
+    )
+    def test_every_command_hands_all_of_them_on(self, monkeypatch, command):
+        given = {}
+
+        def from_pretrained(model, **options):
+            given.update(options, model=model)
+            raise ValueError("seen")
+
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", from_pretrained)
+        options = ["-m", "demo", "--revision", "r", "--device", "cuda:1", "--dtype", "float16"]
+        result = gte(*command, *options, "--max-length", "9", "-d", "8")
+        assert result.stderr == "error: seen\n"
+        assert given == {
+            "model": "demo",
+            "revision": "r",
+            "device": "cuda:1",
+            "dtype": "float16",
+            "max_length": 9,
+            "dimensions": 8,
+        }
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("--dtype", "int9", r"dtype is 'int9'; allowed are 'float32', .*'auto'\."),
+            ("--dtype", "float8", r"dtype 'float8' needs a Hopper GPU or newer, not cpu"),
+            ("--device", "tape", r"device is 'tape'; allowed are 'cpu', 'cuda'"),
+            ("--device", "cuda", r"device is 'cuda', but this machine .* has none"),
+            ("--dimensions", "257", r"dimensions is 257, but must be from 1 to 256"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, monkeypatch, option, value, message):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        result = gte("encode", "x", "-m", "demo", option, value)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.fullmatch(rf"error: {message}.*\n", result.stderr)
+
+    @pytest.mark.skipif(not has_onednn(), reason="int8 needs oneDNN on x86")
+    @pytest.mark.parametrize("engine", ["qdrant", "milvus"])
+    def test_int8_and_floats_do_not_share_a_collection(self, passages, tmp_path, engine):
+        place = [f"{engine}:{tmp_path / 'int8.db'}", "-c", "docs", "-m", "demo", "--device", "cpu"]
+        lines_of_json(gte("index", passages, "--to", *place, "--dtype", "int8", "--json"))
+        [found] = lines_of_json(
+            gte("search", "merge cells", "--from", *place, "--dtype", "int8", "--json")
+        )
+        assert found["hits"][0]["id"] == "en"
+        for refused in (
+            gte("search", "x", "--from", *place),
+            gte("index", passages, "--to", *place),
+        ):
+            assert (refused.exit_code, refused.stdout) == (1, "")
+            assert re.fullmatch(
+                r"error: .*numeric: the collection has 'int8', this index needs 'float'; .*\n",
+                refused.stderr,
+            )
 
 
 class TestEnding:
@@ -352,7 +423,7 @@ class TestEnding:
         monkeypatch.setattr(_cli_stores, "_index_class", _raising(Exception("service error")))
         with (
             pytest.raises(_cli_stores.StoreError, match="qdrant:x: service error"),
-            _cli_stores.open_index(StoreLocation("qdrant", "x"), "docs", None, dimensions=None),
+            _cli_stores.open_index(StoreLocation("qdrant", "x"), "docs", None),
         ):
             pass
 
@@ -371,8 +442,15 @@ class TestOneRuleOnePlace:
     def test_options_have_the_defaults_of_the_library(self, command):
         options = inspect.signature(command).parameters
         library = inspect.signature(_load).parameters
-        for name in ("model", "revision", "max_length", "dimensions"):
+        for name in ("model", "revision", "device", "dtype", "max_length", "dimensions"):
             assert options[name].default == library[name].default
+
+    def test_help_names_every_type(self):
+        with pytest.raises(ValueError, match="allowed are") as error:
+            _load("demo", dtype="int9")
+        shown = gte("encode", "--help", columns=200).stdout
+        for name in re.findall(r"'(\w+)'", str(error.value).partition("allowed")[2]):
+            assert re.search(rf"\b{name}\b", shown)
 
     def test_index_and_search_have_the_defaults_and_choices_of_the_indexes(self):
         for command, method, names in [
