@@ -17,7 +17,12 @@ from gte_core.kernels import GatedLinear
 
 @dataclass(frozen=True, slots=True)
 class RotaryAngles:
-    """cos and sin of every token's rotation angles, ``(total_tokens, 1, head_dim)`` each."""
+    """cos and sin of every token's rotation angles.
+
+    Attributes:
+        cos: ``(total_tokens, 1, 1, head_dim)``, both halves the same.
+        sin: ``(total_tokens, 1, 1, head_dim / 2)``.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -25,14 +30,19 @@ class RotaryAngles:
     @classmethod
     def at(cls, positions: Tensor, inverse_frequencies: Tensor, dtype: torch.dtype) -> RotaryAngles:
         """The angles at these positions; computed in float32, kept in the activations' type."""
-        half = positions.float()[:, None] * inverse_frequencies.to(positions.device)
-        angles = torch.cat((half, half), dim=-1)[:, None]
-        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+        angles = positions.float()[:, None] * inverse_frequencies.to(positions.device)
+        angles = angles[:, None, None]
+        cos = angles.cos().to(dtype)
+        return cls(torch.cat((cos, cos), dim=-1), angles.sin().to(dtype))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Turn ``x`` (total_tokens, heads, head_dim) by its positions (RoFormer, NeoX halves)."""
+        """Turn ``(total_tokens, n, heads, head_dim)`` by positions (RoFormer, NeoX halves)."""
+        rotated = x * self.cos
         first, second = x.chunk(2, dim=-1)
-        return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+        rotated_first, rotated_second = rotated.chunk(2, dim=-1)
+        rotated_first.addcmul_(second, self.sin, value=-1)
+        rotated_second.addcmul_(first, self.sin)
+        return rotated
 
 
 class Embeddings(nn.Module):
@@ -87,8 +97,8 @@ class Attention(nn.Module):
     def _project(self, hidden: Tensor, rotary: RotaryAngles) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, and values, ``(total_tokens, heads, head_dim)`` each."""
         qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.unbind(1)
-        return rotary.rotate(query), rotary.rotate(key), value
+        query, key = rotary.rotate(qkv[:, :2]).unbind(1)
+        return query, key, qkv[:, 2]
 
 
 class GatedMLP(nn.Module):
