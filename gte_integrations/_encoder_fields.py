@@ -28,6 +28,7 @@ class EncoderFields(BaseModel):
     max_length: int = 8192
     query_prefix: str = ""
     on_truncation: OnTruncation = "warn"
+    torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False
 

@@ -151,6 +151,7 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     device: Text | None = None
     dtype: Text = "auto"
     max_length: int = 8192
+    torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False
 

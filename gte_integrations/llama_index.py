@@ -75,6 +75,7 @@ class GTEEmbedding(BaseEmbedding):
     device: str | None = Field(default=None, exclude=True)
     dtype: str = Field(default="auto", exclude=True)
     on_truncation: OnTruncation = Field(default="warn", exclude=True)
+    torch_compile: bool = Field(default=False, exclude=True)
     cache_dir: str | None = Field(default=None, exclude=True)
     local_files_only: bool = Field(default=False, exclude=True)
     embed_batch_size: int = Field(default=64, gt=0, le=2048, exclude=True)
@@ -104,6 +105,7 @@ class GTEEmbedding(BaseEmbedding):
             max_length=self.max_length,
             query_prefix=self.query_prefix,
             on_truncation=self.on_truncation,
+            torch_compile=self.torch_compile,
             cache_dir=self.cache_dir,
             local_files_only=self.local_files_only,
         )
@@ -185,6 +187,7 @@ class GTERerank(BaseNodePostprocessor):
     keep_retrieval_score: bool = False
     device: str | None = Field(default=None, exclude=True)
     dtype: str = Field(default="auto", exclude=True)
+    torch_compile: bool = Field(default=False, exclude=True)
     cache_dir: str | None = Field(default=None, exclude=True)
     local_files_only: bool = Field(default=False, exclude=True)
 
@@ -237,6 +240,7 @@ class GTERerank(BaseNodePostprocessor):
             device=self.device,
             dtype=self.dtype,
             max_length=self.max_length,
+            torch_compile=self.torch_compile,
             cache_dir=self.cache_dir,
             local_files_only=self.local_files_only,
         )

@@ -7,7 +7,7 @@ starts and ends; :func:`attend` lets the tokens of a text see that text alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -26,11 +26,13 @@ class PackLayout:
 
     Attributes:
         lengths: tokens of each sequence, in the order of the pack.
+        longest: no sequence has more tokens.
         cu_seqlens: int32 ``(n + 1,)``, the running sum of ``lengths`` from 0.
         positions: int64 ``(total_tokens,)``, each token's place within its own sequence.
     """
 
     lengths: tuple[int, ...]
+    longest: int
     cu_seqlens: Tensor
     positions: Tensor
 
@@ -42,10 +44,21 @@ class PackLayout:
         sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
         bounds = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
         if positions is None:
-            places = torch.arange(int(bounds[-1]), device="cpu")
-            positions = places - bounds[:-1].repeat_interleave(sizes)
+            total = sum(lengths)
+            firsts = bounds[:-1].repeat_interleave(sizes, output_size=total)
+            positions = torch.arange(total, device="cpu") - firsts
         cu_seqlens = to_device(bounds.to(torch.int32), device)
-        return cls(tuple(lengths), cu_seqlens, to_device(positions, device))
+        longest = max(lengths, default=0)
+        return cls(tuple(lengths), longest, cu_seqlens, to_device(positions, device))
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences there are."""
+        return len(self.cu_seqlens) - 1
+
+    def with_any_lengths(self, longest: int) -> PackLayout:
+        """The same for a varlen kernel, so that its tensors can be overwritten with another's."""
+        return replace(self, lengths=(), longest=longest)
 
     @property
     def first_tokens(self) -> Tensor:
@@ -55,9 +68,11 @@ class PackLayout:
     @property
     def firsts(self) -> PackLayout:
         """The layout of the first tokens alone."""
-        n = len(self.lengths)
-        bounds = torch.arange(n + 1, dtype=torch.int32, device=self.cu_seqlens.device)
-        return PackLayout((1,) * n, bounds, torch.zeros_like(bounds[:-1], dtype=torch.int64))
+        bounds = torch.arange(
+            self.n_sequences + 1, dtype=torch.int32, device=self.cu_seqlens.device
+        )
+        positions = torch.zeros_like(bounds[:-1], dtype=torch.int64)
+        return PackLayout((1,) * self.n_sequences, 1, bounds, positions)
 
     @property
     def owners(self) -> Tensor:
@@ -79,19 +94,21 @@ def attend(
     ``query_layout`` lays out the queries where there are fewer of them than keys.
     """
     queries = query_layout or layout
-    if _has_varlen_kernel(query):
+    if len(query) and has_varlen_kernel(query.device, query.dtype, query.shape[-1]):
         return _varlen_attention(query, key, value, queries, layout)
     return _grouped_attention(query, key, value, queries, layout)
 
 
-def _has_varlen_kernel(query: Tensor) -> bool:
-    """Flash attention wants an Ampere card or newer, a half type, and head sizes in steps of 8."""
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether one kernel computes whole packs: flash attention, for half types on Ampere or newer.
+
+    It reads a layout's ``cu_seqlens`` and ``longest``, never its ``lengths``.
+    """
     return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[0] > 0
-        and query.shape[-1] % 8 == 0
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_dim % 8 == 0
+        and torch.cuda.get_device_properties(device).major >= 8
     )
 
 
@@ -101,7 +118,7 @@ def _varlen_attention(
     """One launch for the whole pack; CUDA, half types only."""
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = max(queries.lengths), max(keys.lengths)
+    longest = queries.longest, keys.longest
     out = varlen_attn(query, key, value, queries.cu_seqlens, keys.cu_seqlens, *longest)
     assert isinstance(out, Tensor)  # noqa: S101  the log-sum-exp was not asked for
     return out
@@ -112,16 +129,16 @@ def _grouped_attention(
 ) -> Tensor:
     """One call for each run of equally long sequences; a pack sorted by length has few runs."""
     kernel = _products if _products_are_faster(query) else scaled_dot_product_attention
-    parts, first_query, first_key = [], 0, 0
+    attended = torch.empty_like(query)
+    first_query = first_key = 0
     for (n_queries, n_keys), run in groupby(zip(queries.lengths, keys.lengths, strict=True)):
         count = len(list(run))
         of_queries = slice(first_query, first_query := first_query + count * n_queries)
         of_keys = slice(first_key, first_key := first_key + count * n_keys)
-        q = query[of_queries].view(count, n_queries, *query.shape[1:])
+        q, out = (x[of_queries].view(count, n_queries, *x.shape[1:]) for x in (query, attended))
         k, v = (x[of_keys].view(count, n_keys, *x.shape[1:]) for x in (key, value))
-        out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        parts.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts) if parts else torch.empty_like(query)
+        out.copy_(kernel(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2))
+    return attended
 
 
 def _products_are_faster(query: Tensor) -> bool:
@@ -132,7 +149,7 @@ def _products_are_faster(query: Tensor) -> bool:
 def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v, of ``(count, heads, tokens, head_dim)``, a cache's worth at a time."""
     count, heads, n_queries, size = query.shape
-    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
+    q, k, v = (x.flatten(0, 1) for x in (query * size**-0.5, key, value))
     out = torch.empty_like(q)
     rows_at_once = max(1, min(n_queries, _SCORES_AT_ONCE // k.shape[1]))
     step = max(1, _SCORES_AT_ONCE // (rows_at_once * k.shape[1]))
@@ -140,6 +157,6 @@ def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         part = slice(start, start + step)
         for first in range(0, n_queries, rows_at_once):
             rows = slice(first, first + rows_at_once)
-            scores = torch.bmm(q[part, rows], k[part].mT).mul_(size**-0.5)
+            scores = torch.bmm(q[part, rows], k[part].mT)
             out[part, rows] = torch.bmm(scores.softmax(-1), v[part])
     return out.view(count, heads, n_queries, size)

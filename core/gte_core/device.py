@@ -31,8 +31,13 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(
             f"device is {device!r}; allowed are 'cpu', 'cuda', 'cuda:N', 'mps', or None to choose."
         ) from error
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(chosen.type, True):
+    n_devices = {
+        "cpu": 1,
+        "meta": 1,  # shapes without numbers
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if (chosen.index or 0) >= n_devices.get(chosen.type, 0):
         raise ValueError(
             f"device is {device!r}, but this machine or this build of torch has none. Use 'cpu', "
             "or None to choose."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -10,14 +10,18 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gte_core.config import GTEConfig
 from gte_core.device import to_device
 from gte_core.exceptions import NonFiniteError
+from gte_core.graphs import GraphedPass
 from gte_core.model import GTEModel
-from gte_core.passes import HostCopy, PackRunner
+from gte_core.passes import HostCopy, PackPass, PackRunner, PassInputs, Texts
 from gte_core.sparse import max_per_id, to_csr
 from gte_core.tokenizer import TokenizedText
+
+Compute = Callable[[Texts, Sequence[int]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class PackedEngine:
         load_float32: loads the same model in float32, for texts that overflow a half type.
         dropped_ids: token ids that never carry a sparse weight.
         deterministic: give every text a pack of its own, so that no bit depends on the others.
+        graphed: replay small packs as CUDA graphs.
     """
 
     def __init__(
@@ -54,12 +59,18 @@ class PackedEngine:
         *,
         dropped_ids: frozenset[int],
         deterministic: bool,
+        graphed: bool = False,
     ) -> None:
         self._model = model
         self._load_float32 = load_float32
         dropped = torch.tensor(sorted(dropped_ids), dtype=torch.int64, device="cpu")
         self._dropped_ids = dropped.to(model.device)
         self._packs = PackRunner(model.device, deterministic=deterministic)
+        passes = {sparse: self._pass(model, sparse=sparse) for sparse in (False, True)}
+        self._passes: Mapping[bool, Compute] = passes
+        if graphed:
+            padding = min(dropped_ids)  # a token without a weight
+            self._passes = {sparse: GraphedPass(passes[sparse], padding) for sparse in passes}
 
     @property
     def pack_tokens(self) -> int:
@@ -90,10 +101,11 @@ class PackedEngine:
             TextTooLargeError: a text does not fit in memory even alone.
         """
         found = _Vectors(len(texts), self._model.config)
-        encode = partial(self._encode, texts, found, sparse=sparse and self.has_sparse)
-        broken = encode(self._model, range(len(texts)), name_of)
+        sparse = sparse and self.has_sparse
+        encode = partial(self._encode, texts, found, name_of=name_of)
+        broken = encode(self._passes[sparse], range(len(texts)))
         if broken and self._model.dtype != torch.float32:
-            broken = encode(self._float32_model, broken, name_of)
+            broken = encode(self._pass(self._float32_model, sparse=sparse), broken)
         if broken:
             raise NonFiniteError(
                 f"{', '.join(map(name_of, broken))}: NaN or infinity, even in float32. The "
@@ -110,18 +122,16 @@ class PackedEngine:
         self,
         texts: Sequence[TokenizedText],
         found: _Vectors,
-        model: GTEModel,
+        compute: Compute,
         rows: Sequence[int],
-        name_of: Callable[[int], str],
         *,
-        sparse: bool,
+        name_of: Callable[[int], str],
     ) -> list[int]:
         """Compute the vectors of these rows; returns the rows that are not finite."""
-        compute = self._both if sparse else _dense
         broken: list[int] = []
         for pack, results in self._packs.run(
             {row: len(texts[row]) for row in rows},
-            lambda pack: compute(model, [texts[row].ids for row in pack], pack),
+            lambda pack: HostCopy(*compute([texts[row].ids for row in pack], pack)),
             name_of=name_of,
         ):
             finite, *vectors = results.arrays()
@@ -129,34 +139,42 @@ class PackedEngine:
             broken += np.array(pack)[~finite].tolist()
         return sorted(broken)
 
-    def _both(self, model: GTEModel, ids: list[list[int]], rows: list[int]) -> HostCopy:
+    def _pass(self, model: GTEModel, *, sparse: bool) -> PackPass:
+        compute = self._both if sparse else _dense
+        return PackPass(partial(_lay_out, model), partial(compute, model))
+
+    def _both(self, model: GTEModel, inputs: PassInputs) -> tuple[Tensor, ...]:
         """Which texts are finite, their CLS states, and the entries of their sparse vectors."""
-        input_ids, layout = model.lay_out(ids)
+        input_ids, layout, rows = inputs
         hidden = model.encode_pack(input_ids, layout)
         weights = model.token_weights(hidden).float()
         cls = hidden[layout.first_tokens].float()
 
         owners = layout.owners
-        infinite = torch.zeros(len(ids), device=cls.device)
+        infinite = torch.zeros(len(rows), device=cls.device)
         infinite.index_add_(0, owners, weights.isfinite().logical_not_().float())
         finite = cls.isfinite().all(1) & (infinite == 0)
 
         dropped = torch.isin(input_ids, self._dropped_ids)
         weights = weights.masked_fill(dropped | ~finite[owners], 0)
-        text_of = to_device(torch.tensor(rows, dtype=torch.int64, device="cpu"), cls.device)
-        keys = text_of[owners] * model.config.vocab_size + input_ids
+        keys = rows[owners] * model.config.vocab_size + input_ids
         entries = max_per_id(keys, weights)
-        return HostCopy(finite, cls, entries.keys, entries.weights, entries.kept)
+        return finite, cls, entries.keys, entries.weights, entries.kept
 
     @cached_property
     def _float32_model(self) -> GTEModel:
         return self._load_float32()
 
 
-def _dense(model: GTEModel, ids: list[list[int]], rows: list[int]) -> HostCopy:
+def _dense(model: GTEModel, inputs: PassInputs) -> tuple[Tensor, ...]:
     """Which texts are finite, and their CLS states."""
-    cls = model.encode_first_tokens(*model.lay_out(ids)).float()
-    return HostCopy(cls.isfinite().all(1), cls)
+    cls = model.encode_first_tokens(inputs.input_ids, inputs.layout).float()
+    return cls.isfinite().all(1), cls
+
+
+def _lay_out(model: GTEModel, texts: Texts, rows: Sequence[int]) -> PassInputs:
+    numbers = torch.tensor(rows, dtype=torch.int64, device="cpu")
+    return PassInputs(*model.lay_out(texts), to_device(numbers, model.device))
 
 
 class _Vectors:

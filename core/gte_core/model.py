@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gte_core.attention import PackLayout
+from gte_core.attention import PackLayout, has_varlen_kernel
 from gte_core.config import GTEConfig, Task
 from gte_core.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.exceptions import MissingHeadError
@@ -118,13 +118,18 @@ class GTEModel(nn.Module):
 
     @classmethod
     def for_inference(
-        cls, files: ModelFiles, *, device: torch.device, dtype: torch.dtype
+        cls,
+        files: ModelFiles,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        torch_compile: bool = False,
     ) -> GTEModel:
         """The same network with the fastest kernels for this device and this type of products.
 
         It computes, and that is all: its layers may hold no parameters that could be moved, cast
         or saved, and on a CPU its word embeddings stay in a file that never changes, mapped into
-        memory.
+        memory. ``torch_compile`` fuses what a layer does between its products and its attention.
         """
         kernels = choose_kernels(dtype, device)
         activations = best_float(device) if is_quantized(dtype) else dtype
@@ -135,7 +140,13 @@ class GTEModel(nn.Module):
             kernels=kernels,
             table_stays_mapped=files.never_change,
         )
-        return cls._from_directory(files.directory, placement)
+        if torch_compile:
+            _check_compilable(files.directory, device, activations)
+        model = cls._from_directory(files.directory, placement)
+        if torch_compile:
+            for layer in model.encoder.layer:
+                layer.compile()
+        return model
 
     @classmethod
     def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
@@ -269,6 +280,15 @@ class GTEModel(nn.Module):
             return self.sequence_logits(first_tokens)
         logits: Tensor = self.classifier(hidden)
         return logits * mask[..., None]
+
+
+def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """A compiled layer serves packs of any lengths, which takes a kernel that does."""
+    if not has_varlen_kernel(device, dtype, GTEConfig.from_pretrained(directory).head_dim):
+        raise ValueError(
+            f"torch_compile is for half types and float8 on Ampere GPUs or newer, not for {dtype} "
+            f"on {device}, where it gains nothing. Leave it out."
+        )
 
 
 def _check_batch(input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> None:

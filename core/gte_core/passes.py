@@ -5,22 +5,57 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gte_core.attention import PackLayout
 from gte_core.exceptions import TextTooLargeError
 from gte_core.packing import plan_packs
 
 logger = logging.getLogger(__name__)
 
+Texts = Sequence[Sequence[int]]
+
 # A CPU is fastest with packs that reuse the same memory, a GPU with packs that fill it.
 _PACK_TOKENS = {"cpu": 2048, "cuda": 65_536}
 _PACK_TOKENS_ELSEWHERE = 8192
+
+
+class PassInputs(NamedTuple):
+    """What a pass computes from.
+
+    Attributes:
+        input_ids: int64 ``(total_tokens,)``, the texts end to end.
+        layout: where each text starts and ends.
+        rows: int64 ``(n,)``, the number of each text among all that are encoded.
+    """
+
+    input_ids: Tensor
+    layout: PackLayout
+    rows: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PackPass:
+    """A pass through a model.
+
+    Attributes:
+        lay_out: token ids of texts, and their rows -> inputs on the model's device.
+        compute: inputs -> tensors, the first two with a row for each text.
+    """
+
+    lay_out: Callable[[Texts, Sequence[int]], PassInputs]
+    compute: Callable[[PassInputs], tuple[Tensor, ...]]
+
+    def __call__(self, texts: Texts, rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Both at once."""
+        return self.compute(self.lay_out(texts, rows))
 
 
 class HostCopy:

@@ -61,6 +61,7 @@ class GTEReranker:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         max_length: int = 8192,
+        torch_compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> GTEReranker:
@@ -75,7 +76,8 @@ class GTEReranker:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
         load = partial(GTEModel.for_inference, files, device=computed_on)
-        loaded = load(dtype=choose_dtype(dtype, computed_on))
+        computed_in = choose_dtype(dtype, computed_on)
+        loaded = load(dtype=computed_in, torch_compile=torch_compile)
         if not loaded.is_reranker:
             raise MissingHeadError(
                 f"{str(model)!r} has no sequence classifier of one label, so it ranks nothing. "

@@ -53,6 +53,7 @@ class EncoderSettings:
     max_length: int = 8192
     query_prefix: str = ""
     on_truncation: OnTruncation = "warn"
+    torch_compile: bool = False
     cache_dir: str | None = None
     local_files_only: bool = False
 
@@ -272,6 +273,7 @@ class RerankerSettings:
     device: str | None = None
     dtype: str = "auto"
     max_length: int = 8192
+    torch_compile: bool = False
     cache_dir: str | None = None
     local_files_only: bool = False
 

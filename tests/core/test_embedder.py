@@ -391,6 +391,7 @@ def test_pickles_as_its_arguments(small_checkpoint, tmp_path):
         "query_prefix": "q: ",
         "on_truncation": "ignore",
         "deterministic": True,
+        "torch_compile": False,
         "cache_dir": str(tmp_path),
         "local_files_only": True,
     }

@@ -191,6 +191,9 @@ def test_batches_that_cannot_be_meant(model, batch, message):
 def test_a_device_that_is_not_there(small_checkpoint):
     with pytest.raises(ValueError, match="device is 'gpu'; allowed are 'cpu'"):
         GTEModel.from_pretrained(small_checkpoint, device="gpu")
+    for absent in ("cpu:1", "cuda:99", "hpu"):
+        with pytest.raises(ValueError, match=f"device is '{absent}', but this machine .* has none"):
+            GTEModel.from_pretrained(small_checkpoint, device=absent)
     assert GTEModel.from_pretrained(small_checkpoint, device="meta").device.type == "meta"
 
 
