@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gte_core.device import to_device
 
 # Scores of the attention products that are in the works at once, so that they stay in the cache.
-_SCORES_AT_ONCE = 2**22
+_SCORES_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,8 @@ def _products_are_faster(query: Tensor) -> bool:
 def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v, of ``(count, heads, tokens, head_dim)``, a cache's worth at a time."""
     count, heads, n_queries, size = query.shape
-    q, k, v = (x.flatten(0, 1) for x in (query * size**-0.5, key, value))
+    # Without a copy, every product would gather its rows from the whole width of the layer anew.
+    q, k, v = (x.flatten(0, 1).contiguous() for x in (query * size**-0.5, key, value))
     out = torch.empty_like(q)
     rows_at_once = max(1, min(n_queries, _SCORES_AT_ONCE // k.shape[1]))
     step = max(1, _SCORES_AT_ONCE // (rows_at_once * k.shape[1]))
