@@ -38,7 +38,7 @@ OnTruncation = Literal["warn", "error", "ignore"]
 
 # A window is what is sorted by length at once: large enough to pack well, small enough to stream.
 _WINDOW_PACKS = 16
-_WINDOW_TEXTS = 4096
+_WINDOW_TEXTS = 32_768
 _TOKENIZED_TEXTS = 64
 _TOKENIZED_CHARACTERS = 1_000_000
 # A window's worth, tokenized while a GPU computes. A CPU has nothing to gain: both need its cores.

@@ -16,6 +16,8 @@ ContenderName = Literal[
     "gte-float16",
     "gte-int8",
     "gte-float8",
+    "gte-compiled",
+    "gte-float8-compiled",
     "transformers",
     "transformers-bfloat16",
     "sentence-transformers",

@@ -159,8 +159,8 @@ class Race:
         }
 
     def _twin(self, runner: Runner) -> str | None:
-        kind = (runner.contender.package, runner.dtype)
-        same = (r for r in self.runners if (r.contender.package, r.dtype) == kind)
+        kind = (runner.contender.module, runner.dtype)
+        same = (r for r in self.runners if (r.contender.module, r.dtype) == kind)
         return next((r.contender.name for r in same), None)
 
     def _log(self, contender: Contender) -> Path:

@@ -51,7 +51,7 @@ class Sizes:
             return cls(queries=4, passages=4, texts_512=2, long_texts=1, one_query=5, longest=1100)
         if device == "cuda":
             return cls(4096, 4096, 1024, 64, 500)
-        return cls(64, 32, 8, 2, 100)
+        return cls(64, 32, 4, 1, 100)
 
 
 def build_workloads(

@@ -65,8 +65,8 @@ class Contender:
         return find_spec(self.package) is not None
 
 
-def _ours(name: ContenderName, dtype: str) -> Contender:
-    return Contender(name, "gte_core", "gte", dtype, "original")
+def _ours(name: ContenderName, dtype: str, module: str = "gte") -> Contender:
+    return Contender(name, "gte_core", module, dtype, "original")
 
 
 _CONTENDERS = (
@@ -76,6 +76,8 @@ _CONTENDERS = (
     _ours("gte-float16", "float16"),
     _ours("gte-int8", "int8"),
     _ours("gte-float8", "float8"),
+    _ours("gte-compiled", "auto", "gte_compiled"),
+    _ours("gte-float8-compiled", "float8", "gte_compiled"),
     Contender("transformers", "transformers", "transformers", "float32"),
     Contender("transformers-bfloat16", "transformers", "transformers", "bfloat16"),
     Contender("sentence-transformers", "sentence_transformers", "sentence_transformers", "float32"),
@@ -91,7 +93,13 @@ CONTENDERS: dict[str, Contender] = {contender.name: contender for contender in _
 
 REFERENCE = CONTENDERS["gte-float32"]
 
-_FOR_GPUS = {"gte-float8", "transformers-bfloat16", "sentence-transformers-bfloat16"}
+_FOR_GPUS = {
+    "gte-float8",
+    "gte-compiled",
+    "gte-float8-compiled",
+    "transformers-bfloat16",
+    "sentence-transformers-bfloat16",
+}
 
 
 def choose(names: Sequence[str], device: str, capabilities: Sequence[str]) -> list[Contender]:

@@ -1,6 +1,6 @@
 """FlagEmbedding's BGE-M3 at equal shape, with random weights; only its speed can be compared.
 
-Written from FlagEmbedding's source (1.4) and never run: it was not installed where this was made.
+Run with FlagEmbedding 1.4.2 on transformers 5.23, on a CPU.
 """
 
 from __future__ import annotations
