@@ -108,6 +108,7 @@ def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -
         device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
         and head_dim % 8 == 0
+        and head_dim <= 256
         and torch.cuda.get_device_properties(device).major >= 8
     )
 

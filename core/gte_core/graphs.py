@@ -7,6 +7,8 @@ sees, and by empty sequences in front of that.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,8 +18,11 @@ from gte_core.passes import PackPass, PassInputs, Texts
 
 _TOKENS = (32, 64, 128, 256, 512, 1024)
 _SEQUENCES = 64
+_ONE_CAPTURE = threading.Lock()  # at a time in a process, as CUDA wants it
 _UNTIMED_PASSES = 2  # before a capture: kernels are compiled and chosen, and take their memory
 
+
+logger = logging.getLogger(__name__)
 
 Replay = Callable[[], tuple[Tensor, ...]]
 Capture = Callable[[Callable[[PassInputs], tuple[Tensor, ...]], PassInputs], Replay]
@@ -39,19 +44,28 @@ class GraphedPass:
         self._padding_id = padding_id
         self._capture = capture or capture_cuda_graph
         self._captured: dict[int, tuple[PassInputs, Replay]] = {}
+        self._failed = False
 
     def __call__(self, texts: Texts, rows: Sequence[int]) -> tuple[Tensor, ...]:
         """What the pass gives for texts and their rows, to be read before the next call."""
         size = _size_for(texts)
-        if size is None:
+        if size is None or self._failed:
             return self._pass(texts, rows)
         padded = self._padded(texts, rows, size)
-        if size not in self._captured:
-            self._captured[size] = padded, self._capture(self._pass.compute, padded)
+        if size not in self._captured and not self._make(size, padded):
+            return self._pass(texts, rows)
         inputs, replay = self._captured[size]
         _overwrite(inputs, padded)
         finite, states, *others = replay()
         return finite[: len(texts)], states[: len(texts)], *others
+
+    def _make(self, size: int, padded: PassInputs) -> bool:
+        try:
+            self._captured[size] = padded, self._capture(self._pass.compute, padded)
+        except RuntimeError as error:
+            logger.warning("No CUDA graph of %d tokens (%s); going on without graphs.", size, error)
+            self._failed = True
+        return not self._failed
 
     def _padded(self, texts: Texts, rows: Sequence[int], size: int) -> PassInputs:
         n_empty = _SEQUENCES - 1 - len(texts)
@@ -67,17 +81,24 @@ def capture_cuda_graph(
 ) -> Replay:
     """A graph of the pass that reads its inputs anew at every replay."""
     device = inputs.input_ids.device
+    current = torch.cuda.current_stream(device)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(_UNTIMED_PASSES):
-            compute(inputs)
-    torch.cuda.current_stream(device).wait_stream(stream)
-
     graph = torch.cuda.CUDAGraph()
-    # Other threads may go on using the device meanwhile.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        outputs = compute(inputs)
+    with _ONE_CAPTURE:
+        try:
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                for _ in range(_UNTIMED_PASSES):
+                    compute(inputs)
+            # The workspace of cuBLAS has to be the graph's own: others are freed with other graphs.
+            torch._C._cuda_clearCublasWorkspaces()
+            # Other threads may go on computing meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                outputs = compute(inputs)
+            torch._C._cuda_clearCublasWorkspaces()
+        finally:
+            torch.cuda.set_stream(current)
+            current.wait_stream(stream)
 
     def replay() -> tuple[Tensor, ...]:
         graph.replay()

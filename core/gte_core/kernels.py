@@ -20,6 +20,7 @@ _INT8_MAX = 127.0
 _UNSIGNED_ZERO = 128
 _INT8_ROWS = 512  # at once: what is made on the way stays in the cache, and its memory is reused
 _FLOAT8_MAX = 448.0
+_FLOAT8_STEP = 16
 _TINY = 1e-12
 _BLOCKED_FOR_ROWS = 2048  # of activations; other numbers compute as right, and nearly as fast
 
@@ -165,6 +166,11 @@ class Float8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
+        if any(size % _FLOAT8_STEP for size in weight.shape):
+            raise ValueError(
+                f"dtype 'float8' needs sizes in steps of {_FLOAT8_STEP}; a layer of this model is "
+                f"{tuple(weight.shape)}. Use 'auto'."
+            )
         self._weight, scales = _to_float8(weight)
         self._weight_scales = scales.mT
         self._bias = bias

@@ -167,6 +167,8 @@ class GTEModel(nn.Module):
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
         placement.fill(model, checkpoint)
+        # Copied in a pass, they would let the host wait for the device.
+        model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
         return model.requires_grad_(False).eval()
 
     @property

@@ -88,6 +88,8 @@ class PackRunner:
         self._device = device
         self._deterministic = deterministic
         self._lock = threading.Lock()
+        # Whatever stream a caller is on: texts come from the host and vectors go there.
+        self._stream = torch.cuda.default_stream(device) if device.type == "cuda" else None
         self.max_tokens = _PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE)
 
     def run(
@@ -141,6 +143,7 @@ class PackRunner:
     def _pass(self, launch: Callable[[list[int]], HostCopy], pack: list[int]) -> HostCopy:
         with (
             self._lock,
+            torch.cuda.stream(self._stream),
             torch.inference_mode(),
             torch.autocast(self._device.type, enabled=False),
         ):

@@ -67,6 +67,8 @@ class GTEReranker:
     ) -> GTEReranker:
         """Load a reranker from the hub or a directory; arguments as in ``GTEEmbedder``.
 
+        ``torch_compile`` compiles the layers; pairs are too long for graphs.
+
         Raises:
             MissingHeadError: the checkpoint has no sequence classifier of one label.
             HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gte_core import GTEEmbedder, attention, graphs
 from gte_core.engine import PackedEngine
@@ -14,6 +15,16 @@ from gte_core.tokenizer import TokenizedText
 
 CPU = torch.device("cpu")
 IDS = st.lists(st.integers(5, 60), min_size=1, max_size=40)
+
+
+class NothingCrosses(TorchDispatchMode):
+    """Fails where a tensor goes from one device to another."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            assert args[0].device == out.device
+        return out
 
 
 def by_bounds(query, key, value, queries, keys):
@@ -72,23 +83,28 @@ def accelerator(monkeypatch):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_pass_never_asks_the_device_for_a_number(accelerator, dtype, sparse):
     model = GTEModel.for_inference(find_model("demo"), device=accelerator, dtype=dtype)
-    compute = engine(model, graphed=False)._passes[sparse]
-    finite, states, *entries = compute([[0, 5, 2], [0, 2], [0, 7, 7, 2]], [5, 3, 4])
+    computed = engine(model, graphed=False)._passes[sparse]
+    inputs = computed.lay_out([[0, 5, 2], [0, 2], [0, 7, 7, 2]], [5, 3, 4])
+    with NothingCrosses():
+        finite, states, *entries = computed.compute(inputs)
     assert (finite.shape, states.shape) == ((3,), (3, 256))
     assert [tuple(entry.shape) for entry in entries] == [(9,)] * 3 * sparse
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_two_graphs_serve_all_layers_and_lengths(accelerator, dtype):
+def test_three_compiled_graphs_serve_all_layers_and_lengths(accelerator, captured, dtype):
     torch.compiler.reset()
     model = GTEModel.for_inference(find_model("demo"), device=accelerator, dtype=dtype)
     counter = CompileCounterWithBackend("aot_eager")
     for layer in model.encoder.layer:
         layer.compile(backend=counter, fullgraph=True)
-    compute = engine(model, graphed=False)._passes[True]
-    for lengths in ([4, 3, 2], [5, 9], [2], [3] * 40, [100, 3]):
-        compute([[7] * length for length in lengths], range(len(lengths)))
-    assert counter.frame_count == 2  # of the first lengths, and of any others
+    for graphed in (True, False):
+        compute = engine(model, graphed=graphed)._passes[True]
+        for lengths in ([4, 3, 2], [5, 9], [2], [3] * 40, [100, 3]):
+            compute([[7] * length for length in lengths], range(len(lengths)))
+    assert captured == [32, 128]
+    # The first pack, replayed packs of any size, and packs of any number of texts.
+    assert counter.frame_count == 3
 
 
 @pytest.mark.usefixtures("varlen")
@@ -143,13 +159,33 @@ def test_on_a_cpu_it_is_refused():
         GTEEmbedder.from_pretrained("demo", device="cpu", torch_compile=True)
 
 
+def test_without_a_capture_it_goes_on(model, monkeypatch, caplog):
+    attempts = []
+
+    def capture(compute, inputs):
+        attempts.append(len(inputs.input_ids))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(graphs, "capture_cuda_graph", capture)
+    texts = [TokenizedText([7, 8, 9], truncated=False)] * 2
+    found = engine(model, graphed=True)
+    expected = engine(model, graphed=False).encode(texts)
+    for _ in range(2):
+        np.testing.assert_array_equal(found.encode(texts).cls, expected.cls)
+    assert attempts == [32]
+    assert found.pack_tokens == 2048
+    assert "No CUDA graph of 32 tokens (CUDA out of memory)" in caplog.text
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8"])
 def test_compiled_and_replayed_equals_eager_on_cuda(dtype):
+    if dtype == "float8" and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs a Hopper GPU")
     texts = ["How to print", "Ein Dokument drucken", *["word " * n for n in range(1, 900, 90)]]
     eager = GTEEmbedder.from_pretrained("demo", device="cuda", dtype=dtype)
     fast = GTEEmbedder.from_pretrained("demo", device="cuda", dtype=dtype, torch_compile=True)
     for part in (texts, texts[:1], texts[:2], texts[:1]):
         found, expected = fast.encode(part), eager.encode(part)
-        assert (found.dense * expected.dense).sum(1).min() > 0.9995
+        assert (found.dense * expected.dense).sum(1).min() > 0.999
         np.testing.assert_allclose(found.dense, fast.encode_dense(part), atol=1e-2)
