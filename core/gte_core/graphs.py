@@ -14,18 +14,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gte_core.passes import PackPass, PassInputs, Texts
+from gte_core.passes import Computation, PackPass, PassInputs, Texts
 
 _TOKENS = (32, 64, 128, 256, 512, 1024)
 _SEQUENCES = 64
 _ONE_CAPTURE = threading.Lock()  # at a time in a process, as CUDA wants it
 _UNTIMED_PASSES = 2  # before a capture: kernels are compiled and chosen, and take their memory
 
-
 logger = logging.getLogger(__name__)
 
 Replay = Callable[[], tuple[Tensor, ...]]
-Capture = Callable[[Callable[[PassInputs], tuple[Tensor, ...]], PassInputs], Replay]
 
 
 class GraphedPass:
@@ -34,15 +32,11 @@ class GraphedPass:
     Args:
         pack_pass: what to capture, and what computes larger packs.
         padding_id: a token id that adds nothing to what the pass makes of a text.
-        capture: makes a replay of a computation from inputs that stay where they are.
     """
 
-    def __init__(
-        self, pack_pass: PackPass, padding_id: int, capture: Capture | None = None
-    ) -> None:
+    def __init__(self, pack_pass: PackPass, padding_id: int) -> None:
         self._pass = pack_pass
         self._padding_id = padding_id
-        self._capture = capture or capture_cuda_graph
         self._captured: dict[int, tuple[PassInputs, Replay]] = {}
         self._failed = False
 
@@ -61,7 +55,7 @@ class GraphedPass:
 
     def _make(self, size: int, padded: PassInputs) -> bool:
         try:
-            self._captured[size] = padded, self._capture(self._pass.compute, padded)
+            self._captured[size] = padded, capture_cuda_graph(self._pass.compute, padded)
         except RuntimeError as error:
             logger.warning("No CUDA graph of %d tokens (%s); going on without graphs.", size, error)
             self._failed = True
@@ -76,9 +70,7 @@ class GraphedPass:
         return inputs._replace(layout=inputs.layout.with_any_lengths(size))
 
 
-def capture_cuda_graph(
-    compute: Callable[[PassInputs], tuple[Tensor, ...]], inputs: PassInputs
-) -> Replay:
+def capture_cuda_graph(compute: Computation, inputs: PassInputs) -> Replay:
     """A graph of the pass that reads its inputs anew at every replay."""
     device = inputs.input_ids.device
     current = torch.cuda.current_stream(device)

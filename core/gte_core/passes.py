@@ -41,6 +41,9 @@ class PassInputs(NamedTuple):
     rows: Tensor
 
 
+Computation = Callable[[PassInputs], tuple[Tensor, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class PackPass:
     """A pass through a model.
@@ -51,7 +54,7 @@ class PackPass:
     """
 
     lay_out: Callable[[Texts, Sequence[int]], PassInputs]
-    compute: Callable[[PassInputs], tuple[Tensor, ...]]
+    compute: Computation
 
     def __call__(self, texts: Texts, rows: Sequence[int]) -> tuple[Tensor, ...]:
         """Both at once."""

@@ -10,7 +10,6 @@ from gte_core import GTEEmbedder, attention, graphs
 from gte_core.engine import PackedEngine
 from gte_core.hub import find_model
 from gte_core.model import GTEModel
-from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import TokenizedText
 
 CPU = torch.device("cpu")
@@ -60,9 +59,8 @@ def captured(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    files = find_model(random_checkpoint(tmp_path_factory.mktemp("random")))
-    return GTEModel.for_inference(files, device=CPU, dtype=torch.float32)
+def model(small_checkpoint):
+    return GTEModel.for_inference(find_model(small_checkpoint), device=CPU, dtype=torch.float32)
 
 
 def engine(model, *, graphed):
