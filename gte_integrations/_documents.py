@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-from gte_integrations._indexing import Document
+from gte_integrations._records import Document, Unreadable
 
 AnyPath = str | os.PathLike[str]
 
@@ -37,16 +37,31 @@ class _Source:
 
     Attributes:
         path: where it is.
-        name: its path below what was given; derived ids begin with it.
+        origin: the folder that ``name`` is relative to, in full.
+        name: its path below what was given.
+        prefix: what derived ids begin with, before the name.
         twin: another file of the same run with the same name, if there is one.
     """
 
     path: Path
+    origin: str
     name: str
+    prefix: str = ""
     twin: Path | None = None
 
 
-def read_documents(paths: AnyPath | Iterable[AnyPath]) -> Iterator[Document]:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a file: where it begins, its number, and its fields."""
+
+    where: str
+    number: int
+    fields: Mapping[str, Any]
+
+
+def read_documents(
+    paths: AnyPath | Iterable[AnyPath], *, id_prefix: str = ""
+) -> Iterator[Document | Unreadable]:
     """Read .jsonl, .csv, .parquet, .txt and .md files, and folders of them, one by one.
 
     A row of a .jsonl, .csv or .parquet file has a ``text``, may have an ``id`` (else it is the
@@ -55,12 +70,17 @@ def read_documents(paths: AnyPath | Iterable[AnyPath]) -> Iterator[Document]:
     path as ``source``. Folders are read in sorted order with their subfolders; hidden files and
     links to folders are left out, and files of other kinds are named in a logged warning.
 
-    Paths are checked by the call itself, files are opened only when their turn comes. Raises
-    ``FileNotFoundError`` or ``ValueError`` naming the file, and the line or row.
+    A derived id is relative to the folder that was given, or that the given file is in; this folder
+    is the document's ``origin``. ``id_prefix`` is put before derived ids.
+
+    Paths are checked by the call itself, which raises ``FileNotFoundError`` or ``ValueError``;
+    files are opened only when their turn comes. A row or a file that cannot be read comes as
+    :class:`Unreadable`, whose error names the file, and the line or row.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    sources = _name_twins(chain.from_iterable(_expand(Path(path)) for path in given))
-    return chain.from_iterable(_READERS[_kind(source.path)](source) for source in sources)
+    found = chain.from_iterable(_expand(Path(path)) for path in given)
+    sources = _name_twins(replace(source, prefix=id_prefix) for source in found)
+    return chain.from_iterable(map(_read, sources))
 
 
 def decoded_lines(stream: IO[bytes], name: str | Path) -> Iterator[tuple[int, str]]:
@@ -82,26 +102,26 @@ def _expand(path: Path) -> list[_Source]:
         return _expand_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist{_names_nearby(path)}")
-    if _kind(path) not in _READERS:
+    if _kind(path) not in _READABLE:
         raise ValueError(
             f"{path}: cannot read {_kind(path) or 'a file without suffix'}; {_ALLOWED}"
         )
-    return [_Source(path, path.name)]
+    return [_Source(path, str(path.parent.resolve()), path.name)]
 
 
 def _expand_folder(folder: Path) -> list[_Source]:
     files = list(_visible_files(folder))
-    readable = [file for file in files if _kind(file) in _READERS]
+    readable = [file for file in files if _kind(file) in _READABLE]
     if not readable:
         raise ValueError(f"{folder}: nothing to read in this folder; {_ALLOWED}")
     kinds = Counter(map(_kind, files))
     others = [
-        f"{kinds[kind]} {kind or 'without suffix'}"
-        for kind in sorted(kinds.keys() - _READERS.keys())
+        f"{kinds[kind]} {kind or 'without suffix'}" for kind in sorted(kinds.keys() - _READABLE)
     ]
     if others:
         _log.warning("%s: left out files of other kinds: %s.", folder, ", ".join(others))
-    return [_Source(file, file.relative_to(folder).as_posix()) for file in readable]
+    origin = str(folder.resolve())
+    return [_Source(file, origin, file.relative_to(folder).as_posix()) for file in readable]
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
@@ -142,14 +162,33 @@ def _names_nearby(path: Path) -> str:
 # Reading them
 
 
-def _read_jsonl(source: _Source) -> Iterator[Document]:
-    with source.path.open("rb") as file:
-        lines = decoded_lines(file, source.path)
-        filled = ((line, text) for line, text in lines if text.strip())
-        for number, (line, text) in enumerate(filled, 1):
-            where = f"{source.path}, line {line}"
-            row = _parse(text.rstrip("\r\n"), where)
-            yield _row_document(source, where, number, row)
+def _read(source: _Source) -> Iterator[Document | Unreadable]:
+    """The documents of a file. What goes wrong with one of them leaves the others."""
+    try:
+        if _kind(source.path) in _TEXTS:
+            yield _read_text(source)
+            return
+        for row in _ROWS[_kind(source.path)](source.path):
+            yield row if isinstance(row, Unreadable) else _row_document(source, row)
+    except (OSError, ValueError) as error:
+        yield Unreadable(error)
+
+
+def _jsonl_rows(path: Path) -> Iterator[_Row | Unreadable]:
+    with path.open("rb") as file:
+        filled = ((line, raw) for line, raw in enumerate(file, 1) if not _is_blank(raw, line))
+        # A bad line is counted too: mended, it must not shift the ids behind it.
+        for number, (line, raw) in enumerate(filled, 1):
+            where = f"{path}, line {line}"
+            try:
+                text = _decode(raw, path, line)
+                yield _Row(where, number, _parse(text.rstrip("\r\n"), where))
+            except ValueError as error:
+                yield Unreadable(error)
+
+
+def _is_blank(raw: bytes, line: int) -> bool:
+    return not _without_mark(raw, line).decode("utf-8", "replace").strip()
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -170,39 +209,59 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _read_csv(source: _Source) -> Iterator[Document]:
-    with source.path.open("rb") as file:
-        rows = _csv_rows((line for _, line in decoded_lines(file, source.path)), source.path)
-        first = next(rows, None)
-        if first is None:
+def _csv_rows(path: Path) -> Iterator[_Row | Unreadable]:
+    with path.open("rb") as file:
+        rows = _csv_fields(_escaped(file), path)
+        line, first = next(rows, (0, []))
+        if not first:
             return
-        header = _header(*first)
-        for number, (where, fields) in enumerate(rows, 1):
-            if len(fields) != len(header):
-                raise ValueError(
-                    f"{where}: found {len(fields)} fields, but the header has {len(header)}; "
-                    "put fields that hold commas or line breaks in quotes."
-                )
-            row = dict(zip(header, fields, strict=True))
-            yield _row_document(source, where, number, row)
+        _check_utf8(first, path, line)
+        header = _header(f"{path}, line {line}", first)
+        for number, (line, fields) in enumerate(rows, 1):
+            where = f"{path}, line {line}"
+            try:
+                if len(fields) != len(header):
+                    raise ValueError(
+                        f"{where}: found {len(fields)} fields, but the header has {len(header)}; "
+                        "put fields that hold commas or line breaks in quotes."
+                    )
+                _check_utf8(fields, path, line)
+                yield _Row(where, number, dict(zip(header, fields, strict=True)))
+            except ValueError as error:
+                yield Unreadable(error)
 
 
-def _csv_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield ``(where it begins, fields)`` of every row that is not empty."""
+def _csv_fields(lines: Iterable[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield ``(line where it begins, fields)`` of every row that is not empty."""
     # The limit is one for the process; raising it takes nothing from any other reader.
     csv.field_size_limit(_LARGEST_FIELD)
     reader = csv.reader(lines, strict=True)
-    where = f"{path}, line 1"
+    line = 1
     try:
         for fields in reader:
             if fields:
-                yield where, fields
-            where = f"{path}, line {reader.line_num + 1}"
+                yield line, fields
+            line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{where}: not CSV ({error}); "
+            f"{path}, line {line}: not CSV ({error}), so the file is not read further; "
             "check its quotes: a quote inside a quoted field is written twice."
         ) from error
+
+
+def _escaped(file: IO[bytes]) -> Iterator[str]:
+    """Lines in which bytes that are not UTF-8 are escaped, so that their row alone is refused."""
+    for line, raw in enumerate(file, 1):
+        yield _without_mark(raw, line).decode("utf-8", "surrogateescape")
+
+
+def _check_utf8(fields: list[str], path: Path, line: int) -> None:
+    """Raise ``ValueError`` naming the line of a row if a field holds escaped bytes."""
+    row = ",".join(fields)
+    try:
+        row.encode()
+    except UnicodeEncodeError:
+        _decode(row.encode("utf-8", "surrogateescape"), path, line)
 
 
 def _header(where: str, names: list[str]) -> list[str]:
@@ -214,13 +273,7 @@ def _header(where: str, names: list[str]) -> list[str]:
     return header
 
 
-def _read_parquet(source: _Source) -> Iterator[Document]:
-    for number, row in enumerate(_parquet_rows(source.path), 1):
-        plain = {name: _plain(value) for name, value in row.items()}
-        yield _row_document(source, f"{source.path}, row {number}", number, plain)
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[_Row]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -230,12 +283,18 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     if path.stat().st_size == 0:
         return
+    number = 0
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    number += 1
+                    plain = {name: _plain(value) for name, value in row.items()}
+                    yield _Row(f"{path}, row {number}", number, plain)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a Parquet file that can be read ({error}).") from error
+        raise ValueError(
+            f"{path}: not a Parquet file that can be read beyond row {number} ({error})."
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -253,31 +312,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _read_text(source: _Source) -> Iterator[Document]:
+def _read_text(source: _Source) -> Document:
     text = _decode(source.path.read_bytes(), source.path, 1)
-    if text.strip():
-        yield Document(_derived_id(source), text, {"source": source.path.as_posix()})
+    origin = {"source": source.path.as_posix()}
+    return Document(_derived_id(source), text, origin, source.origin)
 
 
-_READERS: Mapping[str, Callable[[_Source], Iterator[Document]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".md": _read_text,
-    ".parquet": _read_parquet,
-    ".txt": _read_text,
+_TEXTS = frozenset({".md", ".txt"})
+_ROWS: Mapping[str, Callable[[Path], Iterator[_Row | Unreadable]]] = {
+    ".csv": _csv_rows,
+    ".jsonl": _jsonl_rows,
+    ".parquet": _parquet_rows,
 }
-_ALLOWED = f"allowed are {', '.join(_READERS)} and folders of them."
+_READABLE = sorted({*_TEXTS, *_ROWS})
+_ALLOWED = f"allowed are {', '.join(_READABLE)} and folders of them."
 
 
 # What they share
 
 
 def _decode(raw: bytes, name: str | Path, line: int) -> str:
-    """Decode UTF-8 that begins on the given line, without the mark that may open a file."""
-    if line == 1:
-        raw = raw.removeprefix(codecs.BOM_UTF8)
+    """Decode UTF-8 that begins on the given line."""
     try:
-        return raw.decode("utf-8")
+        return _without_mark(raw, line).decode("utf-8")
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
         utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -286,6 +343,11 @@ def _decode(raw: bytes, name: str | Path, line: int) -> str:
             f"{' (this looks like UTF-16)' if utf16 else ''}; "
             "save it as UTF-8, for instance with iconv."
         ) from error
+
+
+def _without_mark(raw: bytes, line: int) -> bytes:
+    """The bytes without the mark that may open a file."""
+    return raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
 
 
 def _check_has_text(names: Iterable[str], where: str, hint: str = "") -> None:
@@ -297,17 +359,25 @@ def _check_has_text(names: Iterable[str], where: str, hint: str = "") -> None:
         )
 
 
-def _row_document(source: _Source, where: str, number: int, row: dict[str, Any]) -> Document:
-    _check_has_text(row, where)
-    payload = {name: value for name, value in row.items() if name not in {"id", "text"}}
-    text, row_id = row["text"], row.get("id")
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: 'text' must be a string, found {_shown(text)}.")
-    if row_id in (None, ""):
-        return Document(_derived_id(source, number), text, payload)
+def _row_document(source: _Source, row: _Row) -> Document | Unreadable:
+    try:
+        _check_has_text(row.fields, row.where)
+        text = row.fields["text"]
+        if not isinstance(text, str):
+            raise ValueError(f"{row.where}: 'text' must be a string, found {_shown(text)}.")
+        payload = {name: value for name, value in row.fields.items() if name not in {"id", "text"}}
+        row_id = row.fields.get("id")
+        if row_id in (None, ""):
+            return Document(_derived_id(source, row.number), text, payload, source.origin)
+        return Document(_given_id(row_id, row.where), text, payload)
+    except ValueError as error:
+        return Unreadable(error)
+
+
+def _given_id(row_id: Any, where: str) -> str | int:
     if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
         raise ValueError(f"{where}: 'id' must be a string or an integer, found {_shown(row_id)}.")
-    return Document(row_id, text, payload)
+    return row_id
 
 
 def _derived_id(source: _Source, number: int | None = None) -> str:
@@ -316,7 +386,8 @@ def _derived_id(source: _Source, number: int | None = None) -> str:
             f"{source.path} and {source.twin} would give the same ids, which begin with "
             f"{source.name!r}; give the folder that holds both, or rows with an 'id'."
         )
-    return source.name if number is None else f"{source.name}:{number}"
+    name = f"{source.prefix}{source.name}"
+    return name if number is None else f"{name}:{number}"
 
 
 def _shown(value: Any) -> str:

@@ -12,13 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from gte_integrations._documents import read_documents
-from gte_integrations._indexing import Document
+from gte_integrations._records import Document, Unreadable
 
 CELLS = "셀 병합 · خلية · सेल · セル"
 
 
-def read(*paths):
-    return list(read_documents(paths))
+def read(*paths, **options):
+    """The documents of the paths; what could not be read is raised."""
+    found = list(read_documents(paths, **options))
+    for item in found:
+        if isinstance(item, Unreadable):
+            raise item.error
+    return found
+
+
+def reasons(*paths):
+    """What was read: ids, and why the rest was not."""
+    found = read_documents(paths)
+    return [str(item.error) if isinstance(item, Unreadable) else item.id for item in found]
 
 
 @pytest.fixture
@@ -83,7 +94,8 @@ class TestJsonLines:
         documents = read_documents([path])
         assert [next(documents).id for _ in range(16)][-1] == "rows.jsonl:16"
         with pytest.raises(ValueError, match=rf"rows\.jsonl, {message}"):
-            next(documents)
+            raise next(documents).error
+        assert next(documents, None) is None
 
     def test_utf_16_is_recognised(self, write):
         path = write("rows.jsonl", '{"text": "a"}'.encode("utf-16"))
@@ -212,12 +224,17 @@ class TestTextFiles:
 
 
 class TestPaths:
-    @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "txt", "md"])
+    @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
     @pytest.mark.parametrize("content", ["", "\ufeff"])
-    def test_an_empty_file_has_no_documents(self, write, suffix, content):
+    def test_an_empty_table_has_no_documents(self, write, suffix, content):
         if suffix == "parquet":
             content = ""
         assert read(write(f"empty.{suffix}", content)) == []
+
+    @pytest.mark.parametrize("content", ["", "\ufeff", " \n"])
+    def test_an_empty_text_is_a_document_so_that_its_predecessor_goes(self, write, content):
+        [document] = read(write("a.txt", content))
+        assert (document.id, document.text.strip()) == ("a.txt", "")
 
     def test_a_folder_is_read_in_order_without_hidden_files(self, write, tmp_path, caplog):
         for name in ["b.txt", "a/z.TXT", "a/b/c.md", "a.txt", ".hidden.txt", ".git/x.txt", "z.png"]:
@@ -276,3 +293,70 @@ class TestPaths:
         write("x.png", "")
         with pytest.raises(ValueError, match=r"nothing to read in this folder; allowed are \.csv"):
             read(tmp_path)
+
+
+class TestWhatCannotBeRead:
+    """One bad row or file leaves the others, and is named."""
+
+    def test_a_bad_line_leaves_the_lines_around_it(self, write):
+        lines = [b'{"text": "a"}', b"{broken", b'{"text": "\xff"}', b'{"id": 1.5, "text": "b"}']
+        path = write("rows.jsonl", b"\n".join([*lines, b'{"text": "c"}']))
+        first, *bad, last = reasons(path)
+        assert (first, last) == ("rows.jsonl:1", "rows.jsonl:5")
+        for number, (reason, why) in enumerate(
+            zip(bad, ["not JSON", "byte 0xff is not UTF-8", "'id' must be a str"], strict=True), 2
+        ):
+            assert f"rows.jsonl, line {number}" in reason
+            assert why in reason
+
+    def test_a_bad_row_of_a_table_leaves_the_rows_around_it(self, write):
+        path = write("rows.csv", b'text,lang\na,x\nb\n"c\xe9\nd",y\ne,z\n')
+        first, short, latin, last = reasons(path)
+        assert (first, last) == ("rows.csv:1", "rows.csv:4")
+        assert "rows.csv, line 3: found 1 fields, but the header has 2" in short
+        assert "rows.csv, line 4: byte 0xe9 is not UTF-8" in latin
+
+    def test_a_lost_quote_says_that_the_rest_is_not_read(self, write):
+        first, reason = reasons(write("rows.csv", 'text\na\n"b\nc\n'))
+        assert first == "rows.csv:1"
+        assert "rows.csv, line 3: not CSV" in reason
+        assert "not read further" in reason
+
+    def test_a_bad_row_of_parquet_leaves_the_others(self, tmp_path):
+        path = tmp_path / "rows.parquet"
+        pq.write_table(pa.table({"id": [1.5, 2.0], "text": ["a", "b"]}), path)
+        assert ["row 1: 'id' must" in reasons(path)[0], "row 2: 'id'" in reasons(path)[1]] == [
+            True
+        ] * 2
+
+    def test_a_bad_file_leaves_the_others(self, write, tmp_path):
+        write("a.txt", b"\xff\xfe")
+        (tmp_path / "b.md").symlink_to(tmp_path / "gone.md")
+        write("c.csv", "body\nx\n")
+        write("d.parquet", "x")
+        write("e.txt", "fine")
+        binary, dangling, column, parquet, fine = reasons(tmp_path)
+        assert fine == "e.txt"
+        assert "a.txt, line 1: byte 0xff is not UTF-8" in binary
+        assert "b.md" in dangling
+        assert "c.csv, line 1: no 'text' among" in column
+        assert "d.parquet: not a Parquet file" in parquet
+
+
+class TestOrigins:
+    def test_the_origin_is_the_folder_that_ids_are_relative_to(self, write, tmp_path):
+        write("docs/a/readme.md", "x")
+        path = write("docs/rows.jsonl", '{"text": "y"}')
+        folder = str(tmp_path / "docs")
+        assert [document.origin for document in read(tmp_path / "docs")] == [folder] * 2
+        assert [document.origin for document in read(path)] == [folder]
+        assert [document.origin for document in read(tmp_path / "docs" / "a")] == [f"{folder}/a"]
+
+    def test_an_id_that_was_given_has_no_origin(self, write):
+        [document] = read(write("rows.jsonl", '{"id": "1", "text": "y"}'))
+        assert document.origin is None
+
+    def test_a_prefix_comes_before_derived_ids_alone(self, write):
+        text, rows = write("a.md", "x"), write("rows.csv", "id,text\n7,x\n,y\n")
+        found = read(text, rows, id_prefix="manual/")
+        assert [document.id for document in found] == ["manual/a.md", "7", "manual/rows.csv:2"]
