@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -13,68 +13,35 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
-from gte_core import GTEError
+from gte_core import NonFiniteError, TextTooLargeError, TruncationError
 from gte_integrations._checks import check_choice, check_count, check_documents
-from gte_integrations._fusion import DocumentId
-from gte_integrations._records import Embedded, Prepared, Record, as_document
+from gte_integrations._planning import Plan, Planner, Producer, Rejections
+from gte_integrations._records import Prepared, Record, Stored
+from gte_integrations._reports import IndexReport
 from gte_integrations._sending import Sender, Trouble, split
+
+__all__ = ["IndexReport", "OnError", "Producer", "Sink", "batches", "ingest"]
 
 OnError = Literal["raise", "skip"]
 T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class IndexReport:
-    """What one call of ``add`` did. Every document given is counted exactly once.
-
-    Attributes:
-        written: documents that were new.
-        replaced: documents that were there with another text or payload.
-        unchanged: documents that were there already; they were not even embedded.
-        duplicates: documents followed, in the same batch, by another with the same id.
-        skipped: ``(id, reason)`` of what ``on_error="skip"`` left out; None for an unknown id.
-        n_tokens: tokens fed to the model; 0 for a model without a sparse head, which counts none.
-        truncated: documents longer than the model's ``max_length``.
-        retries: requests that were sent again because the server was away or busy.
-        seconds_encoding: time spent in the model.
-        seconds_writing: time spent writing, much of it at the same time.
-    """
-
-    written: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    duplicates: int = 0
-    skipped: list[tuple[DocumentId | None, str]] = field(default_factory=list)
-    n_tokens: int = 0
-    truncated: int = 0
-    retries: int = 0
-    seconds_encoding: float = 0.0
-    seconds_writing: float = 0.0
-
-    @property
-    def total(self) -> int:
-        """Documents given."""
-        done = self.written + self.replaced + self.unchanged
-        return done + self.duplicates + len(self.skipped)
-
-
-class Producer(Protocol):
-    """What turns documents into records; a ``Vectorizer``, or vectors that are there already."""
-
-    def prepare(self, item: object) -> Prepared:
-        """Read and check one document."""
-        ...
-
-    def embed(self, documents: Sequence[Prepared]) -> Embedded:
-        """Give documents their vectors."""
-        ...
+_OF_ONE_TEXT = (NonFiniteError, TextTooLargeError, TruncationError)
+_KEYS_PER_REQUEST = 1_000
 
 
 class Sink(Protocol):
     """Where records are written. Keys are those of ``id_to_key``."""
 
-    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
-        """Content hashes of those documents that are there."""
+    def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """What is known of those documents that are there."""
+        ...
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        """Give stored documents, by key, another origin; all else stays."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove documents; those not there are no error."""
         ...
 
     def pack(self, records: Sequence[Record]) -> Sequence[Any]:
@@ -108,12 +75,19 @@ def ingest(
     show_progress: bool,
     on_error: OnError,
     retry_seconds: float,
+    moved_from: str | os.PathLike[str] | None = None,
 ) -> IndexReport:
     """Write to ``sink`` what ``producer`` makes of the documents; see ``HybridIndex.add``."""
     check_count("batch_size", batch_size)
     check_choice("on_error", on_error, OnError)
     check_documents(documents)
-    run = _Ingest(producer, sink, Sender(sink.judge, retry_seconds), skip=on_error == "skip")
+    run = _Ingest(
+        producer,
+        sink,
+        Sender(sink.judge, retry_seconds),
+        skip=on_error == "skip",
+        given_up=None if moved_from is None else os.fspath(moved_from),
+    )
     with _progress_bar(documents, show=show_progress) as bar:
         return run.run(documents, batch_size, bar.update)
 
@@ -125,106 +99,120 @@ class _Ingest:
     read and written at the same time, which an embedded one may not bear.
     """
 
-    def __init__(self, producer: Producer, sink: Sink, sender: Sender, *, skip: bool) -> None:
+    def __init__(
+        self, producer: Producer, sink: Sink, sender: Sender, *, skip: bool, given_up: str | None
+    ) -> None:
         self.producer = producer
         self.sink = sink
         self.sender = sender
-        self.skip = skip
         self.report = IndexReport()
-        self._encoded: list[Record] = []
+        self.rejections = Rejections(self.report, skip=skip)
+        self.planner = Planner(producer, self._lookup, self.report, self.rejections, given_up)
+        self._source_error: Exception | None = None
         self._writing: Future[None] | None = None
 
     def run(
         self, documents: Iterable[object], batch_size: int, advance: Callable[[int], object]
     ) -> IndexReport:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-write") as writer:
-            try:
-                self._run(batches(documents, batch_size), writer, advance)
-            except BaseException:
-                # What is in flight is still written, but Ctrl-C must not wait for a dead server.
-                self.sender.stop()
-                raise
+        try:
+            self._run(documents, batch_size, advance)
+        except BaseException as error:
+            error.add_note(_how_far(self.report))
+            raise
         self.report.retries = self.sender.retries
         return self.report
 
     def _run(
+        self, documents: Iterable[object], batch_size: int, advance: Callable[[int], object]
+    ) -> None:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-write") as writer:
+            try:
+                self._carry_out(self._batches(documents, batch_size), writer, advance)
+            except BaseException:
+                # What is in flight is still written, but Ctrl-C must not wait for a dead server.
+                self.sender.stop()
+                raise
+        for error in (self.rejections.error, self._source_error):
+            if error is not None:
+                raise error
+
+    def _batches(self, documents: Iterable[object], size: int) -> Iterator[list[object]]:
+        """Batches as they are read; what was read before an error is a last, shorter one."""
+        batch: list[object] = []
+        try:
+            for item in documents:
+                batch.append(item)
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+        except Exception as error:  # noqa: BLE001  raised when what came before is written
+            self._source_error = error
+        if batch:
+            yield batch
+
+    def _carry_out(
         self,
         batches: Iterator[list[object]],
         writer: ThreadPoolExecutor,
         advance: Callable[[int], object],
     ) -> None:
-        plans = map(self._plan, batches)
-        plan = next(plans, None)
+        plan = self._next_plan(batches, {})
         while plan is not None:
-            self._encoded = self._embed(plan.changed) if plan.changed else []
-            packed = self.sink.pack(self._encoded)
+            records = self._embed(plan.changed) if plan.changed else []
+            packed = self.sink.pack(records)
             self._finish_writing()
             try:
-                following = next(plans, None)
+                following = self._next_plan(batches, plan.outcome(records))
             finally:  # an error in what follows must not lose what is encoded
-                if self._encoded:
-                    self._writing = writer.submit(self._write, self._encoded, packed, plan.known)
+                if plan.has_changes:
+                    self._writing = writer.submit(self._write, plan, records, packed)
             advance(plan.size)
             plan = following
         self._finish_writing()
 
-    def _plan(self, batch: list[object]) -> _Plan:
-        """Read and check a batch, and leave out what is stored already."""
-        prepared = self._prepare(batch)
-        latest = {document.key: document for document in prepared}
-        known = self._known_hashes(latest)
-        changed = [
-            document for key, document in latest.items() if known.get(key) != document.content_hash
-        ]
-        self.report.duplicates += len(prepared) - len(latest)
-        self.report.unchanged += len(latest) - len(changed)
-        return _Plan(len(batch), changed, known)
+    def _next_plan(
+        self, batches: Iterator[list[object]], upcoming: Mapping[str, Stored | None]
+    ) -> Plan | None:
+        if self.rejections.error is not None:
+            return None
+        batch = next(batches, None)
+        return None if batch is None else self.planner.plan(batch, upcoming)
 
-    def _prepare(self, batch: list[object]) -> list[Prepared]:
-        prepared = []
-        for item in batch:
-            try:
-                prepared.append(self.producer.prepare(item))
-            except (TypeError, ValueError) as error:
-                self._skip(_id_of(item), error)
-        return prepared
-
-    def _known_hashes(self, keys: Mapping[str, Prepared]) -> dict[str, str]:
-        if not keys:
-            return {}
-        known = dict(self.sender.insist(partial(self.sink.hashes, list(keys))))
-        for record in self._encoded:  # about to be written, before this batch
-            if record.document.key in keys:
-                known[record.document.key] = record.document.content_hash
-        return known
+    def _lookup(self, keys: Sequence[str]) -> Mapping[str, Stored]:
+        return self.sender.insist(partial(self.sink.stored, keys)) if keys else {}
 
     def _embed(self, documents: list[Prepared]) -> list[Record]:
+        """Records of the documents; of those that precede one that ends the run."""
         started = time.perf_counter()
         try:
             embedded = self.producer.embed(documents)
-        except GTEError as error:
-            if self.skip and len(documents) > 1:
-                return [record for document in documents for record in self._embed([document])]
-            self._skip(documents[0].id, error)
-            return []
+        except _OF_ONE_TEXT as error:
+            if len(documents) == 1:
+                error.add_note(f"It is the document {documents[0].id!r}.")
+                self.rejections.reject(documents[0].id, error)
+                return []
+            middle = len(documents) // 2
+            before = self._embed(documents[:middle])
+            ended = self.rejections.error is not None
+            return before if ended else before + self._embed(documents[middle:])
         self.report.seconds_encoding += time.perf_counter() - started
         self.report.n_tokens += embedded.n_tokens
-        self.report.truncated += embedded.truncated
+        for record in embedded.records:
+            if record.truncated:
+                self.report.count_truncated(record.document.id)
         return embedded.records
 
-    def _skip(self, document_id: DocumentId | None, error: Exception) -> None:
-        if not self.skip:
-            raise error
-        self.report.skipped.append((document_id, str(error)))
-
-    def _write(
-        self, records: list[Record], packed: Sequence[Any], known: Mapping[str, str]
-    ) -> None:
+    def _write(self, plan: Plan, records: list[Record], packed: Sequence[Any]) -> None:
         started = time.perf_counter()
+        for keys in batches(plan.emptied, _KEYS_PER_REQUEST):
+            self.sender.insist(partial(self.sink.delete, keys))
+            self.report.deleted += len(keys)
+        if plan.moved:
+            self.sender.insist(partial(self.sink.set_origins, plan.moved))
         sized = zip(map(self.sink.size_of, records), packed, strict=True)
         for part in split(sized, lambda item: item[0], self.sink.request_bytes):
             self.sender.send([item for _, item in part], self.sink.write)
-        replaced = sum(record.document.key in known for record in records)
+        replaced = sum(record.document.key in plan.known for record in records)
         self.report.seconds_writing += time.perf_counter() - started
         self.report.replaced += replaced
         self.report.written += len(records) - replaced
@@ -234,15 +222,6 @@ class _Ingest:
             self._writing.result()
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A batch that was looked up: what must be encoded, and the hashes of what is there."""
-
-    size: int
-    changed: list[Prepared]
-    known: Mapping[str, str]
-
-
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Cut an iterable into lists of ``size`` items, lazily; the last may be shorter."""
     iterator = iter(items)
@@ -250,11 +229,11 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _id_of(item: object) -> DocumentId | None:
-    try:
-        return as_document(item).id
-    except TypeError:
-        return None
+def _how_far(report: IndexReport) -> str:
+    return (
+        f"Before this, {report.written:,} documents were written, {report.replaced:,} replaced and "
+        f"{report.unchanged:,} found unchanged; run again, it goes on from there."
+    )
 
 
 def _progress_bar(documents: object, *, show: bool) -> tqdm[Any]:

@@ -6,6 +6,7 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,10 +113,6 @@ class Store(Sink, Protocol[FilterT_contra]):
         """The keys of all documents, in any order."""
         ...
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Remove documents; those not there are no error."""
-        ...
-
     def count(self) -> int:
         """Number of documents, exactly."""
         ...
@@ -190,6 +187,7 @@ class HybridIndex(Generic[FilterT]):
         batch_size: int = 256,
         show_progress: bool = False,
         on_error: OnError = "raise",
+        moved_from: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """Embed and write documents; those already there unchanged are not embedded again.
 
@@ -197,14 +195,19 @@ class HybridIndex(Generic[FilterT]):
         while the next is encoded. A document replaces the one with its id; of several with one id
         the last stays. Stopped at any point and run again, it ends with the same collection.
 
+        A document without a text, or of white space alone, is left out and named in the report;
+        if one of its id is stored, that is deleted.
+
         Args:
             documents: each a ``Document``, a dataclass with id and text (and payload), a dict
                 with "id" and "text" whose other keys are payload, or a tuple
                 (id, text[, payload]).
             batch_size: documents that are looked up, encoded and written together.
             show_progress: show a tqdm bar.
-            on_error: "raise" the first error, or "skip" a document that cannot be read or encoded
-                and name it in the report. An error of the store is raised in either case.
+            on_error: "raise" the first error once everything before it is written, or "skip" a
+                document that cannot be read or encoded and name it in the report. An error of the
+                store, or of the iterable itself, is raised in either case.
+            moved_from: an origin whose documents those of another may take over; see ``Document``.
         """
         return self.ingest(
             self.vectorizer,
@@ -212,6 +215,7 @@ class HybridIndex(Generic[FilterT]):
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,
+            moved_from=moved_from,
         )
 
     def ingest(
@@ -222,6 +226,7 @@ class HybridIndex(Generic[FilterT]):
         batch_size: int,
         show_progress: bool,
         on_error: OnError,
+        moved_from: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """``add`` with vectors from elsewhere, which must be those of this index's encoder."""
         check_documents(documents)
@@ -234,6 +239,7 @@ class HybridIndex(Generic[FilterT]):
             show_progress=show_progress,
             on_error=on_error,
             retry_seconds=self._retry_seconds,
+            moved_from=moved_from,
         )
 
     def search(
@@ -284,6 +290,7 @@ class HybridIndex(Generic[FilterT]):
         batch_size: int = 256,
         show_progress: bool = False,
         on_error: OnError = "raise",
+        moved_from: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """``add`` in a thread of its own, so that the event loop goes on.
 
@@ -292,7 +299,9 @@ class HybridIndex(Generic[FilterT]):
         check_documents(documents)
         source = _Stoppable(documents)
         add = partial(self.add, batch_size=batch_size, show_progress=show_progress)
-        running = asyncio.ensure_future(self._beside_the_loop(add, source, on_error=on_error))
+        running = asyncio.ensure_future(
+            self._beside_the_loop(add, source, on_error=on_error, moved_from=moved_from)
+        )
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -451,7 +460,7 @@ class HybridIndex(Generic[FilterT]):
         sender, store = self._sender(), self._store
         removed = 0
         for part in batches(keys, _IDS_PER_REQUEST):
-            there = list(sender.insist(partial(store.hashes, part)))
+            there = list(sender.insist(partial(store.stored, part)))
             if there:
                 sender.insist(partial(store.delete, there))
             removed += len(there)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,16 @@ from gte_integrations._explaining import StoredVectors
 from gte_integrations._fusion import DocumentId, Leg
 from gte_integrations._indexing import FilterT, gathered
 from gte_integrations._records import (
+    ORIGIN,
+    TRUNCATED,
     Facts,
     Queries,
     Record,
+    Stored,
+    as_stored,
     id_to_key,
     sparse_rows,
+    users_payload,
 )
 from gte_integrations._sending import PERMANENT, TOO_LARGE, TRANSIENT, Trouble, judge_grpc
 from gte_integrations._storage import OVERSAMPLING, Storage
@@ -138,10 +144,20 @@ class _QdrantStore(ABC, Generic[FilterT]):
 
     request_bytes = 16 * 2**20  # half of what a server takes, for the size is an estimate
 
-    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
+    def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {point_id(key): key for key in keys}
-        found = self._retrieve(list(key_of), [_HASH])
-        return {key_of[str(point.id)]: point.payload.get(_HASH, "") for point in found}
+        found = self._retrieve(list(key_of), [_HASH, ORIGIN, TRUNCATED])
+        return {
+            key_of[str(point.id)]: as_stored(point.payload, point.payload.get(_HASH, ""))
+            for point in found
+        }
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        points: defaultdict[str, list[str]] = defaultdict(list)
+        for key, origin in origins.items():
+            points[origin].append(point_id(key))
+        for origin, point_ids in points.items():
+            self._set_payload(point_ids, {ORIGIN: origin})
 
     def legs(
         self, queries: Queries, limit: int, condition: FilterT | None
@@ -189,6 +205,9 @@ class _QdrantStore(ABC, Generic[FilterT]):
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
     ) -> Sequence[Any]: ...
+
+    @abstractmethod
+    def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None: ...
 
     @abstractmethod
     def _request(
@@ -291,6 +310,10 @@ class ClientStore(_QdrantStore[models.Filter]):
         return self._client.retrieve(
             self._collection, point_ids, with_payload=payload, with_vectors=vectors
         )
+
+    def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
+        selected = models.PointIdsList(points=[*point_ids])
+        self._client.set_payload(self._collection, values, selected, wait=True)
 
     def _request(
         self,
@@ -412,6 +435,9 @@ class EdgeStore(_QdrantStore[edge.Filter]):
     ) -> Sequence[Any]:
         return self._shard.retrieve(list(point_ids), payload, vectors)
 
+    def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
+        self._shard.update(edge.UpdateOperation.set_payload(list(point_ids), values))
+
     def _request(
         self,
         using: str,
@@ -498,11 +524,11 @@ def _vectors(
 def _payload(record: Record) -> dict[str, Any]:
     document = record.document
     own = {_TEXT: document.text, _ID: document.id, _HASH: document.content_hash}
-    return {**document.payload, **own}
+    return {**document.payload, **own, **record.marks}
 
 
 def _content(payload: Mapping[str, Any]) -> tuple[DocumentId, tuple[str, Mapping[str, Any]]]:
-    users = {key: value for key, value in payload.items() if key not in {_ID, _HASH, _TEXT}}
+    users = {key: value for key, value in users_payload(payload).items() if key != _TEXT}
     return payload[_ID], (payload[_TEXT], users)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_queries
 from gte_integrations._fusion import DocumentId
+from gte_integrations._pickling import restore_by_name, state_by_name
 from gte_integrations._sparse import EMPTY_WEIGHT
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -27,8 +28,11 @@ Sparse = sp.csr_array[np.float32]
 ID_MAX_BYTES = 4096
 RESERVED_KEYS = frozenset({"id", "text", "dense", "sparse", "$meta"})
 RESERVED_PREFIX = "_gte_"
+ORIGIN, TRUNCATED = "_gte_origin", "_gte_truncated"
+_DEEPEST = 64
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_MANY_DIGITS = re.compile(r"\d{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,38 @@ class Document:
         text: what is embedded, stored, and returned by ``search``.
         payload: JSON-like values, stored beside the text for the engine's own filters. The keys
             ``id``, ``text``, ``dense``, ``sparse``, ``$meta`` and ``_gte_...`` are taken.
+        origin: where an id belongs that was made up, such as the folder that a path is relative
+            to. A document with an origin never replaces one of another origin. It is neither
+            payload nor content, and an id that was given needs none.
     """
 
     id: DocumentId
     text: str
     payload: Mapping[str, Any] = field(default_factory=dict)
+    origin: str | None = field(default=None, compare=False)
+
+    __getstate__ = state_by_name
+    __setstate__ = restore_by_name
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What a reader gives in place of a document that it could not read.
+
+    Attributes:
+        error: what is wrong; its message names the file and the line or row.
+    """
+
+    error: OSError | ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a collection says of a document, short of the document itself."""
+
+    content_hash: str
+    origin: str | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +99,12 @@ class Prepared:
     """UTF-8 bytes of key, text and payload."""
     source: str = field(repr=False)
     """The text as it was given, which is what the model reads."""
+    origin: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to embed; such a vector would match anything a little."""
+        return not self.text.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +113,8 @@ class Record:
 
     ``dense`` is float32 ``(dimensions,)``, ``coarse`` its leading part or None; ``token_ids`` are
     int64, sorted and unique, ``weights`` float32 and positive, both of the same length, which may
-    be 0. ``vocab_size`` is above every token id.
+    be 0. ``vocab_size`` is above every token id. ``truncated`` says that the model read the
+    beginning of the text alone.
     """
 
     document: Prepared
@@ -85,11 +123,23 @@ class Record:
     token_ids: NDArray[np.int64]
     weights: Floats
     vocab_size: int
+    truncated: bool = False
 
     @property
     def dense_size(self) -> int:
         """Components of the dense and the coarse vector together."""
         return len(self.dense) + (0 if self.coarse is None else len(self.coarse))
+
+    @property
+    def stored(self) -> Stored:
+        """What a collection will say of it."""
+        return Stored(self.document.content_hash, self.document.origin, self.truncated)
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What is stored beside text and payload, and shown to nobody."""
+        origin = {} if self.document.origin is None else {ORIGIN: self.document.origin}
+        return origin | ({TRUNCATED: True} if self.truncated else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +168,14 @@ class Queries:
 
 
 def as_document(item: object) -> Document:
-    """Read one document in any accepted form; ``TypeError`` naming the forms for anything else."""
+    """Read one document in any accepted form; ``TypeError`` naming the forms for anything else.
+
+    What could not be read raises its own error.
+    """
     if isinstance(item, Document):
         return item
+    if isinstance(item, Unreadable):
+        raise item.error
     if isinstance(item, Mapping):
         return _from_mapping(item)
     if isinstance(item, tuple) and len(item) in {2, 3}:
@@ -191,6 +246,16 @@ def never_empty(record: Record) -> tuple[list[int], list[float]]:
     return [record.vocab_size], [EMPTY_WEIGHT]
 
 
+def users_payload(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload without the keys that an index keeps for itself."""
+    return {key: value for key, value in stored.items() if not key.startswith(RESERVED_PREFIX)}
+
+
+def as_stored(marks: Mapping[str, Any], content_hash: str) -> Stored:
+    """What ``Record.marks`` said when the document was written."""
+    return Stored(content_hash, marks.get(ORIGIN), bool(marks.get(TRUNCATED)))
+
+
 def prepare(document: Document, limits: Limits) -> Prepared:
     """Check a document and compute its key and content hash; say what is wrong if it cannot be."""
     key = id_to_key(document.id)
@@ -201,6 +266,7 @@ def prepare(document: Document, limits: Limits) -> Prepared:
         _encode("text", document, text, limits.text_bytes),
         _encode("payload", document, payload, limits.payload_bytes),
     )
+    _check_origin(document, len(parts[2]), limits.payload_bytes)
     content = hashlib.blake2b(digest_size=16)
     for part in parts:
         content.update(b"%d:" % len(part))
@@ -208,7 +274,9 @@ def prepare(document: Document, limits: Limits) -> Prepared:
     size = sum(map(len, parts))
     # Read back, the payload is what the engine will give: lists for tuples, plain values.
     stored = json.loads(payload) if document.payload else {}
-    return Prepared(key, document.id, text, stored, content.hexdigest(), size, document.text)
+    return Prepared(
+        key, document.id, text, stored, content.hexdigest(), size, document.text, document.origin
+    )
 
 
 def _storable(document: Document) -> str:
@@ -237,6 +305,23 @@ def _encode(what: str, document: Document, text: str, limit: int | None) -> byte
     return encoded
 
 
+def _check_origin(document: Document, payload_bytes: int, limit: int | None) -> None:
+    """An origin is stored beside the payload, and what an engine allows is for both."""
+    if document.origin is None:
+        return
+    if not isinstance(document.origin, str):
+        raise TypeError(
+            f"The origin of document {document.id!r} must be a str or None, got "
+            f"{type(document.origin).__name__}."
+        )
+    size = len(_encode("origin", document, document.origin, None))
+    if limit is not None and payload_bytes + size > limit:
+        raise ValueError(
+            f"The payload and the origin of document {document.id!r:.50} have "
+            f"{payload_bytes + size:,} UTF-8 bytes, but at most {limit:,} are allowed."
+        )
+
+
 def _payload_json(document: Document) -> str:
     if not isinstance(document.payload, Mapping):
         raise TypeError(
@@ -248,12 +333,34 @@ def _payload_json(document: Document) -> str:
     for key in document.payload:
         _check_payload_key(key, document.id)
     try:
-        return _JSON.encode(dict(document.payload))
-    except (TypeError, ValueError) as error:
-        raise type(error)(
+        encoded = _JSON.encode(dict(document.payload))
+        _check_storable(encoded, document.payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
             f"The payload of document {document.id!r} cannot be stored as JSON: {error}. Use str, "
-            "int, finite float, bool, None, and lists and dicts of these."
+            "int of 64 bits, finite float, bool, None, and lists and dicts of these, at most "
+            f"{_DEEPEST} within one another."
         ) from error
+    return encoded
+
+
+def _check_storable(encoded: str, payload: Mapping[str, Any]) -> None:
+    """``ValueError`` for what JSON can hold, but no engine keeps as it is."""
+    # Only where it may be is it looked for, because every document comes through here.
+    if encoded.count("[") + encoded.count("{") > _DEEPEST or _MANY_DIGITS.search(encoded):
+        _check_value(payload, depth=1)
+
+
+def _check_value(value: Any, depth: int) -> None:
+    if depth > _DEEPEST + 1:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"an integer has {len(str(abs(value)))} digits, too many for 64 bits")
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    for item in value if isinstance(value, (list, tuple)) else ():
+        _check_value(item, depth + 1)
 
 
 def _check_payload_key(key: object, document_id: DocumentId) -> None:
@@ -315,17 +422,19 @@ class Vectorizer:
 
     def embed(self, documents: Sequence[Prepared]) -> Embedded:
         """Embed documents that were checked. ``NonFiniteError`` if a vector cannot be stored."""
-        texts = [document.source for document in documents]
-        if not self.encoder.has_sparse:
-            dense = self.encoder.encode_dense(texts, dimensions=self.dimensions)
-            empty: Sparse = sp.csr_array(np.zeros((len(texts), 0), np.float32))
-            return Embedded(self._as_records(documents, dense, empty), 0, 0)
-        both = self.encoder.encode(texts, dimensions=self.dimensions)
-        return Embedded(
-            self._as_records(documents, both.dense, both.sparse),
-            int(both.n_tokens.sum()),
-            int(both.truncated.sum()),
-        )
+        both = self._encode([document.source for document in documents])
+        return Embedded(self._as_records(documents, both), int(both.n_tokens.sum()))
+
+    def _encode(self, texts: list[str]) -> HybridEmbeddings:
+        """What the model gives, with no columns in ``sparse`` where it has no sparse head."""
+        if self.encoder.has_sparse:
+            return self.encoder.encode(texts, dimensions=self.dimensions)
+        # An encoder need not have this verb; without it nobody counts tokens.
+        encode_available = getattr(self.encoder, "encode_available", None)
+        if encode_available is None:
+            return _without_counts(self.encoder.encode_dense(texts, dimensions=self.dimensions))
+        both: HybridEmbeddings = encode_available(texts, dimensions=self.dimensions)
+        return replace(both, sparse=_no_sparse(len(texts)))
 
     def query_vectors(self, queries: str | Sequence[str], mode: Mode) -> Queries:
         """Dense ``(n, dimensions)`` and sparse ``(n, vocab_size)`` vectors, as far as needed."""
@@ -350,14 +459,10 @@ class Vectorizer:
     def _coarse(self, dense: Floats) -> Floats | None:
         if self.coarse_dimensions is None:
             return None
-        none = sp.csr_array(np.zeros((len(dense), 0), np.float32))
-        counts = np.zeros(len(dense), np.int64)
-        whole = HybridEmbeddings(dense, none, counts, counts > 0, str)
-        return whole.with_dimensions(self.coarse_dimensions).dense
+        return _without_counts(dense).with_dimensions(self.coarse_dimensions).dense
 
-    def _as_records(
-        self, documents: Sequence[Prepared], dense: Floats, sparse: Sparse
-    ) -> list[Record]:
+    def _as_records(self, documents: Sequence[Prepared], both: HybridEmbeddings) -> list[Record]:
+        dense, sparse = both.dense, both.sparse
         expected = (len(documents), self.dimensions)
         if dense.shape != expected or sparse.shape[0] != len(documents):
             raise ValueError(
@@ -366,9 +471,16 @@ class Vectorizer:
             )
         _check_finite(documents, dense, sparse)
         coarse = self._coarse(dense)
-        width = int(sparse.shape[1])
+        width, truncated = int(sparse.shape[1]), both.truncated.tolist()
         return [
-            Record(document, dense[row], None if coarse is None else coarse[row], *found, width)
+            Record(
+                document,
+                dense[row],
+                None if coarse is None else coarse[row],
+                *found,
+                width,
+                truncated[row],
+            )
             for row, (document, found) in enumerate(
                 zip(documents, sparse_rows(sparse), strict=True)
             )
@@ -377,11 +489,20 @@ class Vectorizer:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Records of one call of the encoder, and what it counted."""
+    """Records of one call of the encoder, and the tokens it was fed."""
 
     records: list[Record]
     n_tokens: int
-    truncated: int
+
+
+def _without_counts(dense: Floats) -> HybridEmbeddings:
+    """Dense vectors alone, of texts that nobody counted."""
+    counts = np.zeros(len(dense), np.int64)
+    return HybridEmbeddings(dense, _no_sparse(len(dense)), counts, counts > 0, str)
+
+
+def _no_sparse(n_texts: int) -> Sparse:
+    return sp.csr_array(np.zeros((n_texts, 0), np.float32))
 
 
 def sparse_rows(matrix: Sparse) -> Iterator[tuple[NDArray[np.int64], Floats]]:

@@ -37,16 +37,21 @@ from gte_integrations._indexing import (
 )
 from gte_integrations._records import (
     ID_MAX_BYTES,
+    ORIGIN,
+    TRUNCATED,
     Facts,
     Floats,
     Limits,
     Queries,
     Record,
+    Stored,
+    as_stored,
     from_primary_key,
     id_to_key,
     key_to_id,
     never_empty,
     primary_key,
+    users_payload,
 )
 from gte_integrations._sending import PERMANENT, TRANSIENT, Trouble, judge_grpc
 from gte_integrations._sparse import sparse_dicts
@@ -87,6 +92,7 @@ _FIELDS = _VECTORS | {_ID, _TEXT, _HASH, "$meta"}
 _METRIC = "IP"
 _FACTS = "gte.facts"
 _MAX_BYTES = 65_535  # of a VARCHAR, and of all dynamic fields of a row together
+_MARK_BYTES = 35  # of dynamic fields, left for what an index adds to them
 _MAX_KEYS = 1_000  # in one expression
 _NOT_LOADED = 101
 _PASSING_CODES = {2, 8}  # connection lost, rate limit
@@ -120,7 +126,7 @@ class MilvusVectorizer(StorageVectorizer):
             ``MilvusHybridIndex``.
     """
 
-    limits = Limits(text_bytes=_MAX_BYTES, payload_bytes=_MAX_BYTES)
+    limits = Limits(text_bytes=_MAX_BYTES, payload_bytes=_MAX_BYTES - _MARK_BYTES)
     metric = _METRIC
 
     def schema(self) -> CollectionSchema:
@@ -296,10 +302,17 @@ class _MilvusStore:
         self._client.create_index(self._collection, _index_params(facts), sync=False)
         self._client.load_collection(self._collection)
 
-    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
+    def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {primary_key(key): key for key in keys}
-        rows = self._get(list(key_of), [_HASH], consistency_level="Strong")
-        return {key_of[row[_ID]]: row[_HASH] for row in rows}
+        fields = [_HASH, ORIGIN, TRUNCATED]
+        rows = self._get(list(key_of), fields, consistency_level="Strong")
+        return {key_of[row[_ID]]: as_stored(row, row[_HASH]) for row in rows}
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        # Not every Milvus can change a part of a row.
+        key_of = {primary_key(key): key for key in origins}
+        rows = self._get(list(key_of), ["*"], consistency_level="Strong")
+        self.write([_again(row, origins[key_of[row[_ID]]], self._storage) for row in rows])
 
     def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
         return _rows(records, self._storage)
@@ -518,6 +531,7 @@ def _row(record: Record) -> dict[str, Any]:
         _TEXT: document.text,
         _HASH: document.content_hash,
         _DENSE: record.dense,
+        **record.marks,
     }
     if record.coarse is not None:
         row[_COARSE] = record.coarse
@@ -527,11 +541,19 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _rows(records: Sequence[Record], storage: Storage) -> list[dict[str, Any]]:
-    rows = [_row(record) for record in records]
+    return [_as_stored_type(_row(record), storage) for record in records]
+
+
+def _again(row: Mapping[str, Any], origin: str, storage: Storage) -> dict[str, Any]:
+    """A row as it was read, with another origin, as ``write`` takes it."""
+    dense = {name: _floats(row[name]) for name in _DENSE_FIELDS & row.keys()}
+    return _as_stored_type({**row, **dense, ORIGIN: origin}, storage)
+
+
+def _as_stored_type(row: dict[str, Any], storage: Storage) -> dict[str, Any]:
     if storage == "float16":  # pymilvus takes no other type for such a field
-        for row in rows:
-            row.update({name: row[name].astype(np.float16) for name in _DENSE_FIELDS & row.keys()})
-    return rows
+        row.update({name: row[name].astype(np.float16) for name in _DENSE_FIELDS & row.keys()})
+    return row
 
 
 def _storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
@@ -541,7 +563,7 @@ def _storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
 
 
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in _FIELDS}
+    return {key: value for key, value in users_payload(row).items() if key not in _FIELDS}
 
 
 def _stored(row: Mapping[str, Any]) -> StoredVectors:

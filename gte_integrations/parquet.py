@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from gte_integrations._adding import IndexReport, OnError, ingest
 from gte_integrations._indexing import HybridIndex, compare_facts
 from gte_integrations._records import (
+    ORIGIN,
+    TRUNCATED,
     Document,
     Embedded,
     Facts,
@@ -34,12 +36,14 @@ from gte_integrations._records import (
     Limits,
     Prepared,
     Record,
+    Stored,
     Vectorizer,
     from_primary_key,
     key_to_id,
     never_empty,
     prepare,
     primary_key,
+    users_payload,
 )
 from gte_integrations._sending import PERMANENT, Trouble
 from gte_integrations._sparse import EMPTY_WEIGHT
@@ -140,7 +144,7 @@ class _File:
     ) -> None:
         self._writer.close()
 
-    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
+    def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         again = self._written.intersection(keys)
         if again:
             raise ValueError(
@@ -149,6 +153,12 @@ class _File:
             )
         self._written.update(keys)
         return {}
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        """Nothing to do: what is in a file is new."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Nothing to do: what is in a file is new."""
 
     def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
         return [_row(record) for record in records]
@@ -184,7 +194,7 @@ def _row(record: Record) -> dict[str, Any]:
         "dense": record.dense,
         "_gte_coarse": record.coarse,
         "sparse": {"indices": indices, "values": values},
-        "$meta": json.dumps(document.payload, ensure_ascii=False),
+        "$meta": json.dumps({**document.payload, **record.marks}, ensure_ascii=False),
     }
 
 
@@ -192,7 +202,8 @@ def _row(record: Record) -> dict[str, Any]:
 class _StoredDocument(Prepared):
     """A document that comes with its vectors."""
 
-    row: Mapping[str, Any]
+    row: Mapping[str, Any] = field(default_factory=dict)
+    truncated: bool = False
 
 
 class _Stored:
@@ -204,14 +215,15 @@ class _Stored:
     def prepare(self, item: object) -> Prepared:
         row = cast("Mapping[str, Any]", item)
         document_id = key_to_id(from_primary_key(row["id"]))
-        document = Document(document_id, row["text"], json.loads(row["$meta"]))
+        meta = json.loads(row["$meta"])
+        document = Document(document_id, row["text"], users_payload(meta), meta.get(ORIGIN))
         prepared = prepare(document, self._limits)
         values = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
-        return _StoredDocument(**values, row=row)
+        return _StoredDocument(**values, row=row, truncated=bool(meta.get(TRUNCATED)))
 
     def embed(self, documents: Sequence[Prepared]) -> Embedded:
         records = [_record(document) for document in documents]
-        return Embedded(records, n_tokens=0, truncated=0)
+        return Embedded(records, n_tokens=0)
 
 
 def _rows(file: pq.ParquetFile, batch_size: int) -> Iterator[Mapping[str, Any]]:
@@ -220,13 +232,14 @@ def _rows(file: pq.ParquetFile, batch_size: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _record(document: Prepared) -> Record:
-    row = document.row if isinstance(document, _StoredDocument) else {}
-    coarse = row.get("_gte_coarse")
+    stored = cast("_StoredDocument", document)
+    row, coarse = stored.row, stored.row.get("_gte_coarse")
     return Record(
         document,
         np.asarray(row["dense"], np.float32),
         None if coarse is None else np.asarray(coarse, np.float32),
         *_sparse(row.get("sparse")),
+        truncated=stored.truncated,
     )
 
 

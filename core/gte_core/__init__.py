@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gte_core.exceptions import MissingHeadError as MissingHeadError
     from gte_core.exceptions import NonFiniteError as NonFiniteError
     from gte_core.exceptions import TextTooLargeError as TextTooLargeError
+    from gte_core.exceptions import TruncationError as TruncationError
     from gte_core.exceptions import WeightsError as WeightsError
     from gte_core.explanation import Explanation as Explanation
     from gte_core.explanation import TokenContribution as TokenContribution
@@ -53,6 +54,7 @@ _HOMES = {
         "MissingHeadError",
         "NonFiniteError",
         "TextTooLargeError",
+        "TruncationError",
         "WeightsError",
     ),
     "explanation": ("Explanation", "TokenContribution"),

@@ -8,6 +8,7 @@
     ├── HubError(OSError)             the model's files could not be had
     ├── MissingHeadError              the checkpoint has no such head
     ├── NonFiniteError                a vector came out as NaN or infinity
+    ├── TruncationError(ValueError)   texts are too long under on_truncation="error"
     ├── TextTooLargeError(MemoryError)  a text does not fit in memory, even alone
     └── CollectionMismatch            a collection was made by something else
 
@@ -43,6 +44,10 @@ class NonFiniteError(GTEError):
 
 class TextTooLargeError(GTEError, MemoryError):
     """A text does not fit in the device's memory, even in a pass of its own."""
+
+
+class TruncationError(GTEError, ValueError):
+    """Texts are longer than ``max_length`` tokens, and ``on_truncation`` is ``"error"``."""
 
 
 class CollectionMismatch(GTEError):

@@ -36,7 +36,13 @@ class HashEncoder:
     failures: dict = field(default_factory=dict)
 
     def encode(self, texts, *, dimensions=None):
-        texts = self._take("encode", texts)
+        return self._both("encode", texts, dimensions)
+
+    def encode_available(self, texts, *, dimensions=None):
+        return self._both("encode_dense", texts, dimensions)
+
+    def _both(self, call, texts, dimensions):
+        texts = self._take(call, texts)
         sparse = self._sparse(texts)
         n_tokens = np.array([len(_words(text)) + 2 for text in texts], np.int64)
         truncated = n_tokens > self.fingerprint.max_length

@@ -18,9 +18,11 @@ from gte_core import (
     GTEEmbedder,
     MissingHeadError,
     NonFiniteError,
+    TruncationError,
 )
 from gte_integrations._fusion import RRF, Linear
 from gte_integrations._indexing import Document, IndexReport
+from gte_integrations._records import Unreadable
 
 WORDS = ["ash", "birch", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "willow", "yew"]
 
@@ -206,9 +208,9 @@ def test_the_last_stays_across_batches_too(index, batch_size):
 
 def test_a_replaced_document_leaves_nothing_behind(index):
     index.add([("a", "oak", {"old": 1}), ("b", "elm")])
-    index.add([("a", "", {"new": 2})])
+    index.add([("a", "!", {"new": 2})])
     found = {hit.id: hit for hit in index.search("x", mode="dense")[0]}["a"]
-    assert (found.text, found.payload) == ("", {"new": 2})
+    assert (found.text, found.payload) == ("!", {"new": 2})
     assert index.search("oak", mode="sparse") == [[]]
 
 
@@ -231,7 +233,7 @@ def test_strange_ids_are_stored_and_found(index):
     assert {(type(hit.id), hit.id) for hit in hits} == {(type(key), key) for key in STRANGE}
 
 
-@pytest.mark.parametrize("text", ["", " ", "\x00", "a\ud800b", "漢字 and 😀", "x" * 60_000])
+@pytest.mark.parametrize("text", ["!", "\x00", "a\ud800b", "漢字 and 😀", "x" * 60_000])
 def test_any_text_is_stored_and_found(index, text):
     index.add([("a", text), ("b", "oak")])
     hits = {hit.id: hit for hit in index.search(text, limit=2, mode="dense")[0]}
@@ -239,9 +241,9 @@ def test_any_text_is_stored_and_found(index, text):
 
 
 def test_a_text_without_positive_weights_is_found_by_dense(index):
-    index.add([("empty", ""), ("a", "oak"), ("b", "pine")])
+    index.add([("wordless", "!"), ("a", "oak"), ("b", "pine")])
     [hits] = index.search("", limit=3)
-    assert hits[0].id == "empty"
+    assert hits[0].id == "wordless"
     assert hits[0].dense_score == pytest.approx(1.0, abs=1e-5)
     assert {hit.sparse_score for hit in hits} == {None}
     assert index.search("oak", mode="sparse")[0][0].id == "a"
@@ -272,7 +274,7 @@ def test_a_text_the_model_fails_on_is_skipped_alone(index, encoder):
         index.add([("a", "oak"), ("b", "elm"), ("c", "yew")])
     report = index.add([("a", "oak"), ("b", "elm"), ("c", "yew")], on_error="skip")
     assert report.skipped == [("b", "text 1 overflows")]
-    assert (report.written, index.count()) == (2, 2)
+    assert (report.written, report.unchanged, index.count()) == (1, 1, 2)
 
 
 def test_an_error_of_the_encoder_itself_is_never_skipped(index, encoder):
@@ -313,6 +315,198 @@ def test_progress_is_shown_when_asked_for(index, capsys):
     assert capsys.readouterr() == ("", "")
     index.add(DOCUMENTS[:5], show_progress=True)
     assert "5/5" in capsys.readouterr().err
+
+
+def test_an_error_comes_after_everything_before_it_was_written(index, encoder):
+    documents = [("a", "oak"), ("b", "elm"), ("c", None), ("d", "yew")]
+    with pytest.raises(TypeError, match="The text of document 'c' must be a str") as caught:
+        index.add(documents)
+    assert index.count() == 2
+    assert caught.value.__notes__ == [
+        "Before this, 2 documents were written, 0 replaced and 0 found unchanged; run again, it "
+        "goes on from there."
+    ]
+    encoder.failures["fir"] = NonFiniteError("text 2 overflows")
+    documents = [("a", "oak"), ("d", "yew"), ("e", "ash"), ("f", "fir"), ("g", "larch")]
+    with pytest.raises(NonFiniteError, match="overflows") as caught:
+        index.add(documents)
+    assert "It is the document 'f'." in caught.value.__notes__
+    assert "2 documents were written, 0 replaced and 1 found unchanged" in caught.value.__notes__[1]
+    assert index.count() == 4
+
+
+def test_an_iterable_that_fails_in_a_batch_loses_nothing_before(index):
+    def documents():
+        yield from DOCUMENTS[:7]
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        index.add(documents(), batch_size=5)
+    assert index.count() == 7
+
+
+def test_a_skipped_document_without_an_id_is_named_by_its_place(index):
+    unreadable = Unreadable(ValueError("notes.csv, line 7: broken"))
+    documents = [("a", "oak"), "oops", ("b", "elm"), unreadable, {"text": "no id"}]
+    report = index.add(documents, on_error="skip", batch_size=2)
+    assert report.written == 2
+    reasons = [reason for document_id, reason in report.skipped if document_id is None]
+    assert reasons[0].startswith("documents[1]: A document is a str, but must be")
+    assert reasons[1] == "notes.csv, line 7: broken"
+    assert reasons[2].startswith("documents[4]: A document has the keys ['text'], but lacks id")
+    with pytest.raises(ValueError, match=r"notes\.csv, line 7: broken"):
+        index.add([("c", "fir"), unreadable])
+    assert index.count() == 3
+
+
+def deep(levels):
+    return [] if levels == 1 else [deep(levels - 1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (2**63, "an integer has 19 digits, too many for 64 bits"),
+        ({"a": [-(2**63) - 1]}, "an integer has 19 digits"),
+        (10**5000, "cannot be stored as JSON"),
+        (deep(65), "it is nested too deeply"),
+        (deep(900), "it is nested too deeply"),
+    ],
+    ids=["large", "small", "huge", "deep", "very deep"],
+)
+def test_a_payload_that_an_engine_would_change_is_skipped_with_its_id(index, value, why):
+    report = index.add([("a", "oak", {"x": value}), ("b", "elm")], on_error="skip")
+    assert report.written == 1
+    [(document_id, reason)] = report.skipped
+    assert document_id == "a"
+    assert why in reason
+
+
+def test_the_largest_payload_comes_back_as_it_was(index):
+    payload = {"most": 2**63 - 1, "least": -(2**63), "deep": deep(63), "digits": "9" * 40}
+    index.add([("a", "oak", payload)])
+    assert index.search("oak")[0][0].payload == payload
+
+
+# ------------------------------------------------------------------ empty texts
+
+
+def test_empty_texts_are_left_out_and_named(index, encoder):
+    report = index.add([("a", ""), ("b", "oak"), (3, " \n\t\u3000")])
+    assert (report.empty, report.empty_ids) == (2, ["a", 3])
+    assert (report.written, report.deleted, report.total) == (1, 0, 3)
+    assert encoder.texts == ["oak"]
+    assert [hit.id for hit in index.search("2024", mode="dense")[0]] == ["b"]
+    many = index.add([(number, "") for number in range(300)])
+    assert (many.empty, many.empty_ids) == (300, list(range(100)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_a_document_whose_text_became_empty_is_deleted(index, batch_size):
+    index.add([("a", "oak"), ("b", "elm"), ("c", "yew")])
+    emptied = [("a", ""), ("b", "elm"), ("c", "fir"), ("c", " ")]
+    report = index.add(emptied, batch_size=batch_size)
+    assert (report.deleted, report.unchanged) == (2, 1)
+    assert [hit.id for hit in index.search("x", mode="dense")[0]] == ["b"]
+    assert index.add([("a", ""), ("a", "oak")], batch_size=batch_size).written == 1
+
+
+def test_the_vectors_of_an_empty_text_can_be_had(place, index):
+    vectorizer = index.vectorizer
+    assert len(vectorizer.records([("a", "")])) == 1
+
+
+# ------------------------------------------------------------------ truncation
+
+
+@pytest.mark.parametrize("has_sparse", [True, False])
+def test_truncated_documents_are_named_also_when_nothing_changes(place, make_encoder, has_sparse):
+    index = place.open(make_encoder(has_sparse=has_sparse))
+    index.create()
+    documents = [("a", "oak"), ("b", "oak " * 600), ("c", "elm " * 600)]
+    for _ in range(2):
+        report = index.add(documents, batch_size=2)
+        assert (report.truncated, report.truncated_ids) == (2, ["b", "c"])
+    assert report.unchanged == 3
+    assert all(hit.payload == {} for hit in index.search("oak", mode="dense")[0])
+
+
+def test_texts_that_are_too_long_are_skipped_with_their_ids(index, encoder):
+    encoder.failures["elm"] = TruncationError("texts[0] is too long")
+    report = index.add([("a", "oak"), ("b", "elm"), ("c", "yew")], on_error="skip")
+    assert (report.written, report.skipped) == (2, [("b", "texts[0] is too long")])
+
+
+# ------------------------------------------------------------------ origins
+
+
+def test_a_document_never_replaces_one_of_another_origin(index, encoder):
+    index.add([Document("readme.md", "oak", origin="/d1")])
+    other = [Document("readme.md", "elm", origin="/d2"), Document("b", "yew", origin="/d2")]
+    with pytest.raises(
+        ValueError, match=r"'readme\.md' from /d2 would replace the one from /d1\. Giv"
+    ):
+        index.add(other)
+    report = index.add(other, on_error="skip")
+    assert (report.written, report.replaced) == (1, 0)
+    assert report.skipped[0][0] == "readme.md"
+    assert "--id-prefix" in report.skipped[0][1]
+    assert "--moved-from" in report.skipped[0][1]
+    assert index.search("oak", mode="sparse")[0][0].text == "oak"
+    emptied = index.add([Document("readme.md", "", origin="/d2")], on_error="skip")
+    assert (len(emptied.skipped), emptied.deleted) == (1, 0)
+    assert index.add([Document("readme.md", "fir", origin="/d1")]).replaced == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_two_origins_in_one_run_do_not_mix(index, batch_size):
+    twins = [Document("a", "oak", origin="/d1"), Document("a", "elm", origin="/d2")]
+    report = index.add(twins, batch_size=batch_size, on_error="skip")
+    assert (report.written, len(report.skipped)) == (1, 1)
+    assert index.search("oak", mode="dense")[0][0].text == "oak"
+
+
+def test_a_document_without_an_origin_is_adopted_by_the_first_that_comes(index, encoder):
+    index.add([("a", "oak", {"n": 1}), ("b", "elm")])
+    encoder.calls.clear()
+    first = [Document("a", "oak", {"n": 1}, origin="/d1"), Document("b", "elm", origin="/d1")]
+    assert index.add(first).unchanged == 2
+    assert not encoder.calls
+    with pytest.raises(ValueError, match="'a' from /d2 would replace the one from /d1"):
+        index.add([Document("a", "oak", {"n": 1}, origin="/d2")])
+    [hit, _] = index.search("oak")[0]
+    assert (hit.id, hit.text, hit.payload) == ("a", "oak", {"n": 1})
+    assert hit.sparse_score is not None
+    assert index.add(first).unchanged == 2
+
+
+def test_documents_that_moved_are_taken_over(index, encoder):
+    index.add([Document("a", "oak", origin="/old"), Document("b", "elm", origin="/old")])
+    encoder.calls.clear()
+    moved = [Document("a", "oak", origin="/new"), Document("b", "yew", origin="/new")]
+    with pytest.raises(ValueError, match="'a' from /new would replace the one from /old"):
+        index.add(moved, moved_from="/other")
+    report = index.add(moved, moved_from=Path("/old"))
+    assert (report.unchanged, report.replaced) == (1, 1)
+    assert encoder.texts[-1] == "yew"
+    assert index.add(moved).unchanged == 2
+    with pytest.raises(ValueError, match="'b' from /old would replace the one from /new"):
+        index.add([Document("b", "elm", origin="/old")])
+
+
+def test_an_id_that_was_given_replaces_whatever_bears_it(index):
+    index.add([Document("a", "oak", origin="/d1")])
+    assert index.add([("a", "elm")]).replaced == 1
+
+
+@pytest.mark.parametrize("coarse", [None, 8])
+def test_a_new_origin_changes_no_vector(place, encoder, coarse):
+    index = place.open(encoder, coarse_dimensions=coarse)
+    index.create()
+    index.add(DOCUMENTS)
+    before = index.search(QUERIES)
+    assert index.add(replace(document, origin="/d1") for document in DOCUMENTS).unchanged == 150
+    assert index.search(QUERIES) == before
 
 
 # ------------------------------------------------------------------ search
@@ -467,7 +661,7 @@ def test_an_explanation_adds_up_to_the_score(filled, encoder, fusion):
 
 
 def test_an_explanation_names_the_shared_tokens(index, encoder):
-    index.add([("a", "oak oak pine elm"), ("empty", "")])
+    index.add([("a", "oak oak pine elm"), ("wordless", "!")])
     explanation = index.explain("oak pine yew", "a")
     query, document = encoder.encode(["oak pine yew", "oak oak pine elm"])
     shared = set(query.sparse.indices.tolist()) & set(document.sparse.indices.tolist())
@@ -480,7 +674,7 @@ def test_an_explanation_names_the_shared_tokens(index, encoder):
     for token in explanation.tokens:
         row = dict(zip(document.sparse.indices.tolist(), document.sparse.data, strict=True))
         assert token.document_weight == pytest.approx(row[token.token_id])
-    assert index.explain("oak", "empty").tokens == ()
+    assert index.explain("oak", "wordless").tokens == ()
 
 
 def test_an_explanation_is_of_what_is_stored(index, encoder):

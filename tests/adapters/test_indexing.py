@@ -12,14 +12,14 @@ from gte_integrations._sending import PERMANENT, TRANSIENT
 
 
 class DictStore:
-    """A store that keeps hashes and fails when told to."""
+    """A store that keeps what is asked for again, and fails when told to."""
 
     name = "The test collection"
     request_bytes = 1 << 20
 
     def __init__(self, facts):
         self.facts = facts
-        self.stored = {}
+        self.kept = {}
         self.writes = []
         self.failures = []
         self.before_write = lambda: None
@@ -30,9 +30,9 @@ class DictStore:
     def create(self, facts):
         self.facts = facts
 
-    def hashes(self, keys):
-        self._fail("hashes")
-        return {key: self.stored[key] for key in keys if key in self.stored}
+    def stored(self, keys):
+        self._fail("stored")
+        return {key: self.kept[key] for key in keys if key in self.kept}
 
     def pack(self, records):
         return records
@@ -41,18 +41,18 @@ class DictStore:
         self._fail("write")
         self.before_write()
         self.writes.append([record.document.key for record in records])
-        self.stored |= {record.document.key: record.document.content_hash for record in records}
+        self.kept |= {record.document.key: record.stored for record in records}
 
     def delete(self, keys):
         self._fail("delete")
         for key in keys:
-            self.stored.pop(key, None)
+            self.kept.pop(key, None)
 
     def all_keys(self):
-        return iter(list(self.stored))
+        return iter(list(self.kept))
 
     def count(self):
-        return len(self.stored)
+        return len(self.kept)
 
     def size_of(self, record):
         return 4 * len(record.dense) + record.document.size
@@ -124,7 +124,7 @@ def test_no_more_is_read_than_can_be_written(index, store):
 
 def test_memory_does_not_grow_with_the_corpus(index, store, encoder):
     peaks = []
-    store.before_write = lambda: [kept.clear() for kept in (store.stored, store.writes)]
+    store.before_write = lambda: [kept.clear() for kept in (store.kept, store.writes)]
     encoder.texts = deque(maxlen=0)
     for count in (500, 4000):
         tracemalloc.start()
@@ -142,10 +142,10 @@ def test_requests_are_split_by_bytes(index, store):
 
 def test_what_may_pass_is_repeated_and_counted(index, store, no_pauses):
     away = ConnectionRefusedError("away")
-    store.failures = [("hashes", away), ("hashes", away), ("write", away)]
+    store.failures = [("stored", away), ("stored", away), ("write", away)]
     report = index.add(documents(10))
     assert (report.written, report.retries) == (10, 3)
-    store.failures = [("hashes", away), ("delete", away)]
+    store.failures = [("stored", away), ("delete", away)]
     assert index.delete([1, 2]) == 2
 
 

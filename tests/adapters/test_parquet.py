@@ -16,7 +16,7 @@ from gte_integrations.qdrant import QdrantHybridIndex, QdrantVectorizer
 DOCUMENTS = [
     ("a", "oak pine", {"lang": "en", "nested": {"n": [1, None]}}),
     (2, "elm é"),
-    ("empty", ""),
+    ("wordless", "!"),
     ("it's 100%", "yew oak"),
 ]
 
