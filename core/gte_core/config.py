@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gte_core.exceptions import ConfigError
-from gte_core.files import read_json_object
+from gte_core.files import read_json_object, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,16 +45,23 @@ _SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 
-# The smallest value of every size of the network.
-_MINIMA = {
-    "vocab_size": 1,
-    "hidden_size": 2,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 1,
-    "max_position_embeddings": 1,
-    "type_vocab_size": 0,
+# Fields that scale attention by the length of a text, which this implementation does not compute.
+_REFUSED_IF_TRUE = ("logn_attention_scale", "logn_attention_clip1")
+
+_LARGEST_VOCABULARY = 2**24
+
+# The smallest and the largest value of every size of the network. The largest are far above any
+# published model, and small enough that no product of two overflows or takes long to refuse.
+_SIZES = {
+    "vocab_size": (1, _LARGEST_VOCABULARY),
+    "hidden_size": (2, 2**16),
+    "num_hidden_layers": (1, 1024),
+    "num_attention_heads": (1, 2**12),
+    "intermediate_size": (1, 2**18),
+    "max_position_embeddings": (1, 2**31 - 1),
+    "type_vocab_size": (0, 2**16),
 }
+_MOST_LABELS = 2**16
 
 _ROTARY_FIELDS = frozenset(
     {
@@ -94,13 +101,13 @@ class RotaryConfig:
         """Refuse what no rotation can be computed from."""
         if self.scaling not in get_args(RotaryScaling):
             raise ConfigError(
-                f"The rotary scaling is {self.scaling!r}; supported are "
+                f"The rotary scaling is {shown(self.scaling)}; supported are "
                 f"{list(get_args(RotaryScaling))}. This checkpoint cannot be loaded."
             )
-        _check_positive("rope_theta", self.theta)
-        _check_positive("factor of the rotary scaling", self.factor)
+        _check_number("rope_theta", self.theta, 1e-6, 1e12)
+        _check_number("factor of the rotary scaling", self.factor, 1e-6, 1e6)
         if self.mixed_b is not None:
-            _check_positive("mixed_b", self.mixed_b)
+            _check_number("mixed_b", self.mixed_b, 1e-6, 4)
             if self.scaling != "ntk":
                 raise ConfigError(
                     f"mixed_b is {self.mixed_b}, but it belongs to the scaling 'ntk', and this one "
@@ -153,9 +160,9 @@ class GTEConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no network."""
-        for name, minimum in _MINIMA.items():
-            _check_integer(name, getattr(self, name), minimum)
-        _check_positive("layer_norm_eps", self.layer_norm_eps)
+        for name, (least, most) in _SIZES.items():
+            _check_integer(name, getattr(self, name), least, most)
+        _check_number("layer_norm_eps", self.layer_norm_eps, 1e-30, 1)
         head_dim, remainder = divmod(self.hidden_size, self.num_attention_heads)
         if remainder or head_dim % 2:
             raise ConfigError(
@@ -187,9 +194,9 @@ class GTEConfig:
         """
         fields = _CLASS_DEFAULTS[_model_type(raw)] | dict(raw)
         _check_supported(fields)
-        _check_boolean("pack_qkv", fields["pack_qkv"])
+        _boolean("pack_qkv", fields["pack_qkv"])
         config = cls(
-            **{name: fields[name] for name in (*_MINIMA, "layer_norm_eps")},
+            **{name: fields[name] for name in (*_SIZES, "layer_norm_eps")},
             rotary=RotaryConfig(1.0),
             pad_token_id=_pad_token_id(fields),
             num_labels=_num_labels(fields),
@@ -197,7 +204,7 @@ class GTEConfig:
         )
         if fields.get("head_dim") not in (None, config.head_dim):
             raise ConfigError(
-                f"head_dim is {fields['head_dim']!r}; supported is hidden_size / "
+                f"head_dim is {shown(fields['head_dim'])}; supported is hidden_size / "
                 f"num_attention_heads = {config.head_dim}."
             )
         return replace(config, rotary=_rotary(fields, config.head_dim))
@@ -207,7 +214,7 @@ def _model_type(raw: Mapping[str, Any]) -> str:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in _CLASS_DEFAULTS:
         raise ConfigError(
-            f"model_type is {model_type!r}; supported are {sorted(_CLASS_DEFAULTS)}. "
+            f"model_type is {shown(model_type)}; supported are {sorted(_CLASS_DEFAULTS)}. "
             "Only checkpoints of the GTE architecture can be loaded."
         )
     return model_type
@@ -217,32 +224,48 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
     for name, allowed in _SUPPORTED_VALUES.items():
         if name in fields and fields[name] not in allowed:
             raise ConfigError(
-                f"{name} is {fields[name]!r}; supported is {allowed[0]!r}. Any other value "
+                f"{name} is {shown(fields[name])}; supported is {allowed[0]!r}. Any other value "
                 "changes the vectors, so this checkpoint cannot be loaded."
+            )
+    for name in _REFUSED_IF_TRUE:
+        if fields.get(name) is not None and _boolean(name, fields[name]):
+            raise ConfigError(
+                f"{name} is true; supported is false. This version does not scale attention by the "
+                "length of a text, so this checkpoint cannot be loaded."
             )
 
 
-def _check_boolean(name: str, value: Any) -> None:
+def _boolean(name: str, value: Any) -> bool:
     # Published files hold "true" as text, snowflake-arctic-embed-m-v2.0 for one.
-    if not isinstance(value, bool) and str(value).lower() not in ("true", "false"):
-        raise ConfigError(f"{name} must be true or false, got {value!r}.")
+    text = value.lower() if isinstance(value, str) else value
+    if text in ("true", "false"):
+        return text == "true"
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {shown(value)}.")
+    return value
 
 
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+def _check_integer(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {shown(value)}.")
+    if value > most:
+        raise ConfigError(f"{name} must be an integer of at most {most:,}, got {shown(value)}.")
 
 
-def _check_positive(name: str, value: Any) -> None:
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < 1e300:
-        raise ConfigError(f"{name} must be a positive number, got {value!r}.")
+    if not number or not value > 0:
+        raise ConfigError(f"{name} must be a positive number, got {shown(value)}.")
+    if not least <= value <= most:
+        raise ConfigError(
+            f"{name} must be a positive number from {least:g} to {most:g}, got {shown(value)}."
+        )
 
 
 def _pad_token_id(fields: Mapping[str, Any]) -> int | None:
     pad_token_id: int | None = fields.get("pad_token_id")
     if pad_token_id is not None:
-        _check_integer("pad_token_id", pad_token_id, minimum=0)
+        _check_integer("pad_token_id", pad_token_id, 0, _LARGEST_VOCABULARY)
     return pad_token_id
 
 
@@ -262,18 +285,19 @@ def _rotary(fields: Mapping[str, Any], head_dim: int) -> RotaryConfig:
 
 def _rotary_form(name: str, form: Any, theta: Any) -> RotaryConfig:
     if not isinstance(form, Mapping):
-        raise ConfigError(f"{name} must be an object or null, got {form!r}.")
-    if unknown := sorted(set(form) - _ROTARY_FIELDS):
+        raise ConfigError(f"{name} must be an object or null, got {shown(form)}.")
+    if unknown := sorted(map(str, form.keys() - _ROTARY_FIELDS)):
         raise ConfigError(
-            f"{name} has the unknown fields {unknown}; known are {sorted(_ROTARY_FIELDS)}."
+            f"{name} has the unknown fields {shown(unknown)}; known are {sorted(_ROTARY_FIELDS)}."
         )
     types = [form[key] for key in ("rope_type", "type") if form.get(key) is not None]
     if types and types[0] != types[-1]:
-        raise ConfigError(f"{name} has two types, {types}. Remove the wrong one.")
+        raise ConfigError(f"{name} has two types, {shown(types)}. Remove the wrong one.")
     scaling: Any = types[0] if types else "default"
     if form.get("partial_rotary_factor") not in (None, 1, 1.0):
         raise ConfigError(
-            f"{name}.partial_rotary_factor is {form['partial_rotary_factor']!r}; supported is 1.0."
+            f"{name}.partial_rotary_factor is {shown(form['partial_rotary_factor'])}; supported is "
+            "1.0."
         )
     factor: Any = 1.0 if scaling == "default" else form.get("factor")
     own_theta = theta if form.get("rope_theta") is None else form["rope_theta"]
@@ -296,26 +320,27 @@ def _check_same_angles(forms: Mapping[str, RotaryConfig], head_dim: int) -> None
 def _num_labels(fields: Mapping[str, Any]) -> int | None:
     labels = fields.get("id2label")
     if labels is not None and not isinstance(labels, Mapping):
-        raise ConfigError(f"id2label must be an object or null, got {labels!r}.")
+        raise ConfigError(f"id2label must be an object or null, got {shown(labels)}.")
     count: int | None = fields.get("num_labels", len(labels) if labels else None)
     if count is not None:
-        _check_integer("num_labels", count, minimum=1)
+        _check_integer("num_labels", count, 1, _MOST_LABELS)
     return count
 
 
 def _task(fields: Mapping[str, Any]) -> Task | None:
     architectures = fields.get("architectures") or []
     if not isinstance(architectures, list):
-        raise ConfigError(f"architectures must be a list, got {architectures!r}.")
+        raise ConfigError(f"architectures must be a list, got {shown(architectures)}.")
     tasks = [_architecture_task(name) for name in architectures]
     return next((task for task in reversed(tasks) if task is not None), None)
 
 
 def _architecture_task(name: Any) -> Task | None:
-    suffix = str(name)[3:] if str(name)[:3] in ("New", "Gte", "GTE") else None
+    known = isinstance(name, str) and name[:3] in ("New", "Gte", "GTE")
+    suffix = name[3:] if known else None
     if suffix not in _ARCHITECTURE_TASKS:
         raise ConfigError(
-            f"architectures names {name!r}; supported are 'New' or 'Gte' followed by "
+            f"architectures names {shown(name)}; supported are 'New' or 'Gte' followed by "
             f"{sorted(_ARCHITECTURE_TASKS)}."
         )
     return _ARCHITECTURE_TASKS[suffix]

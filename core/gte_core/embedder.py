@@ -24,13 +24,13 @@ from gte_core.device import choose_device, choose_dtype
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, as_queries
 from gte_core.engine import EncodedTexts, PackedEngine
-from gte_core.exceptions import ConfigError, MissingHeadError
+from gte_core.exceptions import MissingHeadError
 from gte_core.explanation import Explanation, explain
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.model import GTEModel
 from gte_core.packing import computed_ahead, windows
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
-from gte_core.tokenizer import GTETokenizer, TokenizedText
+from gte_core.tokenizer import GTETokenizer, TokenizedText, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class GTEEmbedder:
         )
         config = GTEConfig.from_pretrained(files.directory)
         tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
-        _check_vocabulary(tokenizer, config)
+        check_vocabulary(tokenizer, config.vocab_size)
         size = config.hidden_size if dimensions is None else dimensions
         settings = _Settings(
             device=str(computed_on),
@@ -496,14 +496,6 @@ def _check_max_length(max_length: int, tokenizer: GTETokenizer) -> int:
             "tokens that every text gets."
         )
     return length
-
-
-def _check_vocabulary(tokenizer: GTETokenizer, config: GTEConfig) -> None:
-    if tokenizer.largest_id >= config.vocab_size:
-        raise ConfigError(
-            f"tokenizer.json has ids up to {tokenizer.largest_id}, but the model has embeddings "
-            f"for {config.vocab_size}. They belong to different checkpoints."
-        )
 
 
 def _dot(one: dict[str, float], other: dict[str, float]) -> float:

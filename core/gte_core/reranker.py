@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from gte_core.device import choose_device, choose_dtype
 from gte_core.exceptions import MissingHeadError, NonFiniteError
+from gte_core.files import shown
 from gte_core.hub import find_model
 from gte_core.model import GTEModel
 from gte_core.packing import batched
 from gte_core.passes import HostCopy, PackRunner
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
-from gte_core.tokenizer import PairTokenizer
+from gte_core.tokenizer import PairTokenizer, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,12 @@ class GTEReranker:
         loaded = load(dtype=computed_in, torch_compile=torch_compile)
         if not loaded.is_reranker:
             raise MissingHeadError(
-                f"{str(model)!r} has no sequence classifier of one label, so it ranks nothing. "
-                f"Use a reranker, such as {DEFAULT_RERANKER!r}."
+                f"{shown(str(model))} has no sequence classifier of one label, so it ranks "
+                f"nothing. Use a reranker, such as {DEFAULT_RERANKER!r}."
             )
-        load_float32 = partial(load, dtype=torch.float32)
-        return cls(loaded, load_float32, PairTokenizer(files.directory, max_length))
+        tokenizer = PairTokenizer(files.directory, max_length)
+        check_vocabulary(tokenizer, loaded.config.vocab_size)
+        return cls(loaded, partial(load, dtype=torch.float32), tokenizer)
 
     def rank(
         self, query: str, documents: Iterable[str], *, top_n: int | None = None

@@ -7,17 +7,19 @@ tokenizer class and drops custom normalizers, which gives other ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
-from gte_core.exceptions import ConfigError
-from gte_core.files import read_json_object
+from gte_core.exceptions import ConfigError, GTEError
+from gte_core.files import exists, read_bytes, read_json_object, shortened, shown
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
 # Roles of the special tokens that carry no meaning of their own; <mask> is kept, as published.
 _DROPPED_ROLES = frozenset(
@@ -65,24 +67,20 @@ class GTETokenizer:
         """
         directory = Path(directory)
         tokenizer = _load(directory)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         if tokenizer.encode("a").special_tokens_mask[:1] != [1]:
             raise ConfigError(
                 f"The tokenizer.json in {directory} puts no special token before a text, but the "
                 "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
-        names = _special_tokens(directory)
-        known = {tokenizer.token_to_id(name) for name in names}
-        known |= {*tokenizer.encode("").ids, pad_token_id}
-        return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
+        with _failing_as_config_error(directory / "tokenizer.json"):
+            known = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
+            known |= {*tokenizer.encode("").ids, pad_token_id}
+            return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
 
     @property
     def largest_id(self) -> int:
         """The largest id it gives; the model's embedding table must reach beyond it."""
-        last_piece = self._tokenizer.get_vocab_size(with_added_tokens=False) - 1
-        added = self._tokenizer.get_added_tokens_decoder()
-        return max(last_piece, *added, *self._tokenizer.encode("").ids)
+        return _largest_id(self._tokenizer)
 
     @property
     def n_special(self) -> int:
@@ -151,8 +149,12 @@ class PairTokenizer:
 
     def __init__(self, directory: str | Path, max_length: int) -> None:
         self._tokenizer = _load(Path(directory))
-        self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id it gives; the model's embedding table must reach beyond it."""
+        return _largest_id(self._tokenizer)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedText]:
         """Tokenize pairs; a lone surrogate becomes U+FFFD."""
@@ -161,21 +163,54 @@ class PairTokenizer:
         return [TokenizedText(e.ids, truncated=bool(e.overflowing)) for e in encodings]
 
 
+def check_vocabulary(tokenizer: GTETokenizer | PairTokenizer, vocab_size: int) -> None:
+    """:class:`ConfigError` if the tokenizer gives ids that the model has no embeddings for."""
+    if tokenizer.largest_id >= vocab_size:
+        raise ConfigError(
+            f"tokenizer.json has ids up to {tokenizer.largest_id}, but the model has embeddings "
+            f"for {vocab_size}. They belong to different checkpoints."
+        )
+
+
 def _load(directory: Path) -> Tokenizer:
+    """The pipeline of a directory, tried out once, without truncation and padding of its own."""
     path = directory / "tokenizer.json"
-    if not path.exists():
+    if not exists(path):
         raise ConfigError(
             f"{path} does not exist. Only tokenizer.json is read; save the tokenizer in that "
             "form (AutoTokenizer.from_pretrained(...).save_pretrained does)."
         )
+    with _failing_as_config_error(path):
+        tokenizer = Tokenizer.from_buffer(read_bytes(path, ConfigError))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # A pipeline may load and fail at its first text, or at a character it does not know.
+        for text in ("", "a", _PRIVATE_CHARACTER):
+            tokenizer.encode(text)
+            tokenizer.encode(text, text)
+    return tokenizer
+
+
+@contextmanager
+def _failing_as_config_error(path: Path) -> Iterator[None]:
     try:
-        return Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
+        yield
+    except (KeyboardInterrupt, SystemExit, GTEError):
         raise
     except BaseException as error:  # a panic of its Rust code is no Exception
         raise ConfigError(
-            f"{path} is not a valid tokenizer ({error}). Download it again."
+            f"{path} is not a valid tokenizer ({shortened(str(error))}). Download it again."
         ) from error
+
+
+def _largest_id(tokenizer: Tokenizer) -> int:
+    # The ids of a unigram model are positions in its list, those of the others any numbers.
+    if isinstance(tokenizer.model, models.Unigram):
+        largest = tokenizer.get_vocab_size(with_added_tokens=False) - 1
+    else:
+        largest = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+    added = tokenizer.get_added_tokens_decoder()
+    return max(largest, *added, *tokenizer.encode("").ids, *tokenizer.encode("", "").ids)
 
 
 def _encodable(text: str) -> str:
@@ -187,24 +222,31 @@ def _encodable(text: str) -> str:
 
 def _special_tokens(directory: Path) -> set[str]:
     declared: dict[str, str] = {}
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (directory / file).exists():
-            fields = read_json_object(directory / file, ConfigError)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if exists(path := directory / name):
+            fields = read_json_object(path, ConfigError)
             declared |= {
-                role: _content(fields.get(role)) for role in _DROPPED_ROLES & fields.keys()
+                role: _content(path, role, fields[role]) for role in _DROPPED_ROLES & fields.keys()
             }
     if not declared.get("unk_token"):
         declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
     return set(declared.values()) - {""}
 
 
-def _content(token: Any) -> str:
+def _content(path: Path, role: str, token: Any) -> str:
     content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else ""
+    if not isinstance(content, str):
+        return ""
+    if _SURROGATE.search(content):
+        raise ConfigError(f"{path}: {role} is {shown(content)}, which is no text. Correct it.")
+    return content
 
 
 def _unknown_token(path: Path) -> str:
-    model = read_json_object(path, ConfigError)["model"]
-    if isinstance(unk_id := model.get("unk_id"), int):
-        return _content(model["vocab"][unk_id][0])
-    return _content(model.get("unk_token"))
+    """The unknown token of a vocabulary, by its name or by its place in a list of pieces."""
+    model = read_json_object(path, ConfigError).get("model")
+    model = model if isinstance(model, dict) else {}
+    pieces, place = model.get("vocab"), model.get("unk_id")
+    if isinstance(pieces, list) and isinstance(place, int) and 0 <= place < len(pieces):
+        return _content(path, "unk_id", pieces[place][0])
+    return _content(path, "unk_token", model.get("unk_token"))

@@ -8,19 +8,17 @@ original code without its prefix; the tables below say how the other layouts map
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gte_core.config import Task
 from gte_core.exceptions import WeightsError
-from gte_core.files import read_json_object
+from gte_core.files import exists, listing, read_json_object, shortened, shown
+from gte_core.tensors import FLOATS, StoredTensor, stored_tensors
 
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
 _PREFIXES = ("new.gte.", "new.", "gte.")
@@ -40,23 +38,23 @@ _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 # Present in some files, read by none of our heads: the language model's head and rotary tables.
 _IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
 
-_LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
-_BLOCK_NUMBERS = 2**24  # read of a tensor at once
-_FLOATS = ("F16", "BF16", "F32", "F64")
+# Of a few digits: a longer number is no layer, and its tensor one that is not expected.
+_LAYER = re.compile(r"encoder\.layer\.([0-9]{1,6})\.")
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class Checkpoint:
     """The tensors of a model directory under their original names, read one at a time.
 
-    Files are mapped only while a tensor is read, so that what was read counts towards the memory
-    of the process once, not twice.
+    Tensors are read in blocks, not mapped, so that what was read counts towards the memory of the
+    process once, not twice.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
-        self._stored: dict[str, dict[str, _StoredTensor]] = {}
+        self._stored: dict[str, dict[str, StoredTensor]] = {}
         self._duplicates: list[str] = []
         for path in weight_files(directory):
             self._index(path)
@@ -80,7 +78,7 @@ class Checkpoint:
 
     def mapped(self, name: str) -> Tensor:
         """A tensor in the type it is stored in, left in the file where it is stored whole."""
-        tensors = [stored.rows() for stored in self._parts(name)]
+        tensors = [stored.mapped() for stored in self._parts(name)]
         return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
     def copy(self, name: str, *, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -115,7 +113,7 @@ class Checkpoint:
             for stored in self._stored[name].values()
         ]
         misshapen = [
-            f"{name} is {shape}, config.json wants {expected[name]}"
+            f"{name} is {shown(shape)}, config.json wants {expected[name]}"
             for name in expected
             if not self._gaps(name) and (shape := self._shape(name)) != expected[name]
         ]
@@ -125,27 +123,27 @@ class Checkpoint:
             "of another shape": misshapen,
         }
         if any(problems.values()):
-            found = [f"{kind}: {_listing(names)}." for kind, names in problems.items() if names]
+            found = [f"{kind}: {listing(names)}." for kind, names in problems.items() if names]
             raise WeightsError(
                 f"The weights in {self._directory} do not match config.json. {' '.join(found)} "
                 "Check that both come from the same checkpoint."
             )
 
     def _index(self, path: Path) -> None:
-        for stored in _stored_tensors(path):
+        for stored in stored_tensors(path):
             key = stored.key
             name, part = _original_name(key)
             if _IGNORED.match(name):
                 continue
-            if stored.dtype not in _FLOATS:
+            if stored.dtype not in FLOATS:
                 raise WeightsError(
-                    f"{key} in {path} is stored as {stored.dtype}; supported are "
-                    f"{', '.join(_FLOATS)}. Quantized checkpoints cannot be loaded."
+                    f"{shortened(key)} in {path} is stored as {stored.dtype}; supported are "
+                    f"{', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
                 )
             if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
                 self._duplicates.append(key)
 
-    def _parts(self, name: str) -> list[_StoredTensor]:
+    def _parts(self, name: str) -> list[StoredTensor]:
         found = self._stored[name]
         return [found[part] for part in _stacking(name, found)]
 
@@ -157,43 +155,11 @@ class Checkpoint:
         """The shape once stacked; parts that cannot be stacked keep that of the odd one."""
         shapes = [stored.shape for stored in self._parts(name)]
         odd = next((shape for shape in shapes if shape != shapes[0]), None)
-        if len(shapes) == 1 or odd is not None:
-            return shapes[0] if odd is None else odd
+        if odd is not None:
+            return odd
+        if len(shapes) == 1 or not shapes[0]:
+            return shapes[0]
         return (len(shapes) * shapes[0][0], *shapes[0][1:])
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredTensor:
-    """One tensor in a file."""
-
-    path: Path
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def rows(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows of it, in the file's own memory, which stays mapped as long as they are kept."""
-        with safe_open(self.path, framework="pt") as file:
-            rows: Tensor = file.get_slice(self.key)[start:stop]
-        return rows
-
-    def blocks(self) -> Iterator[Tensor]:
-        """All rows, in blocks of bounded size."""
-        step = max(1, _BLOCK_NUMBERS // max(1, math.prod(self.shape[1:])))
-        for start in range(0, self.shape[0], step):
-            yield self.rows(start, start + step)
-
-
-def _stored_tensors(path: Path) -> Iterator[_StoredTensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  not a dict: it has no __iter__
-                header = file.get_slice(key)
-                yield _StoredTensor(path, key, tuple(header.get_shape()), header.get_dtype())
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is not a readable safetensors file ({error}). Download it again."
-        ) from error
 
 
 def _original_name(key: str) -> tuple[str, str]:
@@ -219,14 +185,13 @@ def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a model directory; :class:`WeightsError` if it has none."""
     single = directory / "model.safetensors"
     index = directory / "model.safetensors.index.json"
-    if single.exists():
+    if exists(single):
         return [single]
-    if index.exists():
+    if exists(index):
         return _shards(index)
-    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLES)
-    if pickles:
+    if pickles := _pickles(directory):
         raise WeightsError(
-            f"{directory} holds {', '.join(pickles)} but no model.safetensors. Only safetensors "
+            f"{directory} holds {listing(pickles)} but no model.safetensors. Only safetensors "
             "are read, because other formats can run code when opened; convert the weights first."
         )
     raise WeightsError(
@@ -235,24 +200,27 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
+def _pickles(directory: Path) -> list[str]:
+    try:
+        return [path.name for path in directory.iterdir() if path.suffix in _PICKLES]
+    except OSError as error:
+        raise WeightsError(f"{directory} cannot be read ({error}). Check the path.") from error
+
+
 def _shards(index: Path) -> list[Path]:
     weight_map = read_json_object(index, WeightsError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(
-            f"{index} is not a valid index of shards: weight_map is {weight_map!r}. Download it "
-            "again."
+            f"{index} is not a valid index of shards: weight_map is {shown(weight_map)}. Download "
+            "it again."
         )
-    names = sorted(set(map(str, weight_map.values())))
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
+    for name in weight_map.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
             raise WeightsError(
-                f"{index} names {name!r}; a shard is a *.safetensors file beside the index."
+                f"{index} names {shown(name)}; a shard is a *.safetensors file beside the index."
             )
-        if not (index.parent / name).exists():
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if not exists(index.parent / name):
             raise WeightsError(f"{index} names {name}, which is missing. Download it too.")
     return [index.parent / name for name in names]
-
-
-def _listing(names: list[str], limit: int = 20) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(sorted(names)[:limit]) + more

@@ -2,6 +2,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gte_core import ConfigError, GTEConfig
 from gte_core.config import RotaryConfig
@@ -154,6 +156,21 @@ def test_number_of_labels(fields, labels):
         ({"pack_qkv": "yes"}, "pack_qkv must be true or false, got 'yes'"),
         ({"architectures": ["NewForQuestionAnswering"]}, "names 'NewForQuestionAnswering'"),
         ({"architectures": "NewModel"}, "architectures must be a list"),
+        ({"architectures": [["NewModel"]]}, r"architectures names \['NewModel'\]"),
+        ({"vocab_size": 10**12}, "vocab_size must be an integer of at most 16,777,216, got 1000"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers must be an integer of at most 1,024"),
+        ({"hidden_size": 10**30}, "hidden_size must be an integer of at most 65,536"),
+        ({"type_vocab_size": 10**12}, "type_vocab_size must be an integer of at most"),
+        ({"num_labels": 10**12}, "num_labels must be an integer of at most"),
+        ({"pad_token_id": 10**30}, "pad_token_id must be an integer of at most"),
+        ({"hidden_size": 10**5000}, "got a int too long to write out"),
+        ({"layer_norm_eps": 2}, "layer_norm_eps must be a positive number from 1e-30 to 1, got 2"),
+        ({"rope_theta": 1e30}, r"rope_theta must be a positive number from 1e-06 to 1e\+12"),
+        ({"rope_scaling": NTK | {"mixed_b": 1e9}}, "mixed_b must be a positive number from 1e-06"),
+        ({"rope_scaling": NTK | {"factor": 1e300}}, "factor of the rotary scaling must be a pos"),
+        ({"logn_attention_scale": True}, "logn_attention_scale is true; supported is false"),
+        ({"logn_attention_clip1": "True"}, "logn_attention_clip1 is true; supported is false"),
+        ({"logn_attention_scale": 1}, "logn_attention_scale must be true or false, got 1"),
     ],
 )
 def test_what_is_not_supported_is_named(fields, message):
@@ -203,3 +220,41 @@ def test_a_config_of_defaults_only_takes_the_class_defaults():
         768,
         2048,
     )
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([0, -1, 2**31, 2**63, 10**12, 10**30, 10**400]),
+        st.floats(),
+        st.sampled_from([5e-324, 1e30, 1e300, math.inf, "ntk", "default", "true", "NewModel"]),
+        st.text(st.characters(exclude_categories=()), max_size=20),
+        st.just("x" * 5000),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "factor", "mixed_b", "rope_theta"]), inner)
+    ),
+    max_leaves=6,
+)
+FIELDS = [
+    *("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("head_dim", "intermediate_size", "max_position_embeddings", "type_vocab_size"),
+    *("layer_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "pad_token_id"),
+    *("num_labels", "id2label", "architectures", "pack_qkv", "logn_attention_scale"),
+    *("hidden_act", "is_decoder", "pruned_heads", "quantization_config"),
+]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3))
+def test_whatever_a_config_holds_it_loads_or_is_a_short_error_of_ours(fields):
+    message = ""
+    try:
+        config = parse(**fields)
+        assert config.rotary.inverse_frequencies(config.head_dim).isfinite().all()
+    except ConfigError as error:
+        message = str(error)
+    assert len(message.encode()) < 1000

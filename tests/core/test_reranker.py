@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GteForSequenceClassification, PreTrainedTokenizerFast
 
-from gte_core import GTEReranker, MissingHeadError, NonFiniteError
+from gte_core import ConfigError, GTEReranker, MissingHeadError, NonFiniteError
 from gte_core.testing import random_checkpoint, word_tokenizer
 
 QUERY = "w1 w2"
@@ -93,6 +93,13 @@ def test_wrong_input(reranker):
 def test_a_model_that_is_no_reranker(small_checkpoint):
     with pytest.raises(MissingHeadError, match="no sequence classifier of one label"):
         GTEReranker.from_pretrained(small_checkpoint)
+
+
+def test_a_tokenizer_of_another_checkpoint(tmp_path):
+    path = random_checkpoint(tmp_path, task="sequence_classification")
+    word_tokenizer(600).save(str(path / "tokenizer.json"))
+    with pytest.raises(ConfigError, match="has ids up to 599, but the model has embeddings for 51"):
+        GTEReranker.from_pretrained(path)
 
 
 def test_top_n_out_of_range(reranker):

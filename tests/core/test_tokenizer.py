@@ -142,3 +142,65 @@ def test_roles_in_either_file_count(tmp_path, golden):
     (tmp_path / "tokenizer_config.json").write_text('{"pad_token": {"content": "<pad>"}}')
     (tmp_path / "special_tokens_map.json").write_text('{"sep_token": "▁foo", "unk_token": "<unk>"}')
     assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 1, 2, 3, 92]
+
+
+def rewrite(directory, **fields):
+    path = directory / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", {"pad_token": "\ud800"}),
+        ("special_tokens_map.json", {"unk_token": {"content": "a\udfff" + "x" * 5000}}),
+    ],
+)
+def test_a_special_token_that_is_no_text(tmp_path, name, content):
+    random_checkpoint(tmp_path)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(
+        ConfigError, match=rf"{name}: \w+_token is '.*, which is no text"
+    ) as refused:
+        GTETokenizer.from_pretrained(tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+def word_level(vocabulary, **options):
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, **options))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    return tokenizer
+
+
+def test_a_pipeline_that_fails_at_a_text_is_refused_when_it_is_loaded(tmp_path):
+    word_level({"<s>": 0, "a": 1}, unk_token="<none>").save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ConfigError, match=r"is not a valid tokenizer \(.*WordLevel"):
+        GTETokenizer.from_pretrained(tmp_path)
+
+
+def test_ids_that_leave_gaps_are_counted_to_the_largest(tmp_path):
+    tokenizer = word_level({"<s>": 0, "[UNK]": 1, "a": 10**6}, unk_token="[UNK]")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert GTETokenizer.from_pretrained(tmp_path).largest_id == 10**6
+
+
+@pytest.mark.parametrize(
+    "model", [{"unk_id": 7}, {"unk_id": "x"}, {"unk_id": -1}, {"unk_id": 10**30}]
+)
+def test_a_place_that_is_none_of_the_vocabulary(tmp_path, model):
+    random_checkpoint(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    word_level({"<s>": 0, "[UNK]": 1}, unk_token="[UNK]").save(str(tmp_path / "tokenizer.json"))
+    fields = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    rewrite(tmp_path, model=fields | model)
+    assert sorted(GTETokenizer.from_pretrained(tmp_path).dropped_ids) == [0, 1]
+
+
+def test_what_the_library_says_is_quoted_in_short(tmp_path):
+    random_checkpoint(tmp_path)
+    rewrite(tmp_path, model={"type": "x" * 5000})
+    with pytest.raises(ConfigError, match="is not a valid tokenizer") as refused:
+        GTETokenizer.from_pretrained(tmp_path)
+    assert len(str(refused.value)) < 500

@@ -3,10 +3,12 @@ import re
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
 
 from gte_core import GTEModel, WeightsError
+from gte_core.tensors import stored_tensors
 from gte_core.testing import random_checkpoint
 
 IDS = torch.tensor([[0, 20, 30, 40, 2]])
@@ -106,6 +108,14 @@ def test_shards(checkpoint):
         ('{"weight_map": []}', "not a valid index"),
         ('{"weight_map": {"a": "../x.safetensors"}}', "names '../x.safetensors'; a shard is"),
         ('{"weight_map": {"a": "weights.bin"}}', "names 'weights.bin'; a shard is"),
+        (
+            '{"weight_map": {"a": "' + "x" * 5000 + '.safetensors"}}',
+            r"names 'x+\.\.\.x+.*a shard is",
+        ),
+        ('{"weight_map": {"a": "\\ud800.safetensors"}}', r"names '\\ud800\.safetensors'; a shard"),
+        ('{"weight_map": {"a": null}}', "names None; a shard is"),
+        ('{"weight_map": {"a": {"b": []}}}', r"names \{'b': \[\]\}; a shard is"),
+        ('{"weight_map": "' + "x" * 5000 + '"}', r"weight_map is 'x{1,200}\.\.\.x{1,200}'\. Dow"),
     ],
 )
 def test_a_bad_index_of_shards(checkpoint, index, message):
@@ -227,7 +237,7 @@ def test_scalars_where_vectors_belong(checkpoint):
 
 
 def test_a_wrong_number_of_layers_is_found_before_anything_is_built(checkpoint):
-    edit_config(checkpoint, num_hidden_layers=10**9)
+    edit_config(checkpoint, num_hidden_layers=1000)
     with pytest.raises(WeightsError, match="has weights of 2 layers, but"):
         logits(checkpoint)
 
@@ -237,3 +247,67 @@ def test_weights_are_copied_from_the_file(checkpoint):
     before = model(IDS).logits
     (checkpoint / "model.safetensors").write_bytes(b"")
     assert model(IDS).logits.equal(before)
+
+
+def test_a_header_is_parsed_once_for_a_file_whatever_it_holds(checkpoint, monkeypatch):
+    path = checkpoint / "model.safetensors"
+    expected = logits(checkpoint)
+    save_file(load_file(path), path, metadata={f"k{i}": "v" for i in range(10_000)})
+    opened = []
+
+    def counted(file, **options):
+        opened.append(file)
+        return safe_open(file, **options)
+
+    monkeypatch.setattr("gte_core.tensors.safe_open", counted)
+    assert logits(checkpoint).equal(expected)
+    assert opened == [path]
+
+
+def test_a_header_without_end_is_refused_unread(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes((2**30).to_bytes(8, "little") + b"{}")
+    with pytest.raises(WeightsError, match="a header of 1,073,741,824 bytes; the limit is 16 MB"):
+        logits(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        (f"new.encoder.layer.{'9' * 5000}.mlp.down_proj.bias", torch.zeros(3), "unexpected: new"),
+        ("\u0669" * 9, torch.zeros(3), "unexpected"),
+        ("x" * 5000, torch.zeros(3, dtype=torch.int8), r"x+\.\.\. in .* is stored as I8"),
+    ],
+    ids=["a layer's number", "digits of another script", "a name"],
+)
+def test_names_of_any_length_are_quoted_in_short(checkpoint, name, tensor, message):
+    rewrite(checkpoint, lambda tensors: tensors | {name: tensor})
+    with pytest.raises(WeightsError, match=message) as refused:
+        logits(checkpoint)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_tensor_longer_than_any_memory_is_refused(checkpoint):
+    path = checkpoint / "model.safetensors"
+    header = {"classifier.weight": {"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 0]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(WeightsError, match=r"'classifier\.weight' has the shape \(46116860184"):
+        logits(checkpoint)
+
+
+def test_projections_without_axes(checkpoint):
+    def scalars(tensors):
+        tensors = unpacked(tensors)
+        names = [f"new.encoder.layer.0.attention.{part}_proj.weight" for part in "qkv"]
+        return tensors | {name: torch.tensor(1.0) for name in names}
+
+    rewrite(checkpoint, scalars)
+    with pytest.raises(WeightsError, match=r"qkv_proj\.weight is \(\), config\.json wants"):
+        logits(checkpoint)
+
+
+def test_a_file_that_shrinks_while_it_is_read(checkpoint):
+    tensors = stored_tensors(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="ends too early"):
+        next(tensors[0].blocks())
