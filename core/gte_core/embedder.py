@@ -19,15 +19,17 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from gte_core.config import GTEConfig
+from gte_core.config import GTEConfig, Task
 from gte_core.device import choose_device, choose_dtype
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, as_queries
 from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import MissingHeadError
 from gte_core.explanation import Explanation, explain
+from gte_core.files import shown
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.model import GTEModel
+from gte_core.modules import check_computed
 from gte_core.packing import computed_ahead, windows
 from gte_core.texts import as_texts, checked, checked_pairs, checked_text
 from gte_core.tokenizer import GTETokenizer, TokenizedText, check_vocabulary
@@ -124,6 +126,7 @@ class GTEEmbedder:
             local_files_only: never ask the hub.
 
         Raises:
+            MissingHeadError: the checkpoint is a sequence classifier, such as a reranker.
             HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
             ValueError, TypeError: for an argument that makes no sense.
         """
@@ -138,6 +141,8 @@ class GTEEmbedder:
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
         config = GTEConfig.from_pretrained(files.directory)
+        _refuse_classifier(files.model, config.task)
+        check_computed(files.directory, config)
         tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
         check_vocabulary(tokenizer, config.vocab_size)
         size = config.hidden_size if dimensions is None else dimensions
@@ -152,8 +157,10 @@ class GTEEmbedder:
             torch_compile=torch_compile,
         )
         load = partial(GTEModel.for_inference, files, device=computed_on)
+        loaded = load(dtype=computed_in, torch_compile=torch_compile)
+        _refuse_classifier(files.model, loaded.task)
         engine = PackedEngine(
-            load(dtype=computed_in, torch_compile=torch_compile),
+            loaded,
             partial(load, dtype=torch.float32),
             dropped_ids=tokenizer.dropped_ids,
             deterministic=deterministic,
@@ -496,6 +503,16 @@ def _check_max_length(max_length: int, tokenizer: GTETokenizer) -> int:
             "tokens that every text gets."
         )
     return length
+
+
+def _refuse_classifier(model: str, task: Task | None) -> None:
+    """Asked of config.json first, then of the weights, which know where it announces no head."""
+    if task == "sequence_classification":
+        raise MissingHeadError(
+            f"{shown(model)} is a sequence classifier: it scores pairs of texts, as a reranker "
+            "does, and has no trained embedding. Load it with GTEReranker (GTEModel gives its "
+            f"logits), or load an embedding model, such as {DEFAULT_MODEL!r}."
+        )
 
 
 def _dot(one: dict[str, float], other: dict[str, float]) -> float:

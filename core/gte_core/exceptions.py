@@ -3,7 +3,7 @@
 ::
 
     GTEError
-    ├── ConfigError(ValueError)       config.json says something that cannot be computed
+    ├── ConfigError(ValueError)       a file of the model says what cannot be computed
     ├── WeightsError(ValueError)      the weight files do not hold this model
     ├── HubError(OSError)             the model's files could not be had
     ├── MissingHeadError              the checkpoint has no such head
@@ -23,7 +23,7 @@ class GTEError(Exception):
 
 
 class ConfigError(GTEError, ValueError):
-    """``config.json`` is malformed, contradicts itself, or asks for an unsupported computation."""
+    """A file of the model is malformed, contradicts itself, or asks for what is not computed."""
 
 
 class WeightsError(GTEError, ValueError):
@@ -35,7 +35,7 @@ class HubError(GTEError, OSError):
 
 
 class MissingHeadError(GTEError):
-    """The checkpoint lacks the head that the call needs, usually the sparse one."""
+    """The checkpoint lacks what the call needs: the sparse head, a classifier, or an embedding."""
 
 
 class NonFiniteError(GTEError):
