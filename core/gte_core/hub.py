@@ -10,12 +10,14 @@ import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gte_core.exceptions import HubError, WeightsError
+from gte_core.files import exists, open_file, shortened, shown
+from gte_core.modules import DESCRIPTION_PATTERNS, MODULES_FILE, is_described
 from gte_core.weights import weight_files
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,35 @@ DEMO = "demo"
 _DEMO_DIRECTORY = Path(__file__).parent / "data" / "demo"
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+# Without the first there is no model; the second say how its vectors are made.
+_NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
+_ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_MAY_LACK_MODULES = (
+    " It may lack modules.json, which says how vectors are made; CLS pooling is assumed. Load it "
+    "once with the hub in reach."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a model is looked for.
+
+    Attributes:
+        example: the hub id of a model that serves it, for errors to recommend.
+        bundled: the name of a bundled one, None where none serves it.
+        pools: whether it matters how the states of tokens become one vector.
+    """
+
+    example: str
+    bundled: str | None = None
+    pools: bool = False
+
+    def choices(self, *others: str) -> str:
+        """Everything that may be given, in words."""
+        bundled = [f"{self.bundled!r} for the bundled demo model"] if self.bundled else []
+        *most, last = [*others, *bundled]
+        return f"{', '.join(most)}, or {last}" if most else last
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +87,8 @@ PINS: Mapping[str, Pin] = {
     "Alibaba-NLP/gte-base-en-v1.5": Pin("a829fd0e060bb84554da0dfd354d0de0f7712b7f"),
     "Snowflake/snowflake-arctic-embed-m-v2.0": Pin("f2a7d59d80dfda5b1d14f096f3ce88bb6bf9ebdc"),
 }
+
+_EMBEDDING = Purpose(DEFAULT_MODEL, DEMO, pools=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +142,7 @@ def find_model(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    purpose: Purpose = _EMBEDDING,
 ) -> ModelFiles:
     """Locate a model's files, downloading them where needed.
 
@@ -125,7 +158,7 @@ def find_model(
         _refuse_revision(str(model), revision)
         return ModelFiles.of_directory(directory, str(directory))
     if isinstance(model, Path) or not _is_hub_id(model):
-        raise HubError(_no_such_directory(str(model)))
+        raise HubError(_no_such_directory(str(model), purpose))
     pin = PINS.get(model)
     pinned = pin is not None and revision in (None, pin.revision)
     source = _HubModel(
@@ -133,6 +166,8 @@ def find_model(
         pin.revision if pin and pinned else revision,
         str(cache_dir) if cache_dir else None,
         pin.sha256 if pin and pinned else {},
+        known_pooling=pinned or not purpose.pools,
+        purpose=purpose,
     )
     files = source.find(local_files_only=local_files_only)
     _verify(files.directory, source.sha256)
@@ -168,73 +203,109 @@ def _is_hub_id(model: str) -> bool:
 def _refuse_revision(model: str, revision: str | None) -> None:
     if revision is not None:
         raise ValueError(
-            f"revision is {revision!r}, but {model!r} is a directory, which has none. Leave "
+            f"revision is {revision!r}, but {shown(model)} is a directory, which has none. Leave "
             "revision out, or give a hub id."
         )
 
 
-def _no_such_directory(model: str) -> str:
+def _no_such_directory(model: str, purpose: Purpose) -> str:
     hint = ""
     with suppress(OSError, RuntimeError, ValueError):
         path = Path(model).expanduser()
         if path.is_file():
-            return f"{model!r} is a file. Give the directory that holds it."
+            return f"{shown(model)} is a file. Give the directory that holds it."
         names = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()]
         if close := difflib.get_close_matches(path.name, names, n=1):
             hint = f" Did you mean {str(path.with_name(close[0]))!r}?"
-    return (
-        f"{model!r} is no directory here and no hub id.{hint} Give an existing directory, a hub id "
-        f"such as {DEFAULT_MODEL!r}, or {DEMO!r} for the bundled demo model."
-    )
+    choices = purpose.choices("an existing directory", f"a hub id such as {purpose.example!r}")
+    return f"{shown(model)} is no directory here and no hub id.{hint} Give {choices}."
 
 
 @dataclass(frozen=True, slots=True)
 class _HubModel:
-    """A model on the hub, or in the cache of what was downloaded from it."""
+    """A model on the hub, or in the cache of what was downloaded from it.
+
+    ``known_pooling`` says that modules.json is not needed: of a pinned commit it is known how its
+    vectors are made, and to a reranker it does not matter.
+    """
 
     model: str
     revision: str | None
     cache_dir: str | None
     sha256: Mapping[str, str]
+    known_pooling: bool
+    purpose: Purpose
 
     def find(self, *, local_files_only: bool) -> ModelFiles:
         """The files from the cache if they are all there, else downloaded; or ``HubError``."""
         # A commit never changes: if it is in the cache, the hub need not be asked.
         asked_for_commit = self.revision is not None and _COMMIT.fullmatch(self.revision)
-        if (local_files_only or asked_for_commit) and (files := self._cached()):
+        files = self._cached() if local_files_only or asked_for_commit else None
+        if files and self._pooling_is_known(files):
+            return files
+        if files and local_files_only:
+            logger.warning("%s comes from the cache.%s", self.model, _MAY_LACK_MODULES)
             return files
         if local_files_only:
             raise HubError(self._not_cached())
         try:
             return self._download()
         except Exception as error:  # what the HTTP stack raises is not one family
-            files = None if _is_refusal(error) else self._cached()
+            files = files or (None if _is_refusal(error) else self._cached())
             if files is None:
                 raise HubError(self._not_downloaded(error)) from error
             logger.warning(
-                "%s comes from the cache, for the hub could not be asked (%s: %s).",
+                "%s comes from the cache, for the hub could not be asked (%s: %s).%s",
                 self.model,
                 type(error).__name__,
                 _first_line(error),
+                "" if self._pooling_is_known(files) else _MAY_LACK_MODULES,
             )
             return files
 
     def _cached(self) -> ModelFiles | None:
         try:
-            files = self._snapshot(self.revision, offline=True)
+            files = self._snapshot(self.revision, _NETWORK_PATTERNS, offline=True)
         except OSError as error:
             logger.debug("%s is not in the cache: %s", self.model, error)
             return None
         return files if _is_complete(files.directory, self.sha256) else None
+
+    def _pooling_is_known(self, files: ModelFiles) -> bool:
+        return self.known_pooling or is_described(files.directory) or self._has_no_modules(files)
+
+    def _has_no_modules(self, files: ModelFiles) -> bool:
+        """Whether the hub has answered before that this commit has no ``modules.json``."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+        found = try_to_load_from_cache(
+            self.model, MODULES_FILE, cache_dir=self.cache_dir, revision=files.revision
+        )
+        return found is _CACHED_NO_EXIST
 
     def _download(self) -> ModelFiles:
         from huggingface_hub import HfApi
 
         # Asked for on its own, because the download itself would retry for half a minute.
         commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        return self._snapshot(commit, offline=False)
+        files = self._snapshot(commit, _ALL_PATTERNS, offline=False)
+        if not self._pooling_is_known(files):
+            self._ask_for_modules(files)
+        return files
 
-    def _snapshot(self, revision: str | None, *, offline: bool) -> ModelFiles:
+    def _ask_for_modules(self, files: ModelFiles) -> None:
+        """Let the cache note that there is no ``modules.json``, so that it is asked for once."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        with suppress(EntryNotFoundError):
+            hf_hub_download(
+                self.model, MODULES_FILE, revision=files.revision, cache_dir=self.cache_dir
+            )
+
+    def _snapshot(
+        self, revision: str | None, patterns: Sequence[str], *, offline: bool
+    ) -> ModelFiles:
         from huggingface_hub import snapshot_download
 
         directory = Path(
@@ -243,7 +314,7 @@ class _HubModel:
                 revision=revision,
                 cache_dir=self.cache_dir,
                 local_files_only=offline,
-                allow_patterns=[*_SMALL_FILES, *_WEIGHT_PATTERNS],
+                allow_patterns=list(patterns),
             )
         )
         return ModelFiles(directory, self.model, directory.name)
@@ -251,18 +322,19 @@ class _HubModel:
     def _not_cached(self) -> str:
         where = f"the cache {self.cache_dir}" if self.cache_dir else "the Hugging Face cache"
         return (
-            f"{self.model!r} at revision {self.revision or 'main'} is not complete in {where}, and "
-            "local_files_only forbids a download. Allow it, give a local directory, or use "
-            f"{DEMO!r}, the bundled demo model."
+            f"{self._what()} is not complete in {where}, and local_files_only forbids a download. "
+            f"Allow it, or give {self.purpose.choices('a local directory')}."
         )
 
     def _not_downloaded(self, error: Exception) -> str:
+        choices = self.purpose.choices("cache_dir=", "a local directory with a copy of it")
         return (
-            f"{self.model!r} at revision {self.revision or 'main'} could not be downloaded "
-            f"({type(error).__name__}: {_first_line(error)}). Check the name and the network; or "
-            "download it elsewhere and give its local directory, give cache_dir=, or use "
-            f"{DEMO!r}, the bundled demo model."
+            f"{self._what()} could not be downloaded ({type(error).__name__}: "
+            f"{_first_line(error)}). Check the name and the network; or give {choices}."
         )
+
+    def _what(self) -> str:
+        return f"{self.model!r} at revision {shortened(self.revision or 'main')}"
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -273,7 +345,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+    return shortened(next(iter(str(error).strip().splitlines()), ""))
 
 
 def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
@@ -281,13 +353,13 @@ def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
         weight_files(directory)
     except WeightsError:
         return False
-    return all((directory / name).exists() for name in {"config.json", "tokenizer.json", *sha256})
+    return all(exists(directory / name) for name in {"config.json", "tokenizer.json", *sha256})
 
 
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
     for name, expected in sha256.items():
         path = directory / name
-        found = _sha256(path) if path.exists() else "none, for it is missing"
+        found = _sha256(path) if exists(path) else "none, for it is missing"
         if found != expected:
             raise HubError(
                 f"{path} has SHA-256 {found}, but the pinned revision has {expected}. The file is "
@@ -296,7 +368,7 @@ def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
 
 
 def _files_of(directory: Path) -> list[Path]:
-    small = [directory / name for name in _SMALL_FILES if (directory / name).exists()]
+    small = [directory / name for name in _SMALL_FILES if exists(directory / name)]
     try:
         return small + weight_files(directory)
     except WeightsError:
@@ -309,5 +381,5 @@ def _stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path, HubError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

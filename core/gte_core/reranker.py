@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gte_core.device import choose_device, choose_dtype
 from gte_core.exceptions import MissingHeadError, NonFiniteError
 from gte_core.files import shown
-from gte_core.hub import find_model
+from gte_core.hub import Purpose, find_model
 from gte_core.model import GTEModel
 from gte_core.packing import batched
 from gte_core.passes import HostCopy, PackRunner
@@ -76,7 +76,11 @@ class GTEReranker:
         """
         computed_on = choose_device(device)
         files = find_model(
-            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+            model,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            purpose=Purpose(DEFAULT_RERANKER),
         )
         load = partial(GTEModel.for_inference, files, device=computed_on)
         computed_in = choose_dtype(dtype, computed_on)

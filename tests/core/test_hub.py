@@ -1,15 +1,19 @@
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
-from gte_core import GTEEmbedder, HubError
+from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError
 from gte_core import hub as gte_hub
 from gte_core.hub import DEFAULT_MODEL, PINS, Pin, find_model
+from gte_core.testing import random_checkpoint
 
 COMMIT = PINS[DEFAULT_MODEL].revision
 
@@ -112,28 +116,205 @@ def test_a_pinned_model_lacking_a_verified_file_is_not_used(
         find_model(DEFAULT_MODEL, cache_dir=tmp_path, local_files_only=True)
 
 
-def test_only_data_files_are_downloaded(monkeypatch, tmp_path, small_checkpoint):
-    asked = []
+class SmallHub:
+    """A hub of one repository, spoken to over HTTP, and what it was asked for."""
 
-    def snapshot_download(model, **options):
-        asked.append((model, options))
-        return cached(tmp_path, model, options["revision"], small_checkpoint)
+    def __init__(self, directory):
+        self.directory = directory
+        self.asked = []
+        hub = self
 
-    info = SimpleNamespace(sha="b" * 40)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert find_model("someone/new").revision == "b" * 40
-    [(model, options)] = asked
-    assert (model, options["revision"]) == ("someone/new", "b" * 40)
-    assert sorted(options["allow_patterns"]) == [
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+            def do_HEAD(self):
+                self.answer(with_body=False)
+
+            def do_GET(self):
+                self.answer(with_body=True)
+
+            def answer(self, *, with_body):
+                hub.asked.append(urlsplit(self.path).path)
+                status, headers, body = hub.find(hub.asked[-1])
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if with_body:
+                    self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    @property
+    def files(self):
+        paths = [path for path in self.directory.rglob("*") if path.is_file()]
+        return {path.relative_to(self.directory).as_posix(): path.read_bytes() for path in paths}
+
+    @property
+    def fetched(self):
+        return {path.partition(f"/resolve/{NEWEST}/")[2] for path in self.asked} - {""}
+
+    def find(self, path):
+        headers = {"X-Repo-Commit": NEWEST}
+        if path.startswith("/api/models/someone/new/tree/"):
+            entries = [
+                {"type": "file", "path": name, "size": len(body), "oid": sha1(body)}
+                for name, body in self.files.items()
+            ]
+            return 200, headers, json.dumps(entries).encode()
+        if path.startswith("/api/models/someone/new"):
+            info = {"id": "someone/new", "sha": NEWEST, "siblings": []}
+            return 200, headers, json.dumps(info).encode()
+        body = self.files.get(path.partition(f"/resolve/{NEWEST}/")[2])
+        if body is None:
+            return 404, headers | {"X-Error-Code": "EntryNotFound"}, b""
+        return 200, headers | {"ETag": f'"{sha1(body)}"'}, body
+
+
+NEWEST = "b" * 40
+
+
+def sha1(body):
+    return hashlib.sha1(body).hexdigest()
+
+
+@pytest.fixture
+def repository(tmp_path, small_checkpoint):
+    """What the hub holds: a checkpoint without modules.json, and files that nobody wants."""
+    directory = tmp_path / "repository"
+    shutil.copytree(small_checkpoint, directory)
+    for name in ("modeling.py", "pytorch_model.bin", "README.md", "onnx/model.onnx"):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text("x")
+    return directory
+
+
+@pytest.fixture
+def hub(repository, monkeypatch):
+    hub = SmallHub(repository)
+    thread = threading.Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    endpoint = f"http://127.0.0.1:{hub.server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+    thread.join()
+
+
+def describe(directory, pooling="cls"):
+    """Write what sentence-transformers says of a model."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"{ST}.{kind}"} for path, kind in kinds.items()]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_Pooling").mkdir(exist_ok=True)
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+    for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
+        (directory / name).write_text("{}")
+
+
+ST = "sentence_transformers.models"
+
+
+def load(cache, **options):
+    return GTEEmbedder.from_pretrained("someone/new", cache_dir=cache, **options)
+
+
+def test_only_data_files_are_downloaded(hub, repository, tmp_path):
+    describe(repository)
+    files = find_model("someone/new", cache_dir=tmp_path / "cache")
+    assert files.revision == NEWEST
+    assert hub.fetched == {
+        "1_Pooling/config.json",
         "config.json",
-        "model-*.safetensors",
+        "config_sentence_transformers.json",
         "model.safetensors",
-        "model.safetensors.index.json",
-        "special_tokens_map.json",
+        "modules.json",
+        "sentence_bert_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
-    ]
+    }
+
+
+def test_a_commit_in_the_cache_is_loaded_without_asking(hub, repository, tmp_path):
+    describe(repository)
+    load(tmp_path / "cache")
+    hub.asked.clear()
+    assert load(tmp_path / "cache", revision=NEWEST).revision == NEWEST
+    assert hub.asked == []
+
+
+def test_a_repository_without_modules_json_is_asked_for_it_once(hub, tmp_path):
+    load(tmp_path / "cache")
+    assert "modules.json" in hub.fetched
+    hub.asked.clear()
+    load(tmp_path / "cache", revision=NEWEST)
+    assert hub.asked == []
+
+
+def test_a_cache_made_before_modules_json_was_kept_is_completed_once(
+    hub, repository, tmp_path, small_checkpoint, caplog
+):
+    cached(tmp_path / "cache", "someone/new", NEWEST, small_checkpoint)
+    describe(repository, pooling="mean")
+    load(tmp_path / "cache", revision=NEWEST, local_files_only=True)
+    assert hub.asked == []
+    assert "may lack modules.json, which says how vectors are made" in only_warning(caplog)
+    with pytest.raises(ConfigError, match="pooling_mode is 'mean'"):
+        load(tmp_path / "cache", revision=NEWEST)
+    assert {"modules.json", "1_Pooling/config.json"} <= hub.fetched
+    assert "model.safetensors" not in hub.fetched
+
+
+def test_a_cache_made_before_modules_json_was_kept_is_used_when_the_hub_is_away(
+    tmp_path, small_checkpoint, monkeypatch, caplog
+):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    cached(tmp_path, "someone/new", NEWEST, small_checkpoint)
+    assert load(tmp_path, revision=NEWEST).revision == NEWEST
+    assert "could not be asked" in only_warning(caplog)
+    assert "may lack modules.json" in only_warning(caplog)
+
+
+def only_warning(caplog):
+    [warning] = [record for record in caplog.records if record.name.startswith("gte_core")]
+    return warning.message
+
+
+def test_a_reranker_needs_no_modules_json(hub, tmp_path, caplog):
+    source = random_checkpoint(tmp_path / "reranker", task="sequence_classification")
+    cached(tmp_path / "cache", "someone/new", NEWEST, source)
+    GTEReranker.from_pretrained("someone/new", revision=NEWEST, cache_dir=tmp_path / "cache")
+    assert (hub.asked, caplog.records) == ([], [])
+
+
+def test_an_interrupted_download_of_the_description_is_completed(hub, repository, tmp_path):
+    describe(repository)
+    find_model("someone/new", cache_dir=tmp_path)
+    snapshot = tmp_path / "models--someone--new" / "snapshots" / NEWEST
+    (snapshot / "1_Pooling" / "config.json").unlink()
+    hub.asked.clear()
+    load(tmp_path, revision=NEWEST)
+    assert (snapshot / "1_Pooling" / "config.json").exists()
+
+
+def test_the_advice_fits_who_looks_for_a_model(tmp_path):
+    options = {"cache_dir": tmp_path, "local_files_only": True}
+    for kind in (GTEEmbedder, GTEModel):
+        with pytest.raises(HubError, match="or 'demo' for the bundled demo model"):
+            kind.from_pretrained("someone/new", **options)
+    for model, advice in (
+        ("someone/new", r"Allow it, or give a local directory\.$"),
+        ("typo", "a hub id such as 'Alibaba-NLP/gte-multilingual-reranker-base'\\.$"),
+    ):
+        with pytest.raises(HubError, match=advice):
+            GTEReranker.from_pretrained(model, **options)
 
 
 @pytest.mark.parametrize("model", ["demo", "./here"])
