@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 from gte_core import CollectionMismatch, Explanation
 from gte_integrations._adding import IndexReport, OnError, Producer, Sink, batches, ingest
@@ -29,12 +27,22 @@ from gte_integrations._checks import (
     check_query,
 )
 from gte_integrations._explaining import StoredVectors, explain
-from gte_integrations._fusion import DocumentId, Fused, Fusion, Leg, Linear, best, fuse
-from gte_integrations._records import Document, Facts, Mode, Queries, Vectorizer, id_to_key
+from gte_integrations._fusion import DocumentId, Fusion, Linear
+from gte_integrations._records import Document, Facts, Mode, Vectorizer, id_to_key
+from gte_integrations._searching import (
+    MAX_DEPTH,
+    FilterT,
+    FilterT_contra,
+    Hit,
+    Source,
+    gathered,
+    search,
+)
 from gte_integrations._sending import Sender
 
 __all__ = [
     "Document",
+    "FilterT",
     "Hit",
     "HybridIndex",
     "IndexReport",
@@ -47,34 +55,11 @@ __all__ = [
 
 T = TypeVar("T")
 P = ParamSpec("P")
-FilterT = TypeVar("FilterT")
-FilterT_contra = TypeVar("FilterT_contra", contravariant=True)
-
 _IDS_PER_REQUEST = 1_000
-_QUERIES_PER_REQUEST = 100
-_MAX_DEPTH = 16_384  # the most hits that Milvus gives
-_COARSE_FACTOR = 4
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A document found by ``search``.
-
-    ``score`` is what the ranking goes by; ``dense_score`` (cosine) and ``sparse_score`` (dot
-    product) are None where that search missed the document or was not asked.
-    """
-
-    id: DocumentId
-    score: float
-    text: str
-    payload: Mapping[str, Any]
-    dense_score: float | None
-    sparse_score: float | None
-
-
-class Store(Sink, Protocol[FilterT_contra]):
+class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
     """One collection in one engine."""
 
     @property
@@ -88,21 +73,6 @@ class Store(Sink, Protocol[FilterT_contra]):
 
     def create(self, facts: Facts) -> None:
         """Make the collection and keep the facts with it."""
-        ...
-
-    def legs(
-        self, queries: Queries, limit: int, condition: FilterT_contra | None
-    ) -> tuple[list[Leg], list[Leg]]:
-        """The best ``limit`` of each query by dense and by sparse vector, [] where that is None.
-
-        With coarse vectors, the dense ones rank what ``gathered(limit)`` of those have found.
-        """
-        ...
-
-    def fetch(
-        self, ids: Sequence[DocumentId], payload_keys: Sequence[str] | None
-    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
-        """Text and payload, all of it or at least these keys, of those documents that are there."""
         ...
 
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:
@@ -124,11 +94,6 @@ class Store(Sink, Protocol[FilterT_contra]):
     def close(self) -> None:
         """Release files and connections."""
         ...
-
-
-def gathered(limit: int) -> int:
-    """How many documents the coarse vectors gather for the full ones to rank."""
-    return min(_COARSE_FACTOR * limit, _MAX_DEPTH)
 
 
 def compare_facts(name: str, expected: Facts, found: Facts, kind: str = "collection") -> None:
@@ -266,22 +231,22 @@ class HybridIndex(Generic[FilterT]):
                 where it is; ``()`` for none, None (the default) for all. A key that a document
                 lacks is left out. The text always comes.
         """
-        check_count("limit", limit, most=_MAX_DEPTH)
-        check_count("candidates", candidates, most=_MAX_DEPTH)
-        check_choice("mode", mode, Mode)
+        check_count("limit", limit, most=MAX_DEPTH)
+        check_count("candidates", candidates, most=MAX_DEPTH)
         check_fusion(fusion)
-        depth = _depth(mode, limit, candidates)
         keys = check_payload_keys(payload_keys)
+        check_choice("mode", mode, Mode)
+        hybrid = mode == "hybrid"
         self._open()
-        vectors = self.vectorizer.query_vectors(queries, mode)
-        rule = fusion if mode == "hybrid" else _ALONE
-        found: list[list[Hit]] = []
-        for start in range(0, len(vectors), _QUERIES_PER_REQUEST):
-            part = vectors[start : start + _QUERIES_PER_REQUEST]
-            legs = _legs(self._store, part, depth, filter)
-            rankings = [fuse(*pair, rule, limit) for pair in zip(*legs, strict=True)]
-            found += self._hits(rankings, keys)
-        return found
+        return search(
+            self._store,
+            self.vectorizer.query_vectors(queries, mode),
+            limit=limit,
+            depth=_depth(mode, limit, candidates),
+            fusion=fusion if hybrid else _ALONE,
+            condition=filter,
+            payload_keys=keys,
+        )
 
     async def aadd(
         self,
@@ -476,59 +441,6 @@ class HybridIndex(Generic[FilterT]):
             raise LookupError(f"{self._store.name} does not exist; call create() first.")
         compare_facts(self._store.name, self.vectorizer.facts(), found)
         self._verified = True
-
-    def _hits(
-        self, rankings: list[list[Fused]], payload_keys: frozenset[str] | None
-    ) -> list[list[Hit]]:
-        wanted = dict.fromkeys(line.id for ranking in rankings for line in ranking)
-        contents = self._contents(list(wanted), payload_keys)
-        return [
-            [
-                Hit(line.id, line.score, *contents[line.id], line.dense_score, line.sparse_score)
-                for line in ranking
-                if line.id in contents  # deleted by someone else since the search
-            ]
-            for ranking in rankings
-        ]
-
-    def _contents(
-        self, ids: list[DocumentId], payload_keys: frozenset[str] | None
-    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
-        contents = self._store.fetch(ids, _selectable(payload_keys))
-        if payload_keys is None:
-            return contents
-        return {
-            document_id: (text, {key: payload[key] for key in payload_keys & payload.keys()})
-            for document_id, (text, payload) in contents.items()
-        }
-
-
-def _selectable(keys: frozenset[str] | None) -> list[str] | None:
-    """The keys to ask a store for, None for all."""
-    # Engines read a key with a dot or a bracket as a path, each by rules of its own.
-    if keys is None or not all(_PLAIN_KEY.fullmatch(key) for key in keys):
-        return None
-    return sorted(keys)
-
-
-def _legs(
-    store: Store[FilterT], queries: Queries, limit: int, condition: FilterT | None
-) -> tuple[list[Leg], list[Leg]]:
-    """The best ``limit`` of each query and kind, ties by id.
-
-    An engine breaks ties as it likes. Where the cut would fall between equal scores, more are
-    fetched, so that equal documents do not differ by engine or from one day to the next.
-    """
-    depth = max(limit, min(limit + 1, _MAX_DEPTH))
-    dense, sparse = store.legs(queries, depth, condition)
-    while depth < _MAX_DEPTH and _end_in_tie(dense + sparse, limit, depth):
-        depth = min(4 * depth, _MAX_DEPTH)
-        dense, sparse = store.legs(queries, depth, condition)
-    return [best(leg, limit) for leg in dense], [best(leg, limit) for leg in sparse]
-
-
-def _end_in_tie(legs: Iterable[Leg], limit: int, depth: int) -> bool:
-    return any(len(leg) == depth and leg[-1][1] == leg[limit - 1][1] for leg in legs)
 
 
 def _depth(mode: Mode, limit: int, candidates: int) -> int:

@@ -160,6 +160,13 @@ class Queries:
     def __getitem__(self, part: slice) -> Queries:
         if part.indices(len(self)) == (0, len(self), 1):
             return self  # cutting a sparse matrix takes a good part of a small search
+        return self._cut(part)
+
+    def take(self, rows: list[int]) -> Queries:
+        """These rows, in this order."""
+        return self._cut(rows)
+
+    def _cut(self, part: slice | list[int]) -> Queries:
         return Queries(
             None if self.dense is None else self.dense[part],
             None if self.coarse is None else self.coarse[part],
@@ -435,6 +442,11 @@ class Vectorizer:
             return _without_counts(self.encoder.encode_dense(texts, dimensions=self.dimensions))
         both: HybridEmbeddings = encode_available(texts, dimensions=self.dimensions)
         return replace(both, sparse=_no_sparse(len(texts)))
+
+    @property
+    def default_mode(self) -> Mode:
+        """How to search with all vectors that the model gives."""
+        return "hybrid" if self.encoder.has_sparse else "dense"
 
     def query_vectors(self, queries: str | Sequence[str], mode: Mode) -> Queries:
         """Dense ``(n, dimensions)`` and sparse ``(n, vocab_size)`` vectors, as far as needed."""

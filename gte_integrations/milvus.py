@@ -159,7 +159,7 @@ class MilvusVectorizer(StorageVectorizer):
         The sparse one is left out for a query without positive token weights and for a model
         without a sparse head.
         """
-        vectors = self.query_vectors(queries, "hybrid" if self.encoder.has_sparse else "dense")
+        vectors = self.query_vectors(queries, self.default_mode)
         searches = [
             [_request(row, _DENSE, candidates, filter, self.storage)]
             for row in _dense_lists(vectors.dense, self.storage)

@@ -94,7 +94,7 @@ class QdrantVectorizer(StorageVectorizer):
         The sparse one is left out for a query without positive token weights and for a model
         without a sparse head.
         """
-        vectors = self.query_vectors(queries, "hybrid" if self.encoder.has_sparse else "dense")
+        vectors = self.query_vectors(queries, self.default_mode)
         searches = [
             [
                 models.Prefetch(

@@ -549,6 +549,45 @@ def test_equal_documents_come_in_the_order_of_their_ids(index, mode):
     assert found == [100, 101, 102, 103]
 
 
+def cuts_in_ties(encoder, documents, queries, depth):
+    """For each kind, the rows of the queries whose best ``depth`` end between equal scores."""
+    both = encoder.encode([text for _, text in documents])
+    wanted = encoder.encode(queries)
+    kinds = (wanted.dense @ both.dense.T, (wanted.sparse @ both.sparse.T).toarray())
+    ends = [-np.sort(-scores, axis=1)[:, depth - 1 : depth + 1] for scores in kinds]
+    return [
+        [row for row, (last, next_one) in enumerate(end) if abs(last - next_one) < 1e-6 and last]
+        for end in ends
+    ]
+
+
+def test_only_the_query_and_the_kind_that_tie_are_searched_further(index, encoder, monkeypatch):
+    documents = [(number, f"oak n{number}") for number in range(20)]
+    documents += [(100 + number, "elm yew") for number in range(15)]
+    index.add(documents)
+    queries = ["elm", "oak n3", "oak oak n3 yew", "oak n7 n3", "birch", "n5 n6 n8"]
+    dense, sparse = cuts_in_ties(encoder, documents, queries, 5)
+    assert set(dense) - set(sparse)
+    assert set(sparse) - set(dense)
+    assert set(range(6)) - {*dense, *sparse}
+    asked = []
+    legs = index._store.legs
+
+    def watched_legs(vectors, limit, condition):
+        asked.append((vectors, limit))
+        return legs(vectors, limit, condition)
+
+    monkeypatch.setattr(index._store, "legs", watched_legs)
+    index.search(queries, limit=5, candidates=5)
+    every = encoder.encode(queries)
+    assert [limit for _, limit in asked] == [6, 24, 24]
+    (_, again_dense, again_sparse) = [vectors for vectors, _ in asked]
+    np.testing.assert_array_equal(again_dense.dense, every.dense[dense])
+    np.testing.assert_array_equal(again_sparse.sparse.toarray(), every.sparse.toarray()[sparse])
+    assert again_dense.sparse is None
+    assert again_sparse.dense is None
+
+
 def test_part_scores_add_up(filled):
     for hit in filled.search("oak pine", fusion=Linear(0.7, 0.3))[0]:
         parts = 0.7 * (hit.dense_score or 0) + 0.3 * (hit.sparse_score or 0)
