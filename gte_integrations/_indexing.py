@@ -212,7 +212,7 @@ class HybridIndex(Generic[FilterT]):
         queries: str | Sequence[str],
         *,
         limit: int = 10,
-        mode: Mode = "hybrid",
+        mode: Mode | None = None,
         fusion: Fusion = Linear(),  # noqa: B008
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
@@ -222,10 +222,12 @@ class HybridIndex(Generic[FilterT]):
 
         Args:
             queries: one text or many; all are encoded in one call.
-            limit: hits per query, at most ``candidates`` in hybrid mode.
-            mode: "hybrid", or "dense" or "sparse" alone.
+            limit: hits per query.
+            mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
+                collection has, which is "dense" if its model gives no sparse vectors.
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
-            candidates: how many of the best of each kind hybrid mode fuses.
+            candidates: how many of the best of each kind hybrid mode fuses; ``limit`` if that is
+                more.
             filter: a condition on the payload in the engine's own language.
             payload_keys: which keys of the payload a hit brings along, to keep a large payload
                 where it is; ``()`` for none, None (the default) for all. A key that a document
@@ -235,6 +237,8 @@ class HybridIndex(Generic[FilterT]):
         check_count("candidates", candidates, most=MAX_DEPTH)
         check_fusion(fusion)
         keys = check_payload_keys(payload_keys)
+        if mode is None:
+            mode = self.vectorizer.default_mode
         check_choice("mode", mode, Mode)
         hybrid = mode == "hybrid"
         self._open()
@@ -242,7 +246,7 @@ class HybridIndex(Generic[FilterT]):
             self._store,
             self.vectorizer.query_vectors(queries, mode),
             limit=limit,
-            depth=_depth(mode, limit, candidates),
+            depth=max(limit, candidates) if hybrid else limit,
             fusion=fusion if hybrid else _ALONE,
             condition=filter,
             payload_keys=keys,
@@ -280,7 +284,7 @@ class HybridIndex(Generic[FilterT]):
         queries: str | Sequence[str],
         *,
         limit: int = 10,
-        mode: Mode = "hybrid",
+        mode: Mode | None = None,
         fusion: Fusion = Linear(),  # noqa: B008
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
@@ -441,17 +445,6 @@ class HybridIndex(Generic[FilterT]):
             raise LookupError(f"{self._store.name} does not exist; call create() first.")
         compare_facts(self._store.name, self.vectorizer.facts(), found)
         self._verified = True
-
-
-def _depth(mode: Mode, limit: int, candidates: int) -> int:
-    if mode != "hybrid":
-        return limit
-    if limit > candidates:
-        raise ValueError(
-            f"limit is {limit}, but only {candidates} candidates of each kind would be fused; "
-            f"pass candidates={limit} or more."
-        )
-    return candidates
 
 
 class _Stoppable:

@@ -588,6 +588,14 @@ def test_only_the_query_and_the_kind_that_tie_are_searched_further(index, encode
     assert again_sparse.dense is None
 
 
+@pytest.mark.parametrize(("limit", "candidates"), [(120, 100), (8, 5)])
+def test_as_many_are_fused_as_are_asked_for(filled, encoder, limit, candidates):
+    [hits] = filled.search("oak and pine", limit=limit, candidates=candidates)
+    expected = reference(encoder, "oak and pine", Linear(), limit, limit)
+    assert [hit.id for hit in hits] == [document_id for document_id, _ in expected]
+    assert len(hits) == limit
+
+
 def test_part_scores_add_up(filled):
     for hit in filled.search("oak pine", fusion=Linear(0.7, 0.3))[0]:
         parts = 0.7 * (hit.dense_score or 0) + 0.3 * (hit.sparse_score or 0)
@@ -768,13 +776,22 @@ def test_without_a_sparse_head_dense_mode_works(place, make_encoder):
             index.search("oak", mode=mode)
 
 
+async def test_without_a_mode_all_that_the_collection_has_is_searched(place, make_encoder):
+    for collection, has_sparse, mode in (("both", True, "hybrid"), ("dense", False, "dense")):
+        index = place.open(make_encoder(has_sparse=has_sparse), collection)
+        index.create()
+        index.add(DOCUMENTS)
+        expected = index.search(QUERIES, mode=mode)
+        assert all(expected)
+        assert index.search(QUERIES) == index.search(QUERIES, mode=None) == expected
+        assert await index.asearch(QUERIES) == expected
+
+
 def test_arguments_of_search_are_checked(filled):
     with pytest.raises(ValueError, match="mode is 'hybird', but must be one of 'hybrid', 'dense'"):
         filled.search("oak", mode="hybird")
     with pytest.raises(ValueError, match="limit is 0, but must be from 1 to 16,384"):
         filled.search("oak", limit=0)
-    with pytest.raises(ValueError, match="limit is 200, but only 100 candidates"):
-        filled.search("oak", limit=200)
     with pytest.raises(TypeError, match=r"fusion is 'rrf', but must be Linear\(...\) or RRF"):
         filled.search("oak", fusion="rrf")
     with pytest.raises(TypeError, match=r"queries\[1\] must be a str, got int"):

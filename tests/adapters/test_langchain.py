@@ -13,6 +13,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
 from qdrant_edge import FieldCondition, Filter, MatchValue
 
+from gte_core import GTEEmbedder
 from gte_core.testing import random_checkpoint
 from gte_integrations.langchain import (
     GTECompressor,
@@ -190,6 +191,18 @@ def test_a_model_without_sparse_head(tmp_path):
     dense_only = GTEEmbeddings(model=str(random_checkpoint(tmp_path, task=None)))
     assert len(dense_only.embed_query("w1")) == 64
     assert asyncio.run(dense_only.aembed_query("w1")) == dense_only.embed_query("w1")
+
+
+async def test_the_retriever_takes_what_a_dense_only_model_has(tmp_path):
+    model = GTEEmbedder.from_pretrained(random_checkpoint(tmp_path / "model", task=None))
+    with QdrantHybridIndex(tmp_path / "index", "help", model) as index:
+        index.create()
+        index.add((number, f"w{number}") for number in range(120))
+        retriever = GTEHybridRetriever(index=index, k=110)
+        documents = retriever.invoke("w7")
+        assert await retriever.ainvoke("w7") == documents
+    assert (documents[0].page_content, len(documents)) == ("w7", 110)
+    assert documents[0].metadata["sparse_score"] is None
 
 
 async def test_the_retriever_gives_scores_and_takes_search_options(index):

@@ -12,6 +12,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import ValidationError
 
+from gte_core import GTEEmbedder
 from gte_core.testing import random_checkpoint
 from gte_integrations.llama_index import GTEEmbedding, GTEHybridRetriever, GTERerank
 from gte_integrations.qdrant import QdrantHybridIndex
@@ -157,6 +158,19 @@ async def test_the_retriever_gives_scores(tmp_path, demo):
     assert found[0].score == pytest.approx(
         found[0].metadata["dense_score"] + 0.01 * (found[0].metadata["sparse_score"] or 0)
     )
+
+
+async def test_the_retriever_takes_what_a_dense_only_model_has(tmp_path):
+    model = GTEEmbedder.from_pretrained(random_checkpoint(tmp_path / "model", task=None))
+    with QdrantHybridIndex(tmp_path / "index", "help", model) as index:
+        index.create()
+        index.add((number, f"w{number}") for number in range(120))
+        retriever = GTEHybridRetriever(index, similarity_top_k=110)
+        found = retriever.retrieve("w7")
+        again = await retriever.aretrieve("w7")
+    assert [node.node_id for node in found] == [node.node_id for node in again]
+    assert (found[0].text, len(found)) == ("w7", 110)
+    assert found[0].metadata["sparse_score"] is None
 
 
 def test_the_reranker(tmp_path):
