@@ -6,7 +6,8 @@ which is not what the dense half sees, and on the event loop. ``GTEMilvusVectorS
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -30,8 +31,8 @@ from gte_integrations.llama_index import GTEEmbedding
 SparseVector = dict[int, float]
 SearchResult = tuple[list[BaseNode], list[float], list[str]]
 
-# Vectors of the nodes that the store is about to ask for, one by one and in their order.
-_UPCOMING: ContextVar[Iterator[SparseVector] | None] = ContextVar("upcoming", default=None)
+# Vectors of the nodes that the store is about to ask for by their texts, which lack the metadata.
+_UPCOMING: ContextVar[_Upcoming | None] = ContextVar("upcoming", default=None)
 
 
 class GTESparseFunction(BaseSparseEmbeddingFunction):
@@ -52,7 +53,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
         """``{token id: weight}`` of texts; never empty, which not every Milvus takes."""
         upcoming = _UPCOMING.get()
         if upcoming is not None:
-            return [next(upcoming) for _ in documents]
+            return [upcoming.vector(text) for text in documents]
         return stored_dicts(self.encoder.encode_sparse(documents))
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseVector]:
@@ -125,14 +126,14 @@ class GTEMilvusVectorStore(MilvusVectorStore):
 
     def add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add nodes that have their dense vectors; their sparse ones come from the same pass."""
-        texts = _embedded_texts(nodes)
-        with _upcoming(stored_dicts(self._encoder.encode_sparse(texts))):
+        vectors = stored_dicts(self._encoder.encode_sparse(_embedded_texts(nodes)))
+        with _announced(nodes, vectors):
             return list(super().add(nodes, **add_kwargs))
 
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """:meth:`add` without blocking the event loop."""
-        texts = _embedded_texts(nodes)
-        with _upcoming(stored_dicts((await self._encoder.aencode(texts)).sparse)):
+        vectors = stored_dicts((await self._encoder.aencode(_embedded_texts(nodes))).sparse)
+        with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))
 
     def _sparse_search(
@@ -193,9 +194,29 @@ def _embedded_texts(nodes: list[BaseNode]) -> list[str]:
     return [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
 
 
+class _Upcoming:
+    """Sparse vectors by the text of their node, in whatever order they are asked for."""
+
+    def __init__(self, nodes: Sequence[BaseNode], vectors: Sequence[SparseVector]) -> None:
+        self._vectors: defaultdict[str, deque[SparseVector]] = defaultdict(deque)
+        for node, vector in zip(nodes, vectors, strict=True):
+            self._vectors[node.get_content(metadata_mode=MetadataMode.NONE)].append(vector)
+
+    def vector(self, text: str) -> SparseVector:
+        """The vector of a node with this text; of several such nodes, in their order."""
+        if text not in self._vectors:
+            raise ValueError(
+                f"MilvusVectorStore asks for the sparse vector of {text!r:.80}, which is the text "
+                "of none of the nodes given; this version of llama-index-vector-stores-milvus "
+                "does not work with GTEMilvusVectorStore, 1.2 does."
+            )
+        waiting = self._vectors[text]
+        return waiting.popleft() if len(waiting) > 1 else waiting[0]
+
+
 @contextmanager
-def _upcoming(vectors: list[SparseVector]) -> Iterator[None]:
-    token = _UPCOMING.set(iter(vectors))
+def _announced(nodes: Sequence[BaseNode], vectors: Sequence[SparseVector]) -> Iterator[None]:
+    token = _UPCOMING.set(_Upcoming(nodes, vectors))
     try:
         yield
     finally:

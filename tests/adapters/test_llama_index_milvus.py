@@ -5,7 +5,9 @@ import pytest
 pytest.importorskip("llama_index.vector_stores.milvus", reason="make test runs it on its own")
 
 from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from gte_core import GTEEmbedder, MissingHeadError
 from gte_core.testing import random_checkpoint
@@ -66,6 +68,52 @@ async def test_async_queries_and_adds(encoded, tmp_path):
     for mode in ("hybrid", "sparse"):
         retriever = index.as_retriever(similarity_top_k=5, vector_store_query_mode=mode)
         assert (await retriever.aretrieve("Rechtschreibung"))[0].text == "Rechtschreibung prüfen"
+
+
+def reordered(nodes):
+    """Every second node, from the last to the first."""
+    return nodes[::-2]
+
+
+def passing_other_nodes(monkeypatch, change):
+    """The store of LlamaIndex, as it would be if it added other nodes than it was given."""
+    add, async_add = MilvusVectorStore.add, MilvusVectorStore.async_add
+
+    def add_others(self, nodes, **options):
+        return add(self, change(nodes), **options)
+
+    async def async_add_others(self, nodes, **options):
+        return await async_add(self, change(nodes), **options)
+
+    monkeypatch.setattr(MilvusVectorStore, "add", add_others)
+    monkeypatch.setattr(MilvusVectorStore, "async_add", async_add_others)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_sparse_vectors_follow_the_texts_of_their_nodes(tmp_path, monkeypatch, asynchronous):
+    embedding = GTEEmbedding(model_name="demo")
+    store = GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"))
+    texts = ["oak", "elm", "oak", "pine", "yew", "elm"]
+    nodes = [TextNode(text=text, id_=str(n), metadata={"n": 1}) for n, text in enumerate(texts)]
+    for node in nodes:
+        node.embedding = [1.0] + [0.0] * 255
+    passing_other_nodes(monkeypatch, reordered)
+    added = await store.async_add(nodes) if asynchronous else store.add(nodes)
+    assert added == ["5", "3", "1"]
+    rows = store.client.get(store.collection_name, added, output_fields=["sparse_embedding"])
+    sparse = {row["id"]: row["sparse_embedding"] for row in rows}
+    for node in reordered(nodes):
+        expected = embedding.encoder.encode_sparse(node.get_content("embed"))
+        found = dict(zip(expected.indices.tolist(), expected.data.tolist(), strict=True))
+        assert sparse[node.node_id] == pytest.approx(found)
+
+
+def test_a_text_that_no_node_has_is_an_error(tmp_path, monkeypatch):
+    embedding = GTEEmbedding(model_name="demo")
+    store = GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"), use_async_client=False)
+    passing_other_nodes(monkeypatch, lambda nodes: [TextNode(text="yew")])
+    with pytest.raises(ValueError, match="sparse vector of 'yew', which is the text of none of"):
+        store.add([TextNode(text="oak")])
 
 
 def test_the_sparse_function_alone():
