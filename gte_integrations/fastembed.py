@@ -52,6 +52,11 @@ def register_fastembed(encoder: Encoder, *, name: str | None = None) -> tuple[st
     A client keeps the models that it has used: register before it does. Worker processes, as of
     ``upload_points(parallel=2)``, must register by themselves.
 
+    ``TextEmbedding`` and ``SparseTextEmbedding`` take the name with FastEmbed's usual arguments.
+    Those that say how to load a model (``cache_dir``, ``threads``, ``providers``, ``cuda``,
+    ``device_ids``, ``lazy_load``, ``local_files_only``, ``specific_model_path``) change nothing:
+    the encoder is there. It computes in one process, so ``parallel`` above 1 is a ``ValueError``.
+
     Args:
         encoder: the model.
         name: what to call it, by default as its fingerprint does. A name registered before gets
@@ -82,6 +87,8 @@ class _Model:
         cuda: object = None,
         device_ids: list[int] | None = None,
         lazy_load: bool = False,
+        local_files_only: bool = False,
+        specific_model_path: str | None = None,
         dimensions: int | None = None,
     ) -> None:
         # All but the last concern the loading of a model, which is loaded already.
@@ -94,18 +101,28 @@ class _Model:
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Any]:
-        """Yield a vector for each text; one process does all the work."""
+        """Yield a vector for each text."""
+        _check_parallel(parallel)
         texts = [documents] if isinstance(documents, str) else documents
         for batch in batches(texts, batch_size):
             yield from self._vectors(batch)
 
-    def query_embed(self, query: str | Iterable[str], batch_size: int = 256) -> Iterator[Any]:
+    def query_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Any]:
         """Yield a vector for each query, with the model's query prefix."""
-        yield from self.embed(as_queries(self.encoder, query), batch_size)
+        yield from self.embed(as_queries(self.encoder, query), batch_size, parallel)
 
-    def passage_embed(self, texts: Iterable[str], batch_size: int = 256) -> Iterator[Any]:
+    def passage_embed(
+        self, texts: Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Any]:
         """Yield a vector for each text."""
-        yield from self.embed(texts, batch_size)
+        yield from self.embed(texts, batch_size, parallel)
+
+    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
+        """How many tokens the model reads of all texts: special ones too, none that is cut off."""
+        listed = [texts] if isinstance(texts, str) else texts
+        return sum(_count_tokens(self.encoder, batch) for batch in batches(listed, batch_size))
 
     def _vectors(self, texts: list[str]) -> Iterable[Any]:
         raise NotImplementedError
@@ -122,6 +139,24 @@ class _SparseModel(_Model):
         return [
             SparseEmbedding(values=weights, indices=ids) for ids, weights in sparse_rows(matrix)
         ]
+
+
+def _check_parallel(parallel: int | None) -> None:
+    if parallel not in {None, 1}:
+        raise ValueError(
+            f"parallel is {parallel!r}, but a model of register_fastembed computes in this "
+            "process, with all its threads; leave it out, or register and embed in processes of "
+            "your own."
+        )
+
+
+def _count_tokens(encoder: Encoder, texts: list[str]) -> int:
+    from gte_core import GTEEmbedder, SharedEncoder  # they bring torch
+
+    model = encoder.embedder if isinstance(encoder, SharedEncoder) else encoder
+    if isinstance(model, GTEEmbedder):
+        return sum(map(len, model.tokenizer.encode(texts, model.max_length)))
+    return int(model.encode(texts).n_tokens.sum())  # no other encoder counts without a pass
 
 
 def _dense_model(encoder: Encoder, name: str) -> type[_Model]:

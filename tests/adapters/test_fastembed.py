@@ -132,3 +132,53 @@ def test_one_text_is_one_vector(encoder):
     assert len(list(TextEmbedding(dense).passage_embed(iter(TEXTS)))) == 50
     with pytest.raises(ValueError, match="dimensions is 33, but must be from 1 to 32"):
         TextEmbedding(dense, dimensions=33)
+
+
+def test_fastembeds_own_arguments_are_taken(encoder):
+    from fastembed import SparseTextEmbedding, TextEmbedding
+
+    for family, name in zip(
+        (TextEmbedding, SparseTextEmbedding), register_fastembed(encoder), strict=True
+    ):
+        model = family(
+            name,
+            cache_dir="/nowhere",
+            threads=2,
+            providers=["CPUExecutionProvider"],
+            cuda=False,
+            device_ids=[0],
+            lazy_load=True,
+            local_files_only=True,
+            specific_model_path="/nowhere",
+        )
+        assert len(list(model.embed(TEXTS, batch_size=8, parallel=1))) == 50
+        assert len(list(model.query_embed(TEXTS, batch_size=8, parallel=None))) == 50
+        for call in (model.embed, model.query_embed, model.passage_embed):
+            for parallel in (0, 2):
+                with pytest.raises(ValueError, match=f"parallel is {parallel}, but a model of reg"):
+                    list(call(TEXTS, parallel=parallel))
+        with pytest.raises(TypeError, match="unexpected keyword argument 'dimension'"):
+            family(name, dimension=8)
+
+
+def test_tokens_are_counted_without_a_pass(encoded):
+    from fastembed import SparseTextEmbedding, TextEmbedding
+
+    settings = EncoderSettings(model="demo", max_length=16, on_truncation="ignore")
+    shared = shared_encoder(settings)
+    texts = [*TEXTS, "", "Rechtschreibung prüfen " * 40]
+    for encoder in (shared, shared.embedder):
+        dense, sparse = register_fastembed(encoder, name="counted")
+        for model in (TextEmbedding(dense), SparseTextEmbedding(sparse)):
+            counts = [model.token_count(texts, batch_size=7), model.token_count(iter(texts))]
+            assert encoded == []
+            assert counts == [shared.embedder.encode(texts).n_tokens.sum()] * 2
+            assert model.token_count("") == 2
+            encoded.clear()
+
+
+def test_tokens_of_any_encoder_are_counted(encoder):
+    from fastembed import TextEmbedding
+
+    dense, _ = register_fastembed(encoder)
+    assert TextEmbedding(dense).token_count(["oak", "oak elm"]) == 3 + 4
