@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
+
 # Of a token beyond the vocabulary, which no query holds: some engines refuse an empty vector.
 EMPTY_WEIGHT = 1e-6
 
@@ -23,3 +26,18 @@ def sparse_dicts(matrix: Any) -> list[dict[int, float]]:
 def stored_dicts(matrix: Any) -> list[dict[int, float]]:
     """:func:`sparse_dicts` for documents: a row without weights gets one that nothing matches."""
     return [row or {matrix.shape[1]: EMPTY_WEIGHT} for row in sparse_dicts(matrix)]
+
+
+def with_spare_column(matrix: Any) -> sp.csr_array[np.float32]:
+    """A CSR matrix with one more column, which is of no token."""
+    rows, width = matrix.shape
+    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(rows, width + 1))
+
+
+def never_empty_rows(matrix: Any) -> sp.csr_array[np.float32]:
+    """:func:`with_spare_column` for documents: there, a row without weights gets a tiny one."""
+    rows, width = matrix.shape
+    empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
+    weights = np.full(len(empty), EMPTY_WEIGHT, np.float32)
+    tiny = sp.csr_array((weights, (empty, np.full(len(empty), width))), shape=(rows, width + 1))
+    return with_spare_column(matrix) + tiny

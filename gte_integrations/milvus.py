@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from gte_core import Encoder, as_queries
+from gte_core import Encoder, HybridEmbeddings, as_queries
 from gte_integrations._bridging import Bridge
 from gte_integrations._checks import check_collection
 from gte_integrations._explaining import StoredVectors
@@ -54,7 +54,7 @@ from gte_integrations._records import (
     users_payload,
 )
 from gte_integrations._sending import PERMANENT, TRANSIENT, Trouble, judge_grpc
-from gte_integrations._sparse import sparse_dicts
+from gte_integrations._sparse import never_empty_rows, sparse_dicts, with_spare_column
 from gte_integrations._storage import OVERSAMPLING, Storage, StorageVectorizer
 
 try:
@@ -176,20 +176,36 @@ class GTEEmbeddingFunction:
 
     All methods give ``{"dense": [float32 ndarray (dimensions,), ...], "sparse": csr_matrix}``,
     one vector of each kind per text. The sparse one is a matrix and not an array of scipy's, so
-    that ``sparse[i]`` is a row of two dimensions, the only form that pymilvus takes.
+    that ``sparse[i]`` is a row of two dimensions, the only form that pymilvus takes. It is float32
+    ``(n, vocab_size + 1)``: the last column is of no token, and there a document without positive
+    token weights gets a tiny one, as not every Milvus takes an empty vector.
 
     Args:
-        encoder: the model, with a sparse head.
+        encoder: the model, with a sparse head: an encoder, or what ``GTEEmbedder.from_pretrained``
+            calls ``model``, which loads it with all other settings at their defaults, once in a
+            process. By default the model that ``from_pretrained`` loads.
+        model_name: the same by the name it has in pymilvus-model; one of both.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
     """
 
-    def __init__(self, encoder: Encoder, *, dimensions: int | None = None) -> None:
-        self._vectorizer = MilvusVectorizer(encoder, dimensions=dimensions)
+    def __init__(
+        self,
+        encoder: Encoder | str | Path | None = None,
+        *,
+        model_name: str | Path | None = None,
+        dimensions: int | None = None,
+    ) -> None:
+        if encoder is not None and model_name is not None:
+            raise TypeError(
+                "encoder and model_name were given, but say the same; pass one of both."
+            )
+        model = model_name if encoder is None else encoder
+        self._vectorizer = MilvusVectorizer(_loaded(model), dimensions=dimensions)
         self._vectorizer.need_sparse("GTEEmbeddingFunction")
 
     @property
     def dim(self) -> dict[str, int]:
-        """``{"dense": dimensions, "sparse": vocab_size}``."""
+        """``{"dense": dimensions, "sparse": vocab_size + 1}``."""
         return {"dense": self._vectorizer.dimensions, "sparse": self([])["sparse"].shape[1]}
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Any]:
@@ -198,16 +214,25 @@ class GTEEmbeddingFunction:
 
     def encode_documents(self, documents: Sequence[str]) -> dict[str, Any]:
         """The vectors of texts that are stored."""
-        return self._encode(documents)
+        both = self._encode(documents)
+        return {"dense": list(both.dense), "sparse": sp.csr_matrix(never_empty_rows(both.sparse))}
 
     def encode_queries(self, queries: Sequence[str]) -> dict[str, Any]:
         """The vectors of texts that are searched for, with the model's query prefix."""
-        return self._encode(as_queries(self._vectorizer.encoder, queries))
+        both = self._encode(as_queries(self._vectorizer.encoder, queries))
+        return {"dense": list(both.dense), "sparse": sp.csr_matrix(with_spare_column(both.sparse))}
 
-    def _encode(self, texts: Sequence[str]) -> dict[str, Any]:
-        encoder, dimensions = self._vectorizer.encoder, self._vectorizer.dimensions
-        both = encoder.encode(texts, dimensions=dimensions)
-        return {"dense": list(both.dense), "sparse": sp.csr_matrix(both.sparse)}
+    def _encode(self, texts: Sequence[str]) -> HybridEmbeddings:
+        return self._vectorizer.encoder.encode(texts, dimensions=self._vectorizer.dimensions)
+
+
+def _loaded(model: Encoder | str | Path | None) -> Encoder:
+    if not (model is None or isinstance(model, (str, Path))):
+        return model
+    from gte_core import EncoderSettings, shared_encoder  # they bring torch
+
+    settings = EncoderSettings() if model is None else EncoderSettings(model=str(model))
+    return shared_encoder(settings)
 
 
 class MilvusHybridIndex(HybridIndex[str]):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient, RRFRanker
 
-from gte_core import CollectionMismatch, MissingHeadError
+from gte_core import CollectionMismatch, EncoderSettings, MissingHeadError, shared_encoder
 from gte_integrations.milvus import (
     GTEEmbeddingFunction,
     MilvusHybridIndex,
@@ -80,7 +80,7 @@ def test_a_model_without_a_sparse_head_has_no_sparse_field(make_encoder):
 def test_the_embedding_function_is_one_of_pymilvus_models(client, make_encoder):
     encoder = make_encoder(query_prefix="query: ")
     function = GTEEmbeddingFunction(encoder, dimensions=16)
-    assert function.dim == {"dense": 16, "sparse": 500}
+    assert function.dim == {"dense": 16, "sparse": 501}  # the last column is of no token
     texts = ["oak pine", "elm"]
     both = encoder.encode(texts, dimensions=16)
     for given in (function(texts), function.encode_documents(texts)):
@@ -88,7 +88,10 @@ def test_the_embedding_function_is_one_of_pymilvus_models(client, make_encoder):
             (np.float32, (16,))
         ] * 2
         np.testing.assert_array_equal(given["dense"], both.dense)
-        assert (given["sparse"] != both.sparse).nnz == 0
+        assert given["sparse"].dtype == np.float32
+        assert (given["sparse"][:, :500] != both.sparse).nnz == 0
+        assert given["sparse"].shape == (2, 501)
+        assert given["sparse"][:, [500]].nnz == 0
     queries = function.encode_queries(["oak"])
     np.testing.assert_array_equal(
         queries["dense"], encoder.encode("query: oak", dimensions=16).dense
@@ -110,6 +113,51 @@ def test_the_embedding_function_is_one_of_pymilvus_models(client, make_encoder):
     client.insert("own", rows)
     [found] = client.search("own", [function(["elm"])["sparse"][0]], anns_field="sparse", limit=1)
     assert found[0]["id"] == "elm"
+
+
+def test_the_embedding_function_takes_the_name_of_a_model():
+    texts = ["Printing a brochure", "x"]
+    expected = shared_encoder(EncoderSettings(model="demo")).encode(texts, dimensions=64)
+    for function in (
+        GTEEmbeddingFunction("demo", dimensions=64),
+        GTEEmbeddingFunction(model_name="demo", dimensions=64),
+        GTEEmbeddingFunction(encoder=shared_encoder(EncoderSettings(model="demo")), dimensions=64),
+    ):
+        np.testing.assert_array_equal(function(texts)["dense"], expected.dense)
+    with pytest.raises(TypeError, match="encoder and model_name were given, but say the same"):
+        GTEEmbeddingFunction("demo", model_name="demo")
+
+
+def test_the_embedding_function_takes_the_directory_of_a_model(small_checkpoint, small):
+    function = GTEEmbeddingFunction(small_checkpoint)
+    assert function.dim["dense"] == small.dimensions
+    np.testing.assert_allclose(function(["w1"])["dense"], small.encode("w1").dense, atol=0.02)
+
+
+def test_milvus_lite_takes_every_row_of_the_embedding_function(client, encoder):
+    function = GTEEmbeddingFunction(encoder)
+    schema = MilvusVectorizer(encoder)
+    client.create_collection("own", schema=schema.schema(), index_params=schema.index_params())
+    texts = ["oak", "", "elm", " "]
+    given = function(texts)
+    assert given["sparse"].shape == (4, function.dim["sparse"])
+    assert given["sparse"].getnnz(axis=1).tolist() == [1] * 4
+    client.insert(
+        "own",
+        [
+            {
+                "id": str(row),
+                "text": text,
+                "_gte_hash": "",
+                "dense": given["dense"][row],
+                "sparse": given["sparse"][row],
+            }
+            for row, text in enumerate(texts)
+        ],
+    )
+    queries = function.encode_queries(["elm", ""])["sparse"]
+    found = client.search("own", [queries[0], queries[1]], anns_field="sparse", limit=4)
+    assert [[hit["id"] for hit in hits] for hits in found] == [["2"], []]
 
 
 def test_the_embedding_function_needs_a_sparse_head(make_encoder):
