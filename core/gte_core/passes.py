@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gte_core.attention import PackLayout
+from gte_core.batching import Turns
 from gte_core.exceptions import TextTooLargeError
+from gte_core.forks import computing
 from gte_core.packing import plan_packs
+from gte_core.texts import NameOf
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,10 @@ Texts = Sequence[Sequence[int]]
 # A CPU is fastest with packs that reuse the same memory, a GPU with packs that fill it.
 _PACK_TOKENS = {"cpu": 2048, "cuda": 65_536}
 _PACK_TOKENS_ELSEWHERE = 8192
+
+# Full passes after which a budget that was halved is doubled again, at first and at most.
+_PASSES_TO_GROW = 16
+_MOST_PASSES_TO_GROW = 1024
 
 
 class PassInputs(NamedTuple):
@@ -77,10 +83,49 @@ class HostCopy:
         return [tensor.numpy() for tensor in self._tensors]
 
 
-class PackRunner:
-    """Runs packs within a token budget, which is halved when the device's memory runs out.
+class PackBudget:
+    """How many tokens a pack may have: halved when memory runs out, and doubled again later.
 
-    Passes from several threads run one after another, so that memory stays bounded.
+    It grows after a number of passes that filled it. That number doubles whenever memory runs out,
+    so that a budget that is too large is tried ever more rarely, and is back where it began once
+    the device's own budget has held for so long.
+
+    Attributes:
+        full: the device's own budget.
+        tokens: the budget now.
+    """
+
+    def __init__(self, full: int) -> None:
+        self.full = self.tokens = full
+        self._patience = _PASSES_TO_GROW
+        self._passes = 0
+
+    def shrink(self, n_tokens: int) -> None:
+        """A pack of so many tokens was too large."""
+        self.tokens = max(1, min(self.tokens, n_tokens // 2))
+        self._patience = min(2 * self._patience, _MOST_PASSES_TO_GROW)
+        self._passes = 0
+
+    def passed(self, n_tokens: int) -> None:
+        """A pack of so many tokens was computed; a small one says nothing about memory."""
+        if self._patience == _PASSES_TO_GROW or 2 * n_tokens <= self.tokens:
+            return
+        self._passes += 1
+        if self._passes < self._patience:
+            return
+        self._passes = 0
+        if self.tokens >= self.full:
+            self._patience = _PASSES_TO_GROW
+            return
+        self.tokens = min(2 * self.tokens, self.full)
+        logger.info("Trying packs of %d tokens again.", self.tokens)
+
+
+class PackRunner:
+    """Runs packs within a token budget, which is halved while the device's memory is short.
+
+    Passes from several threads run one after another, so that memory stays bounded; each pack has
+    a turn of its own, so that a long list lets others in between.
 
     Args:
         device: where the passes compute.
@@ -90,32 +135,41 @@ class PackRunner:
     def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
         self._device = device
         self._deterministic = deterministic
-        self._lock = threading.Lock()
+        self._budget = PackBudget(_PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE))
+        self._turns = Turns(self._budget.full)
         # Whatever stream a caller is on: texts come from the host and vectors go there.
         self._stream = torch.cuda.default_stream(device) if device.type == "cuda" else None
-        self.max_tokens = _PACK_TOKENS.get(device.type, _PACK_TOKENS_ELSEWHERE)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a pack, unless a single text has more."""
+        return self._budget.tokens
 
     def run(
         self,
         lengths: Mapping[int, int],
         launch: Callable[[list[int]], HostCopy],
         *,
-        name_of: Callable[[int], str],
+        name_of: NameOf,
     ) -> Iterator[tuple[list[int], HostCopy]]:
         """Pack texts, known by their numbers, and yield each pack with what ``launch`` made of it.
 
         Raises :class:`TextTooLargeError` for a text that does not fit alone.
         """
+        is_long = sum(lengths.values()) > self._turns.unit
         waiting = self._plan(lengths)
         ahead = None
         while waiting:
             pack = waiting.popleft()
+            n_tokens = sum(lengths[i] for i in pack)
             try:
-                launched = self._pass(launch, pack)
+                with self._turns.turn(n_tokens, is_long=is_long):
+                    launched = self._pass(launch, pack)
+                    self._budget.passed(n_tokens)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                self._give_way(sum(lengths[i] for i in pack), map(name_of, pack), error)
+                self._give_way(n_tokens, map(name_of, pack), error)
                 waiting = self._plan({i: lengths[i] for i in chain(pack, *waiting)})
                 continue
             if ahead is not None:
@@ -138,14 +192,14 @@ class PackRunner:
                 f"{name}: its {n_tokens} tokens do not fit in the memory of {self._device}, even "
                 "alone. Split the text, lower max_length, or use a device with more memory."
             ) from error
-        self.max_tokens = n_tokens // 2
+        self._budget.shrink(n_tokens)
         logger.warning(
             "Out of memory on %s; going on with packs of %d tokens.", self._device, self.max_tokens
         )
 
     def _pass(self, launch: Callable[[list[int]], HostCopy], pack: list[int]) -> HostCopy:
         with (
-            self._lock,
+            computing(),
             torch.cuda.stream(self._stream),
             torch.inference_mode(),
             torch.autocast(self._device.type, enabled=False),

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+_NAMED = 20
+
+NameOf = Callable[[int], str]
+
+as_text: NameOf = "texts[{}]".format
+as_pair: NameOf = "pairs[{}]".format
 
 
 def as_texts(texts: str | Iterable[str], name: str = "texts") -> Iterable[str]:
@@ -44,3 +52,23 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
             raise TypeError(f"pairs[{index}] must be (query, document), got {pair!r}.")
         first, second = (checked_text(t, f"pairs[{index}][{i}]") for i, t in enumerate(pair))
         yield first, second
+
+
+def named(indices: Sequence[int], name_of: NameOf = as_text) -> str:
+    """What an error calls these places of a call: the first 20, and how many more there are."""
+    names = ", ".join(map(name_of, indices[:_NAMED]))
+    more = len(indices) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def check_max_length(max_length: int, n_special: int, kind: str = "text") -> int:
+    """The length as an int; it must leave room beside the special tokens of every text or pair."""
+    if isinstance(max_length, bool) or not hasattr(max_length, "__index__"):
+        raise TypeError(f"max_length must be an integer, got {max_length!r}.")
+    length = operator.index(max_length)
+    if length <= n_special:
+        raise ValueError(
+            f"max_length is {length}, but must be more than the {n_special} special tokens that "
+            f"every {kind} gets."
+        )
+    return length

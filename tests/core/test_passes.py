@@ -70,3 +70,49 @@ def test_the_next_pack_is_started_before_the_last_is_read():
         results.arrays()
         events.append(f"read {pack}")
     assert events == ["start [7]", "start [8]", "read [7]", "start [9]", "read [8]", "read [9]"]
+
+
+class Device:
+    """A device whose memory holds so many tokens, and a list that fills it again and again."""
+
+    def __init__(self, holds):
+        self.holds = holds
+        self.failures = 0
+        self.runner = PackRunner(CPU)
+
+    def launch(self, pack):
+        if 16 * len(pack) > self.holds:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return HostCopy(torch.zeros(len(pack)))
+
+    def compute(self, n_passes):
+        for _ in range(n_passes):
+            n_texts = self.runner.max_tokens // 16
+            list(self.runner.run(dict.fromkeys(range(n_texts), 16), self.launch, name_of=str))
+
+
+def test_the_budget_recovers_when_memory_is_free_again():
+    device = Device(holds=300)
+    device.compute(1)
+    assert device.runner.max_tokens == 256
+    device.holds = 10_000
+    device.compute(400)
+    assert device.runner.max_tokens == 2048
+
+
+def test_small_packs_say_nothing_about_memory():
+    device = Device(holds=300)
+    device.compute(1)
+    for _ in range(400):
+        list(device.runner.run({0: 16}, device.launch, name_of=str))
+    assert device.runner.max_tokens == 256
+
+
+def test_a_budget_that_is_too_large_is_tried_ever_more_rarely():
+    device = Device(holds=1100)
+    device.compute(100)
+    first = device.failures
+    device.compute(2000)
+    assert device.failures - first <= 6
+    assert device.runner.max_tokens == 1024
