@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from gte_core import GTEEmbedder, release_shared
+from gte_core.engine import PackedEngine
 from gte_core.testing import random_checkpoint
+from gte_core.tokenizer import GTETokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,13 +30,21 @@ def encoded(monkeypatch):
     """The texts of every call that reaches a model, by whatever method; nothing is cached yet."""
     release_shared()
     calls = []
-    original = GTEEmbedder._encode_windows
+    texts = {}
+    tokenize, encode = GTETokenizer.encode, PackedEngine.encode
 
-    def recorded(self, texts, max_length, **options):
-        calls.append(list(texts))
-        return original(self, calls[-1], max_length, **options)
+    def tokenized(self, given, max_length):
+        found = tokenize(self, given, max_length)
+        # What is tokenized is kept, so that no other gets its id.
+        texts.update((id(ids), (text, ids)) for text, ids in zip(given, found, strict=True))
+        return found
 
-    monkeypatch.setattr(GTEEmbedder, "_encode_windows", recorded)
+    def recorded(self, given, **options):
+        calls.append([texts[id(ids)][0] for ids in given])
+        return encode(self, given, **options)
+
+    monkeypatch.setattr(GTETokenizer, "encode", tokenized)
+    monkeypatch.setattr(PackedEngine, "encode", recorded)
     return calls
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from itertools import chain
+from functools import partial
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,12 +27,22 @@ from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import MissingHeadError
 from gte_core.explanation import Explanation, explain
 from gte_core.files import shown
+from gte_core.forks import Threads, computing
 from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.model import GTEModel
 from gte_core.modules import check_computed
 from gte_core.packing import computed_ahead, windows
-from gte_core.texts import as_texts, checked, checked_pairs, checked_text
+from gte_core.texts import (
+    NameOf,
+    as_text,
+    as_texts,
+    check_max_length,
+    checked,
+    checked_pairs,
+    checked_text,
+)
 from gte_core.tokenizer import GTETokenizer, TokenizedText, check_vocabulary
+from gte_core.truncation import WindowedCall, all_truncated, truncated, warn_truncated
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +55,8 @@ _TOKENIZED_TEXTS = 64
 _TOKENIZED_CHARACTERS = 1_000_000
 # A window's worth, tokenized while a GPU computes. A CPU has nothing to gain: both need its cores.
 _BATCHES_AHEAD = 64
+
+_ASYNC_CALLS = 32  # at once; each waits in a thread for its passes
 
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
@@ -86,6 +98,9 @@ class GTEEmbedder:
         self._config = config
         self._settings = settings
         self._arguments = arguments
+        self._fingerprint: Fingerprint | None = None
+        # Its own: in the pool that all of a program shares, waiting lists would hold up queries.
+        self._threads = Threads(_ASYNC_CALLS, "gte-encode")
 
     @classmethod
     def from_pretrained(
@@ -150,14 +165,15 @@ class GTEEmbedder:
             device=str(computed_on),
             dtype=str(computed_in).removeprefix("torch."),
             dimensions=check_dimensions(size, config.hidden_size),
-            max_length=_check_max_length(max_length, tokenizer),
+            max_length=check_max_length(max_length, tokenizer.n_special),
             query_prefix=query_prefix,
             on_truncation=on_truncation,
             deterministic=deterministic,
             torch_compile=torch_compile,
         )
         load = partial(GTEModel.for_inference, files, device=computed_on)
-        loaded = load(dtype=computed_in, torch_compile=torch_compile)
+        with computing():
+            loaded = load(dtype=computed_in, torch_compile=torch_compile)
         _refuse_classifier(files.model, loaded.task)
         engine = PackedEngine(
             loaded,
@@ -239,14 +255,17 @@ class GTEEmbedder:
         """What turns texts into ids and ids into strings."""
         return self._tokenizer
 
-    @cached_property
+    @property
     def fingerprint(self) -> Fingerprint:
         """What vectors of another encoder must share to be comparable with these.
 
         Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
         """
-        family = _FAMILIES.get(self._settings.dtype, "float")
-        return Fingerprint(self._files.identity, self.revision, self.max_length, family)
+        if self._fingerprint is None:
+            family = _FAMILIES.get(self._settings.dtype, "float")
+            identity = self._files.identity
+            self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
+        return self._fingerprint
 
     def encode(
         self,
@@ -265,13 +284,31 @@ class GTEEmbedder:
         Raises:
             MissingHeadError: the checkpoint has no sparse head; use :meth:`encode_dense`.
             TypeError: something is not a str, naming its index.
-            ValueError: ``dimensions`` is out of range, or texts are too long under
-                ``on_truncation="error"``; it names those of the first window that has any.
+            ValueError: ``dimensions`` is out of range.
+            TruncationError: texts are too long, under ``on_truncation="error"``; it has the
+                indices of all, and names the first 20.
             NonFiniteError: a vector is NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in the device's memory, even alone.
         """
-        parts = self.encode_iter(texts, dimensions=dimensions, show_progress=show_progress)
-        return HybridEmbeddings.concatenate(parts)
+        self.require_sparse_head()
+        return self.encode_available(texts, dimensions=dimensions, show_progress=show_progress)
+
+    def encode_available(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dimensions: int | None = None,
+        show_progress: bool = False,
+    ) -> HybridEmbeddings:
+        """:meth:`encode` with what the checkpoint has.
+
+        Without the sparse head, the sparse rows are empty; ``dense``, ``n_tokens`` and
+        ``truncated`` are as ever. Arguments and errors are those of :meth:`encode`.
+        """
+        size = self._size(dimensions)
+        call = WindowedCall(self.max_length)
+        parts = self._encode_windows(as_texts(texts), call, show_progress=show_progress)
+        return HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
 
     def encode_iter(
         self,
@@ -283,11 +320,13 @@ class GTEEmbedder:
         """:meth:`encode` for a stream: reads lazily, yields parts in input order.
 
         Memory follows the token budget, not the stream. An empty stream yields one empty part.
+        Of texts that are too long, an error names those of the window that it came to.
         """
         self.require_sparse_head()
         size = self._size(dimensions)
-        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
-        return (self._embeddings(part, size) for part in parts)
+        call = WindowedCall(self.max_length, is_stream=True)
+        parts = self._encode_windows(as_texts(texts), call, show_progress=show_progress)
+        return (self._embeddings(*part, size) for part in parts)
 
     def encode_dense(
         self,
@@ -299,23 +338,37 @@ class GTEEmbedder:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
         parts = self._encode_windows(
-            as_texts(texts), self.max_length, sparse=False, show_progress=show_progress
+            as_texts(texts),
+            WindowedCall(self.max_length),
+            sparse=False,
+            show_progress=show_progress,
         )
-        return np.concatenate([cut(part.cls, size) for part in parts])
+        return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
 
     def encode_sparse(
         self, texts: str | Iterable[str], *, show_progress: bool = False
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         self.require_sparse_head()
-        parts = self._encode_windows(as_texts(texts), self.max_length, show_progress=show_progress)
-        return sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr"))
+        parts = self._encode_windows(
+            as_texts(texts), WindowedCall(self.max_length), show_progress=show_progress
+        )
+        return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
 
     async def aencode(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` in a worker thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.encode, texts, dimensions=dimensions)
+        """:meth:`encode` in a thread, so that the event loop goes on; up to 32 calls at once.
+
+        A call that is cancelled reads no further texts.
+        """
+        stopped = threading.Event()
+        wanted = takewhile(lambda _: not stopped.is_set(), as_texts(texts))
+        encode = partial(self.encode, wanted, dimensions=dimensions)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads.pool, encode)
+        finally:
+            stopped.set()
 
     def compute_scores(
         self,
@@ -341,10 +394,10 @@ class GTEEmbedder:
             *as_queries(self, [query for query, _ in listed]),
             *(document for _, document in listed),
         ]
-        limit = min(_check_max_length(max_length, self._tokenizer), self.max_length)
-        both = self.encode_available(
-            texts, size, max_length=limit, name_of=lambda i: f"pairs[{i % n}][{i // n}]"
-        )
+        limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
+        call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
+        parts = self._encode_windows(texts, call)
+        both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
         scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
         if sparse_weight:
             weights = [both.token_weights(i) for i in range(2 * n)]
@@ -373,21 +426,6 @@ class GTEEmbedder:
             sparse_weight=sparse_weight,
         )
 
-    def encode_available(
-        self,
-        texts: Sequence[str],
-        dimensions: int,
-        *,
-        max_length: int | None = None,
-        name_of: Callable[[int], str] = "texts[{}]".format,
-    ) -> HybridEmbeddings:
-        """What the checkpoint gives: without the sparse head, sparse rows are empty.
-
-        ``name_of`` says what to call a text in an error.
-        """
-        parts = self._encode_windows(texts, max_length or self.max_length, name_of=name_of)
-        return HybridEmbeddings.concatenate(self._embeddings(part, dimensions) for part in parts)
-
     def require_sparse_head(self) -> None:
         """Raise :class:`MissingHeadError` for a checkpoint without the sparse head."""
         if not self.has_sparse:
@@ -401,9 +439,40 @@ class GTEEmbedder:
             self.dimensions if dimensions is None else dimensions, self._config.hidden_size
         )
 
-    def _embeddings(self, encoded: EncodedTexts, size: int) -> HybridEmbeddings:
+    def tokenized_windows(
+        self, texts: Iterable[str], *, max_length: int | None = None, max_items: int = _WINDOW_TEXTS
+    ) -> Iterator[list[TokenizedText]]:
+        """What :meth:`encode_tokenized` takes, a window at a time; reads the texts lazily.
+
+        A window has ``pack_tokens`` tokens for each of 16 packs, or ``max_items`` texts.
+        """
+        batches = windows(
+            checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
+        )
+        tokenize = partial(self._tokenizer.encode, max_length=max_length or self.max_length)
+        depth = 0 if self._settings.device == "cpu" else _BATCHES_AHEAD
+        tokenized = computed_ahead(tokenize, batches, depth=depth)
+        return windows(
+            chain.from_iterable(tokenized),
+            max_size=_WINDOW_PACKS * self.pack_tokens,
+            max_items=max_items,
+        )
+
+    def encode_tokenized(
+        self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
+    ) -> HybridEmbeddings:
+        """:meth:`encode_available` of texts whose ids are known, dense vectors in full size."""
+        encoded = self._engine.encode(texts, name_of=name_of)
+        return self._embeddings(encoded, name_of, self._config.hidden_size)
+
+    @property
+    def pack_tokens(self) -> int:
+        """Tokens that one pass computes at once, unless a single text has more."""
+        return self._engine.pack_tokens
+
+    def _embeddings(self, encoded: EncodedTexts, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
-            cut(encoded.cls, size),
+            cut(encoded.cls, size, name_of=name_of),
             encoded.sparse,
             encoded.n_tokens,
             encoded.truncated,
@@ -413,67 +482,30 @@ class GTEEmbedder:
     def _encode_windows(
         self,
         texts: Iterable[str],
-        max_length: int,
+        call: WindowedCall,
         *,
         sparse: bool = True,
         show_progress: bool = False,
-        name_of: Callable[[int], str] = "texts[{}]".format,
-    ) -> Iterator[EncodedTexts]:
-        """Encode a stream window by window; at least one window, which may be empty."""
+    ) -> Iterator[tuple[EncodedTexts, NameOf]]:
+        """Encode a stream window by window, with the names of each; at least one, maybe empty."""
         done = n_truncated = 0
+        ready = self.tokenized_windows(texts, max_length=call.max_length)
         with _progress_bar(texts, show=show_progress) as advance:
             try:
-                for window in self._tokenized_windows(texts, max_length):
-                    cut_off = [name_of(done + i) for i, t in enumerate(window) if t.truncated]
-                    self._refuse_truncated(cut_off, max_length)
+                for window in chain([next(ready, [])], ready):
+                    cut_off = truncated(window, done)
+                    if cut_off and self._settings.on_truncation == "error":
+                        rest = () if call.is_stream else ready
+                        raise call.refusal([*cut_off, *all_truncated(rest, done + len(window))])
                     n_truncated += len(cut_off)
-                    yield self._engine.encode(
-                        window,
-                        sparse=sparse,
-                        name_of=lambda i: name_of(done + i),  # noqa: B023
-                    )
+                    names = partial(call.name, done)
+                    encoded = self._engine.encode(window, sparse=sparse, name_of=names)
+                    yield encoded, names
                     done += len(window)
                     advance(len(window))
             finally:
-                self._report_truncated(n_truncated, max_length)
-
-    def _tokenized_windows(
-        self, texts: Iterable[str], max_length: int
-    ) -> Iterator[list[TokenizedText]]:
-        batches = windows(
-            checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
-        )
-        tokenize = partial(self._tokenizer.encode, max_length=max_length)
-        depth = 0 if self._settings.device == "cpu" else _BATCHES_AHEAD
-        tokenized = computed_ahead(tokenize, batches, depth=depth)
-        ready = windows(
-            chain.from_iterable(tokenized),
-            max_size=_WINDOW_PACKS * self._engine.pack_tokens,
-            max_items=_WINDOW_TEXTS,
-        )
-        yield next(ready, [])
-        yield from ready
-
-    def _refuse_truncated(self, cut_off: Sequence[str], max_length: int) -> None:
-        if cut_off and self._settings.on_truncation == "error":
-            raise ValueError(
-                f"{', '.join(cut_off)}: longer than max_length={max_length} tokens. Split the "
-                "text, raise max_length, or choose on_truncation='warn'."
-            )
-
-    def _report_truncated(self, count: int, max_length: int) -> None:
-        if count and self._settings.on_truncation == "warn":
-            warn_truncated(logger, count, max_length)
-
-
-def warn_truncated(log: logging.Logger, count: int, max_length: int) -> None:
-    """Say once how many texts of a call were cut, and what to do."""
-    log.warning(
-        "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
-        "max_length, or pass on_truncation='ignore'.",
-        count,
-        max_length,
-    )
+                if n_truncated and self._settings.on_truncation == "warn":
+                    warn_truncated(logger, n_truncated, call.max_length)
 
 
 def _from_arguments(
@@ -491,18 +523,6 @@ def _progress_bar(texts: Iterable[str], *, show: bool) -> Iterator[Callable[[int
     total = len(texts) if isinstance(texts, Sized) else None
     with tqdm(total=total, unit=" texts") as bar:
         yield bar.update
-
-
-def _check_max_length(max_length: int, tokenizer: GTETokenizer) -> int:
-    if isinstance(max_length, bool) or not hasattr(max_length, "__index__"):
-        raise TypeError(f"max_length must be an integer, got {max_length!r}.")
-    length = operator.index(max_length)
-    if length <= tokenizer.n_special:
-        raise ValueError(
-            f"max_length is {length}, but must be more than the {tokenizer.n_special} special "
-            "tokens that every text gets."
-        )
-    return length
 
 
 def _refuse_classifier(model: str, task: Task | None) -> None:

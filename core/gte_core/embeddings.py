@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.exceptions import NonFiniteError
+from gte_core.texts import NameOf, as_text, named
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -159,17 +160,18 @@ def check_dimensions(dimensions: int, limit: int) -> int:
     return size
 
 
-def cut(vectors: Floats, dimensions: int) -> Floats:
+def cut(vectors: Floats, dimensions: int, *, name_of: NameOf = as_text) -> Floats:
     """Keep the leading ``dimensions`` components of each row, then scale rows to length 1.
 
-    In that order: normalising first would leave shorter vectors.
+    In that order: normalising first would leave shorter vectors. ``name_of`` says what an error
+    calls a row.
     """
     leading = vectors[:, : check_dimensions(dimensions, vectors.shape[1])].astype(np.float64)
     lengths = np.linalg.norm(leading, axis=1, keepdims=True)
     if not lengths.all():
         rows = np.flatnonzero(lengths == 0).tolist()
         raise NonFiniteError(
-            f"texts {rows} have only zeros in their first {dimensions} components, so they have no "
-            "direction at that size; use larger dimensions."
+            f"{named(rows, name_of)}: only zeros in the first {dimensions} components, so there is "
+            "no direction at that size. Use larger dimensions."
         )
     return np.asarray(leading / lengths, dtype=np.float32)

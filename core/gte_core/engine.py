@@ -15,10 +15,12 @@ from torch import Tensor
 from gte_core.config import GTEConfig
 from gte_core.device import to_device
 from gte_core.exceptions import NonFiniteError
+from gte_core.forks import computing
 from gte_core.graphs import GraphedPass
 from gte_core.model import GTEModel
 from gte_core.passes import HostCopy, PackPass, PackRunner, PassInputs, Texts
 from gte_core.sparse import max_per_id, to_csr
+from gte_core.texts import NameOf, as_text, named
 from gte_core.tokenizer import TokenizedText
 
 Compute = Callable[[Texts, Sequence[int]], tuple[Tensor, ...]]
@@ -87,7 +89,7 @@ class PackedEngine:
         texts: Sequence[TokenizedText],
         *,
         sparse: bool = True,
-        name_of: Callable[[int], str] = "texts[{}]".format,
+        name_of: NameOf = as_text,
     ) -> EncodedTexts:
         """Encode a window of texts.
 
@@ -108,7 +110,7 @@ class PackedEngine:
             broken = encode(self._pass(self._float32_model, sparse=sparse), broken)
         if broken:
             raise NonFiniteError(
-                f"{', '.join(map(name_of, broken))}: NaN or infinity, even in float32. The "
+                f"{named(broken, name_of)}: NaN or infinity, even in float32. The "
                 "weights are damaged or not meant for this network; check the checkpoint."
             )
         return EncodedTexts(
@@ -125,7 +127,7 @@ class PackedEngine:
         compute: Compute,
         rows: Sequence[int],
         *,
-        name_of: Callable[[int], str],
+        name_of: NameOf,
     ) -> list[int]:
         """Compute the vectors of these rows; returns the rows that are not finite."""
         broken: list[int] = []
@@ -163,7 +165,8 @@ class PackedEngine:
 
     @cached_property
     def _float32_model(self) -> GTEModel:
-        return self._load_float32()
+        with computing():
+            return self._load_float32()
 
 
 def _dense(model: GTEModel, inputs: PassInputs) -> tuple[Tensor, ...]:

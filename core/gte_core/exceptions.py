@@ -8,7 +8,7 @@
     ├── HubError(OSError)             the model's files could not be had
     ├── MissingHeadError              the checkpoint has no such head
     ├── NonFiniteError                a vector came out as NaN or infinity
-    ├── TruncationError(ValueError)   texts are too long under on_truncation="error"
+    ├── TruncationError(ValueError)   texts are too long, and on_truncation is "error"
     ├── TextTooLargeError(MemoryError)  a text does not fit in memory, even alone
     └── CollectionMismatch            a collection was made by something else
 
@@ -16,6 +16,8 @@ Each message says what was given, what is allowed and what to do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class GTEError(Exception):
@@ -47,7 +49,15 @@ class TextTooLargeError(GTEError, MemoryError):
 
 
 class TruncationError(GTEError, ValueError):
-    """Texts are longer than ``max_length`` tokens, and ``on_truncation`` is ``"error"``."""
+    """Texts are longer than ``max_length``, and ``on_truncation`` is ``"error"``.
+
+    Attributes:
+        indices: places of the texts in the call.
+    """
+
+    def __init__(self, message: str, indices: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.indices = tuple(indices)
 
 
 class CollectionMismatch(GTEError):

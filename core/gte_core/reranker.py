@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from gte_core.device import choose_device, choose_dtype
 from gte_core.exceptions import MissingHeadError, NonFiniteError
 from gte_core.files import shown
+from gte_core.forks import computing
 from gte_core.hub import Purpose, find_model
 from gte_core.model import GTEModel
 from gte_core.packing import batched
 from gte_core.passes import HostCopy, PackRunner
-from gte_core.texts import as_texts, checked, checked_pairs, checked_text
+from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text, named
 from gte_core.tokenizer import PairTokenizer, check_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class GTEReranker:
         Raises:
             MissingHeadError: the checkpoint has no sequence classifier of one label.
             HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
+            ValueError, TypeError: for an argument that makes no sense.
         """
         computed_on = choose_device(device)
         files = find_model(
@@ -82,15 +84,16 @@ class GTEReranker:
             local_files_only=local_files_only,
             purpose=Purpose(DEFAULT_RERANKER),
         )
+        tokenizer = PairTokenizer(files.directory, max_length)
         load = partial(GTEModel.for_inference, files, device=computed_on)
         computed_in = choose_dtype(dtype, computed_on)
-        loaded = load(dtype=computed_in, torch_compile=torch_compile)
+        with computing():
+            loaded = load(dtype=computed_in, torch_compile=torch_compile)
         if not loaded.is_reranker:
             raise MissingHeadError(
                 f"{shown(str(model))} has no sequence classifier of one label, so it ranks "
                 f"nothing. Use a reranker, such as {DEFAULT_RERANKER!r}."
             )
-        tokenizer = PairTokenizer(files.directory, max_length)
         check_vocabulary(tokenizer, loaded.config.vocab_size)
         return cls(loaded, partial(load, dtype=torch.float32), tokenizer)
 
@@ -109,25 +112,32 @@ class GTEReranker:
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``."""
         scores = [np.empty(0, dtype=np.float32)]
-        done = 0
-        for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE):
-            scores.append(self._score(batch, first=done))
-            done += len(batch)
+        done = n_truncated = 0
+        try:
+            for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE):
+                tokenized = self._tokenizer.encode(batch)
+                n_truncated += sum(pair.truncated for pair in tokenized)
+                scores.append(self._score({done + i: pair.ids for i, pair in enumerate(tokenized)}))
+                done += len(batch)
+        finally:
+            if n_truncated:
+                logger.warning(
+                    "%d pair(s) were longer than max_length=%d tokens and were cut.",
+                    n_truncated,
+                    self._tokenizer.max_length,
+                )
         return np.concatenate(scores)
 
-    def _score(self, pairs: Sequence[tuple[str, str]], *, first: int) -> NDArray[np.float32]:
-        tokenized = self._tokenizer.encode(pairs)
-        if n_truncated := sum(pair.truncated for pair in tokenized):
-            logger.warning("%d pair(s) were longer than max_length and were cut.", n_truncated)
-        ids = {first + i: pair.ids for i, pair in enumerate(tokenized)}
+    def _score(self, ids: Mapping[int, list[int]]) -> NDArray[np.float32]:
+        """The scores of pairs known by their places in the call, in this order."""
         scores = self._logits(self._model, ids)
         broken = _not_finite(scores)
         if broken and self._model.dtype != torch.float32:
             scores |= self._logits(self._float32_model, {number: ids[number] for number in broken})
-        if broken := _not_finite(scores):
+        if broken := sorted(_not_finite(scores)):
             raise NonFiniteError(
-                f"pairs {broken} score NaN or infinity, even in float32. The weights are damaged "
-                "or not meant for this network; check the checkpoint."
+                f"{named(broken, as_pair)}: NaN or infinity, even in float32. The weights are "
+                "damaged or not meant for this network; check the checkpoint."
             )
         return np.array([scores[number] for number in ids], dtype=np.float32)
 
@@ -140,14 +150,15 @@ class GTEReranker:
 
         lengths = {number: len(pair) for number, pair in ids.items()}
         scores: dict[int, float] = {}
-        for pack, results in self._packs.run(lengths, launch, name_of="pairs[{}]".format):
+        for pack, results in self._packs.run(lengths, launch, name_of=as_pair):
             (logits,) = results.arrays()
             scores |= zip(pack, logits.tolist(), strict=True)
         return scores
 
     @cached_property
     def _float32_model(self) -> GTEModel:
-        return self._load_float32()
+        with computing():
+            return self._load_float32()
 
 
 def _not_finite(scores: Mapping[int, float]) -> list[int]:

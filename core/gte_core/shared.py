@@ -7,36 +7,39 @@ Frameworks keep dense and sparse in separate objects. When both are faces of one
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.embedder import GTEEmbedder, OnTruncation, warn_truncated
+from gte_core.embedder import GTEEmbedder, OnTruncation
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint
+from gte_core.forks import renew_in_children
 from gte_core.hub import DEFAULT_MODEL, absolute_model
-from gte_core.packing import batched
+from gte_core.recent import RecentVectors, Vectors
 from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
-from gte_core.texts import as_texts, checked
+from gte_core.serving import Call, Serving
+from gte_core.texts import as_texts, checked, named
+from gte_core.truncation import too_long, warn_truncated
 
 logger = logging.getLogger(__name__)
 
 _CACHE_BYTES = 256 * 2**20
-_TEXTS_PER_PASS = 512  # queries wait for no more than this of somebody's long list
-_JOINED_TEXTS = 64  # asynchronous calls of up to this many texts share a pass
 _KEPT_LOADED = 2
+_NO_IDS = np.empty(0, dtype=np.int32)
+_NO_WEIGHTS = np.empty(0, dtype=np.float32)
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +71,14 @@ class SharedEncoder:
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
         self._loaded: GTEEmbedder | None = None
-        self._kept = _RecentVectors(_CACHE_BYTES)
+        self._kept = RecentVectors(_CACHE_BYTES)
+        self._serving = Serving(lambda: self.embedder, self._kept)
         self.renew()
+        renew_in_children(self)
 
     def renew(self) -> None:
-        """Begin again with free locks and a live worker, as a forked child must."""
+        """Begin again with a free lock, as a forked child must."""
         self._loading = threading.Lock()
-        self._passing = threading.Lock()
-        self._keeping = threading.Lock()
-        self._waiting: deque[_Request] = deque()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-encode")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_encoder, (self.settings,)
@@ -116,15 +117,35 @@ class SharedEncoder:
     def encode(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """Both vectors of every text; those encoded lately cost no pass."""
+        """Both vectors of every text; those encoded lately cost no pass.
+
+        Calls from all threads and event loops wait in one queue, where short ones go first.
+        """
         self.embedder.require_sparse_head()
-        return self._encode(texts, dimensions=dimensions)
+        return self.encode_available(texts, dimensions=dimensions)
+
+    def encode_available(
+        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """:meth:`encode` with what the checkpoint has: sparse rows are empty without the head."""
+        wanted = _listed(texts)
+        size = self._size(dimensions)
+        vectors = self._kept.get(wanted)
+        if any(text not in vectors for text in wanted):
+            call = self._call(wanted, check=lambda: None, finish=lambda call: call.found)
+            try:
+                self._serving.submit(call)
+                vectors = call.answer.result()
+            except BaseException:  # an interrupt, such as Ctrl-C
+                call.answer.cancel()
+                raise
+        return self._embeddings(wanted, vectors, size)
 
     def encode_dense(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
-        return self._encode(texts, dimensions=dimensions).dense
+        return self.encode_available(texts, dimensions=dimensions).dense
 
     def encode_sparse(self, texts: str | Iterable[str]) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
@@ -133,71 +154,60 @@ class SharedEncoder:
     async def aencode(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` in the one worker thread; calls that wait there share a batch."""
-        return await self._answer(_Request(_listed(texts), dimensions, SharedEncoder.encode))
+        """:meth:`encode` without blocking the event loop; short calls that wait share a pass.
+
+        Of a call that is cancelled, what is not yet computed is dropped.
+        """
+
+        def check() -> None:
+            self.embedder.require_sparse_head()
+            self._size(dimensions)
+
+        return await self._answer(_listed(texts), dimensions, check)
 
     async def aencode_dense(
         self, texts: str | Iterable[str], *, dimensions: int | None = None
     ) -> NDArray[np.float32]:
-        """:meth:`encode_dense` in the one worker thread, as :meth:`aencode`."""
-        request = _Request(_listed(texts), dimensions, SharedEncoder._encode)
-        return (await self._answer(request)).dense
+        """:meth:`encode_dense` without blocking the event loop, as :meth:`aencode`."""
+        both = await self._answer(_listed(texts), dimensions, lambda: self._size(dimensions))
+        return both.dense
 
-    async def _answer(self, request: _Request) -> HybridEmbeddings:
-        self._waiting.append(request)
-        self._worker.submit(self._serve_waiting)
-        return await asyncio.wrap_future(request.answer)
-
-    def _encode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    async def _answer(
+        self, texts: list[str], dimensions: int | None, check: Callable[[], object]
     ) -> HybridEmbeddings:
-        wanted = _listed(texts)
-        size = check_dimensions(
+        def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
+            return self._embeddings(texts, call.found, self._size(dimensions))
+
+        call = self._call(texts, check, finish)
+        self._serving.submit(call)
+        return await asyncio.wrap_future(call.answer)
+
+    def _call(
+        self, texts: list[str], check: Callable[[], object], finish: Callable[[Call[R]], R]
+    ) -> Call[R]:
+        refuse = self._refuse if self.settings.on_truncation == "error" else None
+        return Call(texts, check=check, finish=finish, refuse_truncated=refuse)
+
+    def _size(self, dimensions: int | None) -> int:
+        return check_dimensions(
             self.dimensions if dimensions is None else dimensions, self.dimensions
         )
-        vectors = self._recall(wanted)
-        missing = {text: i for i, text in enumerate(wanted) if text not in vectors}
-        if missing:
-            with self._keeping:
-                self._kept.trim()
-        for part in batched(missing, _TEXTS_PER_PASS):
-            vectors |= self._recall_or_pass(part, missing)
-        rows = [vectors[text] for text in wanted]
-        self._report_truncated(rows)
-        return self._joined(rows, size)
 
-    def _recall(self, texts: Iterable[str]) -> dict[str, _Vectors]:
-        with self._keeping:
-            return self._kept.get(texts)
+    def _refuse(self, rows: Sequence[int]) -> None:
+        raise too_long(named(rows), rows, self.settings.max_length)
 
-    def _recall_or_pass(
-        self, texts: Sequence[str], places: Mapping[str, int]
-    ) -> dict[str, _Vectors]:
-        """Encode what nobody else has encoded while this call waited for its turn."""
-        with self._passing:
-            vectors = self._recall(texts)
-            missing = [text for text in texts if text not in vectors]
-            if missing:
-                both = self.embedder.encode_available(
-                    missing, self.dimensions, name_of=lambda i: f"texts[{places[missing[i]]}]"
-                )
-                found = dict(zip(missing, _rows(both), strict=True))
-                with self._keeping:
-                    self._kept.put(found)
-                vectors |= found
-        return vectors
-
-    def _report_truncated(self, rows: Sequence[_Vectors]) -> None:
+    def _report_truncated(self, rows: Sequence[Vectors]) -> None:
         cut_off = [i for i, row in enumerate(rows) if row.truncated]
         if cut_off and self.settings.on_truncation == "error":
-            raise ValueError(
-                f"texts {cut_off} are longer than max_length={self.settings.max_length} tokens. "
-                "Split them, raise max_length, or choose on_truncation='warn'."
-            )
+            self._refuse(cut_off)
         if cut_off and self.settings.on_truncation == "warn":
             warn_truncated(logger, len(cut_off), self.settings.max_length)
 
-    def _joined(self, rows: Sequence[_Vectors], size: int) -> HybridEmbeddings:
+    def _embeddings(
+        self, texts: Sequence[str], vectors: Mapping[str, Vectors], size: int
+    ) -> HybridEmbeddings:
+        rows = [vectors[text] for text in texts]
+        self._report_truncated(rows)
         dense = np.array([row.dense for row in rows], dtype=np.float32)
         bounds = np.cumsum([0, *(len(row.ids) for row in rows)])
         ids = np.concatenate([_NO_IDS, *(row.ids for row in rows)])
@@ -210,25 +220,35 @@ class SharedEncoder:
             self.embedder.tokenizer.decode_token,
         )
 
-    def _serve_waiting(self) -> None:
-        requests = []
-        while self._waiting:
-            request = self._waiting.popleft()
-            if request.answer.set_running_or_notify_cancel():
-                requests.append(request)
-        small = [request.texts for request in requests if len(request.texts) <= _JOINED_TEXTS]
-        if len(small) > 1:
-            # One pass for all of them. An error is left to the request that it belongs to, below.
-            with suppress(Exception):
-                self._encode([text for texts in small for text in texts])
-        # Those that ask for little go first: they find their vectors ready.
-        requests.sort(key=lambda request: len(request.texts))
-        for request in requests:
-            request.serve(self)
+
+class _Registry(Generic[K, V]):
+    """What was made of settings and somebody still holds: one of each in this process."""
+
+    def __init__(self, make: Callable[[K], V]) -> None:
+        self._make = make
+        self._made: WeakValueDictionary[K, V] = WeakValueDictionary()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock, as a forked child must."""
+        self._lock = threading.Lock()
+
+    def get(self, settings: K) -> V:
+        """The one of these settings."""
+        with self._lock:
+            made = self._made.get(settings)
+            if made is None:
+                made = self._made[settings] = self._make(settings)
+            return made
+
+    def clear(self) -> None:
+        """Make anew what is asked for from now on."""
+        with self._lock:
+            self._made.clear()
 
 
-_ENCODERS: WeakValueDictionary[EncoderSettings, SharedEncoder] = WeakValueDictionary()
-_REGISTRY_LOCK = threading.Lock()
+_ENCODERS = _Registry(SharedEncoder)
 # Held, so that objects that come and go find their model loaded.
 _RECENTLY_LOADED: deque[SharedEncoder | SharedReranker] = deque(maxlen=_KEPT_LOADED)
 
@@ -239,29 +259,14 @@ def shared_encoder(settings: EncoderSettings) -> SharedEncoder:
     It lives as long as anyone holds it; the two loaded last are held here, until
     :func:`release_shared`. A directory is known by its absolute path.
     """
-    settings = replace(settings, model=absolute_model(settings.model))
-    with _REGISTRY_LOCK:
-        encoder = _ENCODERS.get(settings)
-        if encoder is None:
-            encoder = _ENCODERS[settings] = SharedEncoder(settings)
-        return encoder
+    return _ENCODERS.get(replace(settings, model=absolute_model(settings.model)))
 
 
 def release_shared() -> None:
     """Let go of models that nobody else holds, and of directories that were written anew."""
-    with _REGISTRY_LOCK:
-        _RECENTLY_LOADED.clear()
-        _ENCODERS.clear()
-        _RERANKERS.clear()
-
-
-def _renew_after_fork() -> None:
-    for encoder in list(_ENCODERS.values()):
-        encoder.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
+    _RECENTLY_LOADED.clear()
+    _ENCODERS.clear()
+    _RERANKERS.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +292,11 @@ class SharedReranker:
     def __init__(self, settings: RerankerSettings) -> None:
         self.settings = settings
         self._loaded: GTEReranker | None = None
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock, as a forked child must."""
         self._loading = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -301,101 +311,13 @@ class SharedReranker:
         return self._loaded.score(pairs)
 
 
-_RERANKERS: WeakValueDictionary[RerankerSettings, SharedReranker] = WeakValueDictionary()
+_RERANKERS = _Registry(SharedReranker)
 
 
 def shared_reranker(settings: RerankerSettings) -> SharedReranker:
     """The reranker of these settings: one in this process, held as :func:`shared_encoder` does."""
-    settings = replace(settings, model=absolute_model(settings.model))
-    with _REGISTRY_LOCK:
-        reranker = _RERANKERS.get(settings)
-        if reranker is None:
-            reranker = _RERANKERS[settings] = SharedReranker(settings)
-        return reranker
-
-
-_NO_IDS = np.empty(0, dtype=np.int32)
-_ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
-_NO_WEIGHTS = np.empty(0, dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Vectors:
-    """What is kept of one text: the uncut dense row and the sparse entries."""
-
-    dense: NDArray[np.float32]
-    ids: NDArray[np.int32]
-    weights: NDArray[np.float32]
-    n_tokens: int
-    truncated: bool
-
-    @property
-    def n_bytes(self) -> int:
-        return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes + _ROW_OVERHEAD
-
-
-def _rows(both: HybridEmbeddings) -> Iterator[_Vectors]:
-    counts = zip(both.n_tokens.tolist(), both.truncated.tolist(), strict=True)
-    for (dense, ids, weights), (n_tokens, truncated) in zip(both.rows(), counts, strict=True):
-        # Copies, because a view would keep the arrays of the whole batch alive.
-        yield _Vectors(
-            dense.copy(), ids.astype(np.int32), weights.copy(), n_tokens, truncated=truncated
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """An asynchronous call on its way through the worker thread."""
-
-    texts: list[str]
-    dimensions: int | None
-    encode: Callable[..., HybridEmbeddings]
-    answer: Future[HybridEmbeddings] = field(default_factory=Future)
-
-    def serve(self, encoder: SharedEncoder) -> None:
-        try:
-            self.answer.set_result(self.encode(encoder, self.texts, dimensions=self.dimensions))
-        except BaseException as error:  # noqa: BLE001  it belongs to whoever awaits the answer
-            self.answer.set_exception(error)
-
-
-class _RecentVectors:
-    """Vectors by text, the least recently used dropped beyond a number of bytes.
-
-    Texts are known by their hash, so that long ones cost nothing to remember.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._n_bytes = 0
-        self._rows: OrderedDict[bytes, _Vectors] = OrderedDict()
-
-    def get(self, texts: Iterable[str]) -> dict[str, _Vectors]:
-        """The vectors of those texts that are kept."""
-        found = {}
-        for text in texts:
-            key = _hash(text)
-            if row := self._rows.get(key):
-                self._rows.move_to_end(key)
-                found[text] = row
-        return found
-
-    def put(self, rows: Mapping[str, _Vectors]) -> None:
-        """Keep these rows, whatever their number until the next ``trim``."""
-        for text, row in rows.items():
-            self._rows[_hash(text)] = row
-            self._n_bytes += row.n_bytes
-
-    def trim(self) -> None:
-        """Drop the least recently used beyond the limit."""
-        while self._n_bytes > self._max_bytes:
-            _, dropped = self._rows.popitem(last=False)
-            self._n_bytes -= dropped.n_bytes
+    return _RERANKERS.get(replace(settings, model=absolute_model(settings.model)))
 
 
 def _listed(texts: str | Iterable[str]) -> list[str]:
     return list(checked(as_texts(texts)))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

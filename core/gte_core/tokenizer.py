@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models
 
 from gte_core.exceptions import ConfigError, GTEError
 from gte_core.files import exists, read_bytes, read_json_object, shortened, shown
+from gte_core.texts import check_max_length
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
@@ -28,6 +29,8 @@ _DROPPED_ROLES = frozenset(
 
 # Characters read per token wanted before a text is worth cutting ahead of tokenizing.
 _CHARACTERS_PER_TOKEN = 32
+
+_LONGEST_PAIR = 2**31  # more is no number to the library
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +147,16 @@ class PairTokenizer:
 
     Args:
         directory: holds ``tokenizer.json``.
-        max_length: ids kept of a pair, special tokens included.
+        max_length: ids kept of a pair, special tokens included, of which there must be fewer.
     """
 
     def __init__(self, directory: str | Path, max_length: int) -> None:
         self._tokenizer = _load(Path(directory))
-        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        n_special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        self.max_length = check_max_length(max_length, n_special, "pair")
+        self._tokenizer.enable_truncation(
+            min(self.max_length, _LONGEST_PAIR), strategy="longest_first"
+        )
 
     @property
     def largest_id(self) -> int:

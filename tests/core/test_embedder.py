@@ -18,9 +18,13 @@ from gte_core import (
     GTEEmbedder,
     HybridEmbeddings,
     MissingHeadError,
+    NonFiniteError,
+    TruncationError,
     WeightsError,
 )
+from gte_core.engine import PackedEngine
 from gte_core.testing import random_checkpoint, word_tokenizer
+from gte_core.tokenizer import GTETokenizer
 
 TEXTS = ["one two", "", "w1 w2 w3 " * 40, "the quick brown fox", "x"]
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -297,6 +301,36 @@ class TestTruncation:
         with pytest.raises(ValueError, match=r"texts\[1\], texts\[3\]: longer than max_length=9"):
             embedder.encode(["w1", self.LONG, "w2", self.LONG])
 
+    @pytest.mark.parametrize(
+        "verb", ["encode", "encode_dense", "encode_sparse", "encode_available"]
+    )
+    def test_error_knows_all_texts_of_the_call_and_names_twenty(self, small_checkpoint, verb):
+        embedder = self.load(small_checkpoint, "error")
+        texts = ["w1 w2"] * 9000  # several windows
+        long = [5, *range(8000, 8100, 2)]
+        for index in long:
+            texts[index] = self.LONG
+        named = ", ".join(rf"texts\[{i}\]" for i in long[:20])
+        with pytest.raises(TruncationError, match=rf"^{named} and 31 more: longer") as raised:
+            getattr(embedder, verb)(texts)
+        assert raised.value.indices == tuple(long)
+        assert isinstance(raised.value, ValueError)
+        assert pickle.loads(pickle.dumps(raised.value)).indices == tuple(long)
+
+    def test_error_of_a_stream_is_about_its_window(self, small_checkpoint):
+        embedder = self.load(small_checkpoint, "error")
+        texts = ["w1 w2"] * 20_000
+        for index in (9000, 9001, 19_999):
+            texts[index] = self.LONG
+        parts = embedder.encode_iter(texts)
+        n_encoded = len(next(parts))
+        assert n_encoded < 9000
+        with pytest.raises(
+            TruncationError, match=r"^texts\[9000\], texts\[9001\]: longer"
+        ) as raised:
+            list(parts)
+        assert raised.value.indices == (9000, 9001)
+
     def test_ignore_says_nothing_but_marks_the_rows(self, small_checkpoint, caplog):
         both = self.load(small_checkpoint, "ignore").encode(["w1", self.LONG])
         assert (both.truncated.tolist(), both.n_tokens.tolist()) == ([False, True], [3, 9])
@@ -304,8 +338,9 @@ class TestTruncation:
 
     def test_compute_scores_names_its_pairs(self, small_checkpoint):
         embedder = self.load(small_checkpoint, "error")
-        with pytest.raises(ValueError, match=r"pairs\[1\]\[1\]: longer than max_length=9"):
+        with pytest.raises(TruncationError, match=r"pairs\[1\]\[1\]: longer than max_le") as raised:
             embedder.compute_scores([("a", "b"), ("c", self.LONG)])
+        assert raised.value.indices == (1,)
 
     def test_compute_scores_reads_1024_tokens(self, small, caplog):
         small.compute_scores([("w1", "w1 " * 2000)])
@@ -334,6 +369,44 @@ class TestWithoutASparseHead:
         ):
             with pytest.raises(MissingHeadError, match="use encode_dense"):
                 call()
+
+
+class TestWhatIsAvailable:
+    def test_with_a_sparse_head_it_is_encode(self, small):
+        both = small.encode_available(TEXTS, dimensions=16)
+        expected = small.encode(TEXTS, dimensions=16)
+        np.testing.assert_array_equal(both.dense, expected.dense)
+        np.testing.assert_array_equal(both.sparse.toarray(), expected.sparse.toarray())
+
+    def test_without_one_it_still_counts(self, tmp_path):
+        path = random_checkpoint(tmp_path, task=None)
+        embedder = GTEEmbedder.from_pretrained(path, max_length=9, on_truncation="ignore")
+        texts = ["w1 w2", "", "w1 " * 30]
+        both = embedder.encode_available(texts)
+        np.testing.assert_array_equal(both.dense, embedder.encode_dense(texts))
+        assert (both.sparse.shape, both.sparse.nnz) == ((3, 512), 0)
+        assert both.n_tokens.tolist() == [4, 2, 9]
+        assert both.truncated.tolist() == [False, False, True]
+
+
+def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monkeypatch):
+    original = PackedEngine.encode
+
+    def flat(self, texts, **options):
+        encoded = original(self, texts, **options)
+        for row, text in enumerate(texts):
+            if len(text) > 20:
+                encoded.cls[row, :8] = 0
+        return encoded
+
+    monkeypatch.setattr(PackedEngine, "encode", flat)
+    texts = ["w1 w2"] * 9000
+    texts[7000] = "w1 " * 30
+    for encode in (small.encode, small.encode_dense, small.encode_available):
+        with pytest.raises(NonFiniteError, match=r"^texts\[7000\]: only zeros in the first 8 comp"):
+            encode(texts, dimensions=8)
+    with pytest.raises(NonFiniteError, match=r"^pairs\[1\]\[0\]: only zeros in the first 8"):
+        small.compute_scores([("w1", "w2"), ("w1 " * 30, "w3")], dimensions=8)
 
 
 def test_query_prefix_goes_before_queries_only(small_checkpoint, small):
@@ -430,6 +503,34 @@ async def test_async_equals_sync_and_lets_the_loop_run(small):
     ticking.cancel()
     assert ticks > 1
     np.testing.assert_array_equal(both.dense, small.encode(TEXTS * 200, dimensions=16).dense)
+
+
+async def test_a_cancelled_call_reads_no_further(small, monkeypatch):
+    entered, go_on, ended = (threading.Event() for _ in range(3))
+    tokenize, encode = GTETokenizer.encode, GTEEmbedder.encode
+    tokenized = []
+
+    def held(self, texts, max_length):
+        tokenized.extend(texts)
+        entered.set()
+        assert go_on.wait(60)
+        return tokenize(self, texts, max_length)
+
+    def observed(self, *args, **options):
+        try:
+            return encode(self, *args, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(GTETokenizer, "encode", held)
+    monkeypatch.setattr(GTEEmbedder, "encode", observed)
+    call = asyncio.create_task(small.aencode(["w1"] * 10_000))
+    await asyncio.to_thread(entered.wait, 60)
+    call.cancel()
+    await asyncio.wait([call])
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 60)
+    assert len(tokenized) == 64
 
 
 def test_no_thread_is_left_behind():

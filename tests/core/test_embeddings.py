@@ -120,7 +120,7 @@ def test_unpickled_parts_join_with_all_their_tokens(three):
 def test_a_vector_without_direction_is_an_error():
     dense = np.array([[1, 0], [0, 1]], dtype=np.float32)
     both = HybridEmbeddings(dense, sp.csr_array((2, 3)), np.zeros(2, int), np.zeros(2, bool), str)
-    with pytest.raises(NonFiniteError, match=r"texts \[1\] have only zeros in their first 1 comp"):
+    with pytest.raises(NonFiniteError, match=r"texts\[1\]: only zeros in the first 1 components"):
         both.with_dimensions(1)
 
 

@@ -75,7 +75,34 @@ def test_truncation_is_reported(checkpoint, caplog):
     short = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=10)
     with caplog.at_level(logging.WARNING):
         short.rank(QUERY, DOCUMENTS)
-    assert "1 pair(s) were longer than max_length" in caplog.text
+    assert "1 pair(s) were longer than max_length=10 tokens" in caplog.text
+
+
+def test_truncation_is_reported_once_a_call(checkpoint, caplog):
+    short = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=10)
+    short.score([("w1", "w1"), ("w1 " * 9, "w2")] * 600)
+    assert [record.getMessage()[:11] for record in caplog.records] == ["600 pair(s)"]
+
+
+@pytest.mark.parametrize("max_length", [0, 2, 4, -1])
+def test_max_length_leaves_room_beside_the_special_tokens(checkpoint, max_length):
+    with pytest.raises(
+        ValueError, match=f"max_length is {max_length}, but must be more than the 4"
+    ):
+        GTEReranker.from_pretrained(checkpoint, max_length=max_length)
+
+
+@pytest.mark.parametrize("max_length", [True, "9", 9.0, None])
+def test_max_length_is_an_integer(checkpoint, max_length):
+    with pytest.raises(TypeError, match="max_length must be an integer, got"):
+        GTEReranker.from_pretrained(checkpoint, max_length=max_length)
+
+
+def test_max_length_may_be_as_small_and_as_large_as_one_likes(checkpoint, reranker):
+    shortest = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=5)
+    assert np.isfinite(shortest.score([("w1 w2 w3", "w4 w5")])).all()
+    longest = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=10**30)
+    np.testing.assert_array_equal(longest.score([("w1", "w2")]), reranker.score([("w1", "w2")]))
 
 
 def test_nothing(reranker):
@@ -114,5 +141,5 @@ def test_pairs_that_are_not_finite_are_named_by_their_place(tmp_path):
     save_file(tensors, path / "model.safetensors")
     broken = GTEReranker.from_pretrained(path, dtype="bfloat16")
     piece = word_tokenizer(512).id_to_token(105).removeprefix("▁")
-    with pytest.raises(NonFiniteError, match=r"pairs \[600\] score NaN"):
+    with pytest.raises(NonFiniteError, match=r"pairs\[600\]: NaN or infinity, even in"):
         broken.score([("w400", "w401")] * 600 + [("w400", piece)])

@@ -1,19 +1,22 @@
 import asyncio
 import gc
-import os
 import pickle
-import subprocess
-import sys
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from gte_core import EncoderSettings, GTEEmbedder, MissingHeadError, release_shared, shared_encoder
-from gte_core.shared import _RecentVectors, _Vectors
+from gte_core import (
+    EncoderSettings,
+    GTEEmbedder,
+    MissingHeadError,
+    TruncationError,
+    release_shared,
+    shared_encoder,
+)
+from gte_core.recent import RecentVectors, Vectors
 from gte_core.testing import random_checkpoint
 
 TEXTS = ["w1 w2", "", "w3 " * 50, "w4"]
@@ -137,18 +140,11 @@ def test_many_threads_asking_for_the_same_cost_one_pass(encoded, settings):
     assert encoded == [TEXTS]
 
 
-def test_what_is_kept_is_not_kept_waiting(encoder):
-    """A cached query is answered while somebody's long list is being encoded."""
-    encoder.encode("w1")
-    long = threading.Thread(
-        target=encoder.encode, args=([f"w{i} " * 200 for i in range(600)],), daemon=True
-    )
-    long.start()
-    while not encoder._passing.locked():
-        time.sleep(0.001)
-    encoder.encode("w1")
-    assert long.is_alive()
-    long.join()
+def test_what_is_kept_is_not_kept_waiting(encoder, stopped):
+    """A cached query is answered while somebody's pass is being computed."""
+    expected = encoder.encode("w1")
+    with stopped(encoder, ["w2"]):
+        np.testing.assert_array_equal(encoder.encode("w1").dense, expected.dense)
 
 
 def test_truncation_is_reported_by_place_also_from_the_cache(small_checkpoint, caplog):
@@ -160,24 +156,51 @@ def test_truncation_is_reported_by_place_also_from_the_cache(small_checkpoint, c
     assert [record.getMessage()[:9] for record in caplog.records] == ["2 text(s)"] * 2
     error = shared_encoder(EncoderSettings(model=model, max_length=9, on_truncation="error"))
     error.encode(["w1", "w2"])
-    with pytest.raises(ValueError, match=r"texts \[2\] are longer than max_length=9"):
+    with pytest.raises(ValueError, match=r"texts\[2\]: longer than max_length=9"):
         error.encode(["w1", "w2", long])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_is_not_left_hanging():
-    script = """
-import asyncio, os, torch
-from gte_core import EncoderSettings, shared_encoder
-torch.set_num_threads(1)
-encoder = shared_encoder(EncoderSettings(model="demo"))
-asyncio.run(encoder.aencode("x"))
-if os.fork() == 0:
-    asyncio.run(encoder.aencode("y"))
-    os._exit(0)
-assert os.wait()[1] == 0
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+def test_error_has_the_places_of_the_call_with_duplicates_and_cached_texts(small_checkpoint):
+    settings = EncoderSettings(model=str(small_checkpoint), max_length=9, on_truncation="error")
+    encoder = shared_encoder(settings)
+    long = [f"w{i} " * 30 for i in range(3)]
+    for _ in range(2):  # the second time some are in the cache
+        with pytest.raises(
+            TruncationError, match=r"^texts\[1\], texts\[3\], texts\[4\]: longer"
+        ) as e:
+            encoder.encode(["w1", long[0], "w2", long[1], long[0]])
+        assert e.value.indices == (1, 3, 4)
+    texts = ["w1 w2", *[f"w{i} w3" for i in range(1500)], *long * 10]
+    with pytest.raises(TruncationError, match=r"texts\[1520\] and 10 more: longer") as raised:
+        encoder.encode_available(texts)
+    assert raised.value.indices == tuple(range(1501, 1531))
+
+
+def test_refused_texts_cost_no_pass(small_checkpoint, encoded):
+    settings = EncoderSettings(model=str(small_checkpoint), max_length=9, on_truncation="error")
+    with pytest.raises(TruncationError, match=r"texts\[0\], texts\[1100\]: longer"):
+        shared_encoder(settings).encode(["w1 " * 9, *["w1", "w2"] * 549, "w3", "w1 " * 10])
+    assert encoded == []
+
+
+async def test_truncation_is_reported_once_a_call_also_of_calls_that_share_a_pass(
+    small_checkpoint, caplog
+):
+    encoder = shared_encoder(EncoderSettings(model=str(small_checkpoint), max_length=9))
+    await asyncio.gather(encoder.aencode("w1 " * 20), encoder.aencode("w2 " * 20))
+    assert [record.getMessage()[:9] for record in caplog.records] == ["1 text(s)"] * 2
+
+
+def test_what_is_available_is_counted_without_a_sparse_head(tmp_path, encoded):
+    path = random_checkpoint(tmp_path, task=None)
+    settings = EncoderSettings(model=str(path), max_length=9, on_truncation="ignore")
+    encoder = shared_encoder(settings)
+    both = encoder.encode_available(TEXTS, dimensions=16)
+    assert (both.dense.shape, both.sparse.shape, both.sparse.nnz) == ((4, 16), (4, 512), 0)
+    assert both.truncated.tolist() == [False, False, True, False]
+    assert both.n_tokens.tolist() == [4, 2, 9, 3]
+    encoder.encode_dense(TEXTS)
+    assert len(encoded) == 1
 
 
 async def test_concurrent_queries_become_one_batch(encoded, encoder):
@@ -250,11 +273,11 @@ def test_nothing_in_nothing_out(encoder):
 
 def row(size):
     empty = np.empty(0)
-    return _Vectors(np.zeros(size, dtype=np.float32), empty, empty, 0, truncated=False)
+    return Vectors(np.zeros(size, dtype=np.float32), empty, empty, 0, truncated=False)
 
 
 def test_the_oldest_vectors_go_first_and_the_latest_stay():
-    kept = _RecentVectors(max_bytes=3 * row(5).n_bytes)
+    kept = RecentVectors(max_bytes=3 * row(5).n_bytes)
     for letter in "abc":
         kept.put({letter: row(5)})
     kept.get(["a"])

@@ -1,0 +1,91 @@
+"""Both vectors of the texts that were encoded lately."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_core.embeddings import HybridEmbeddings
+from gte_core.forks import renew_in_children
+
+_ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What is kept of one text: the uncut dense row and the sparse entries."""
+
+    dense: NDArray[np.float32]
+    ids: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    n_tokens: int
+    truncated: bool
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that they take, about."""
+        return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes + _ROW_OVERHEAD
+
+
+def vectors_of(both: HybridEmbeddings) -> Iterator[Vectors]:
+    """The vectors of each text."""
+    counts = zip(both.n_tokens.tolist(), both.truncated.tolist(), strict=True)
+    for (dense, ids, weights), (n_tokens, truncated) in zip(both.rows(), counts, strict=True):
+        # Copies, because a view would keep the arrays of the whole batch alive.
+        yield Vectors(
+            dense.copy(), ids.astype(np.int32), weights.copy(), n_tokens, truncated=truncated
+        )
+
+
+class RecentVectors:
+    """Vectors by text, the least recently used dropped beyond a number of bytes.
+
+    Texts are known by their hash, so that long ones cost nothing to remember. Safe to use from
+    several threads.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._rows: OrderedDict[bytes, Vectors] = OrderedDict()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock; another thread may have been stopped in the middle."""
+        self._lock = threading.Lock()
+        self._n_bytes = sum(row.n_bytes for row in self._rows.values())
+
+    def get(self, texts: Iterable[str]) -> dict[str, Vectors]:
+        """The vectors of those texts that are kept."""
+        found = {}
+        with self._lock:
+            for text in texts:
+                key = _hash(text)
+                if row := self._rows.get(key):
+                    self._rows.move_to_end(key)
+                    found[text] = row
+        return found
+
+    def put(self, rows: Mapping[str, Vectors]) -> None:
+        """Keep these rows, whatever their number until the next ``trim``."""
+        with self._lock:
+            for text, row in rows.items():
+                self._rows[_hash(text)] = row
+                self._n_bytes += row.n_bytes
+
+    def trim(self) -> None:
+        """Drop the least recently used beyond the limit."""
+        with self._lock:
+            while self._n_bytes > self._max_bytes:
+                _, dropped = self._rows.popitem(last=False)
+                self._n_bytes -= dropped.n_bytes
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,230 @@
+"""Many callers, one model: their calls are computed unit by unit in one thread.
+
+A call's texts are tokenized a window at a time, sorted by length and laid out in units, each of one
+pack. Who is next is decided when the model is free (:class:`~gte_core.batching.FairQueue`): short
+calls that wait by then share a unit, a long call has one unit and waits again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from gte_core.batching import FairQueue
+from gte_core.embedder import GTEEmbedder
+from gte_core.forks import Threads, renew_in_children
+from gte_core.packing import plan_packs
+from gte_core.recent import RecentVectors, Vectors, vectors_of
+from gte_core.tokenizer import TokenizedText
+
+_WINDOW_TEXTS = 512
+
+R = TypeVar("R")
+
+
+class Call(Generic[R]):
+    """Texts whose vectors a caller waits for.
+
+    Args:
+        texts: as the caller gave them.
+        check: raises what is wrong with the call, before anything is computed.
+        finish: makes the answer of the finished call; raises what is wrong with that.
+        refuse_truncated: raises for texts, by their places, that are too long; None where such
+            texts are encoded.
+
+    Attributes:
+        answer: done, or cancelled by the caller, who is then served no further.
+        found: vectors by text.
+        cut_off: texts that were longer than ``max_length``.
+    """
+
+    def __init__(
+        self,
+        texts: list[str],
+        *,
+        check: Callable[[], object],
+        finish: Callable[[Call[R]], R],
+        refuse_truncated: Callable[[Sequence[int]], None] | None,
+    ) -> None:
+        self.texts = texts
+        self.answer: Future[R] = Future()
+        self.found: dict[str, Vectors] = {}
+        self.cut_off: set[str] = set()
+        self.is_long = False
+        self._check = check
+        self._finish = finish
+        self._refuse_truncated = refuse_truncated
+        self._places: Mapping[str, int] = {}
+        self._missing: Sequence[str] = []
+        self._n_planned = 0
+        self._windows: Iterator[list[TokenizedText]] = iter([])
+        self._pack_tokens = 0
+        self._units: deque[dict[str, TokenizedText]] = deque()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the next unit."""
+        return sum(map(len, self.unit.values()))
+
+    @property
+    def unit(self) -> dict[str, TokenizedText]:
+        """What is to be computed next, nothing where it only has to be tokenized further."""
+        return self._units[0] if self._units else {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to be computed."""
+        return not self._units and self._n_planned == len(self._missing)
+
+    def begin(self, embedder: GTEEmbedder, kept: RecentVectors) -> None:
+        """Look up what is known, and plan the first units of what is not."""
+        self._check()
+        self._pack_tokens = embedder.pack_tokens
+        self.found = kept.get(self.texts)
+        self.cut_off = {text for text, vectors in self.found.items() if vectors.truncated}
+        self._places = {text: i for i, text in reversed(list(enumerate(self.texts)))}
+        self._missing = [text for text in dict.fromkeys(self.texts) if text not in self.found]
+        self._windows = embedder.tokenized_windows(self._missing, max_items=_WINDOW_TEXTS)
+        if self._missing:
+            kept.trim()
+            self._plan()
+        self.is_long = not self.is_complete and (
+            len(self._units) > 1
+            or self._n_planned < len(self._missing)
+            or self.n_tokens > self._pack_tokens
+        )
+
+    def _plan(self) -> None:
+        """Tokenize the next window, and lay out its units."""
+        window = next(self._windows)
+        first = self._n_planned
+        self._n_planned += len(window)
+        texts = self._missing[first : self._n_planned]
+        self.cut_off |= {
+            text for text, tokens in zip(texts, window, strict=True) if tokens.truncated
+        }
+        if self.cut_off and self._refuse_truncated:
+            self._units.clear()  # the other windows are only looked through
+            return
+        for pack in plan_packs([len(tokens) for tokens in window], self._pack_tokens):
+            self._units.append({texts[i]: window[i] for i in sorted(pack)})
+
+    def receive(self, vectors: dict[str, Vectors]) -> None:
+        """Keep the vectors of the unit, and go on to the next."""
+        self.found |= {text: vectors[text] for text in self.unit}
+        if self._units:
+            self._units.popleft()
+        if not self._units and not self.is_complete:
+            self._plan()
+
+    def name(self, text: str) -> str:
+        """What to call a text in an error."""
+        return f"texts[{self._places[text]}]"
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(error)
+
+    def finish(self) -> None:
+        """Answer."""
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        try:
+            if self.cut_off and self._refuse_truncated:
+                self._refuse_truncated([i for i, t in enumerate(self.texts) if t in self.cut_off])
+            self.answer.set_result(self._finish(self))
+        except BaseException as error:  # noqa: BLE001  it belongs to whoever awaits the answer
+            self.answer.set_exception(error)
+
+
+class Serving:
+    """Computes calls from any thread, in one thread of its own.
+
+    Args:
+        embedder: gives the model, which it loads when it is first needed.
+        kept: the vectors of recent texts; what one call leaves there costs the next nothing.
+    """
+
+    def __init__(self, embedder: Callable[[], GTEEmbedder], kept: RecentVectors) -> None:
+        self._embedder = embedder
+        self._kept = kept
+        self._thread = Threads(1, "gte-encode")
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock and nobody waiting."""
+        self._arrived: deque[Call[Any]] = deque()
+        self._waiting: FairQueue[Call[Any]] = FairQueue()
+        self._working = threading.Lock()
+
+    def submit(self, call: Call[Any]) -> None:
+        """Have it computed. Whoever waits for its answer may cancel that."""
+        self._arrived.append(call)
+        try:
+            self._thread.pool.submit(self._work)
+        except RuntimeError:  # the interpreter is about to end, and starts no thread any more
+            self._work()
+
+    def _work(self) -> None:
+        """Serve until nobody waits. Each call brings the thread here, mostly for nothing."""
+        with self._working:
+            self._admit_arrived()
+            while self._waiting:
+                unit = self._waiting.take_unit(self._embedder().pack_tokens)
+                self._compute([call for call in unit if not call.answer.cancelled()])
+                unfinished = [call for call in unit if not _is_finished(call)]
+                self._admit_arrived()  # ahead of those that had a turn just now
+                for call in unfinished:
+                    self._waiting.put(call)
+
+    def _admit_arrived(self) -> None:
+        while self._arrived:
+            call = self._arrived.popleft()
+            try:
+                if not call.answer.cancelled():
+                    call.begin(self._embedder(), self._kept)
+            except BaseException as error:  # noqa: BLE001  it belongs to the caller
+                call.fail(error)
+            if not _is_finished(call):
+                self._waiting.put(call)
+
+    def _compute(self, calls: Sequence[Call[Any]]) -> None:
+        """One unit of these calls, together; if that fails, each by itself, to see whose it is."""
+        try:
+            vectors = self._vectors(calls)
+            for call in calls:
+                call.receive(vectors)
+        except BaseException as error:  # noqa: BLE001  it belongs to the caller
+            for call in calls:
+                if len(calls) > 1:
+                    self._compute([call])
+                else:
+                    call.fail(error)
+
+    def _vectors(self, calls: Sequence[Call[Any]]) -> dict[str, Vectors]:
+        names = {text: call.name(text) for call in calls for text in call.unit}
+        known = self._kept.get(names)  # others may have computed them while these calls waited
+        tokens = {
+            text: ids for call in calls for text, ids in call.unit.items() if text not in known
+        }
+        if tokens:
+            texts = list(tokens)
+            both = self._embedder().encode_tokenized(
+                list(tokens.values()), name_of=lambda i: names[texts[i]]
+            )
+            computed = dict(zip(texts, vectors_of(both), strict=True))
+            self._kept.put(computed)
+            known |= computed
+        return known
+
+
+def _is_finished(call: Call[Any]) -> bool:
+    """Whether nothing is left to do for a call; answers it if it is complete."""
+    if not call.answer.done() and call.is_complete:
+        call.finish()
+    return call.answer.done()

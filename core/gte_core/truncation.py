@@ -1,0 +1,68 @@
+"""What a call says of texts that are longer than ``max_length``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gte_core.exceptions import TruncationError
+from gte_core.texts import NameOf, as_text, named
+from gte_core.tokenizer import TokenizedText
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedCall:
+    """What a call's errors need to know of it.
+
+    Attributes:
+        max_length: tokens of a text that are read.
+        name_of: what to call a text by its number.
+        place_of: its place in what the caller gave.
+        is_stream: whether texts further on must not be read for an error's sake.
+    """
+
+    max_length: int
+    name_of: NameOf = as_text
+    place_of: Callable[[int], int] = int
+    is_stream: bool = False
+
+    def name(self, first: int, row: int) -> str:
+        """What to call a row of the window that begins at ``first``."""
+        return self.name_of(first + row)
+
+    def refusal(self, cut_off: Sequence[int]) -> TruncationError:
+        """The error about texts that are too long."""
+        places = dict.fromkeys(map(self.place_of, cut_off))
+        return too_long(named(cut_off, self.name_of), places, self.max_length)
+
+
+def too_long(names: str, indices: Iterable[int], max_length: int) -> TruncationError:
+    """The error about texts that are longer than ``max_length``."""
+    return TruncationError(
+        f"{names}: longer than max_length={max_length} tokens. Split the text, raise max_length, "
+        "or choose on_truncation='warn'.",
+        indices,
+    )
+
+
+def truncated(window: Sequence[TokenizedText], first: int) -> list[int]:
+    """Which texts of a window were too long, counted from its first."""
+    return [first + row for row, text in enumerate(window) if text.truncated]
+
+
+def all_truncated(ready: Iterable[Sequence[TokenizedText]], first: int) -> Iterator[int]:
+    """The same for the windows that are left."""
+    for window in ready:
+        yield from truncated(window, first)
+        first += len(window)
+
+
+def warn_truncated(log: logging.Logger, count: int, max_length: int) -> None:
+    """Say once how many texts of a call were cut, and what to do."""
+    log.warning(
+        "%d text(s) were longer than max_length=%d tokens and were cut; split them, raise "
+        "max_length, or pass on_truncation='ignore'.",
+        count,
+        max_length,
+    )
