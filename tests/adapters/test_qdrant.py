@@ -133,7 +133,7 @@ def test_int8_vectors_gather_and_full_ones_rank(tmp_path, encoder, monkeypatch):
         error, recall = largest_error_and_recall()
         assert error < 1e-5
         assert recall >= 0.95
-        monkeypatch.setattr("gte_integrations._qdrant_engines._edge_params", lambda *_: None)
+        monkeypatch.setattr("gte_integrations._qdrant_directory._edge_params", lambda *_: None)
         error, _ = largest_error_and_recall()
         assert error > 1e-4
 
