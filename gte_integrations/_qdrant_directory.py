@@ -22,6 +22,7 @@ from gte_integrations._qdrant_engines import (
     edge,
     point_id,
 )
+from gte_integrations._qdrant_filters import to_edge_filter
 from gte_integrations._records import Facts, Record
 from gte_integrations._sending import PERMANENT, Trouble
 from gte_integrations._storage import Storage
@@ -125,6 +126,9 @@ class EdgeStore(_QdrantStore[edge.Filter]):
 
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
         self._shard.update(edge.UpdateOperation.set_payload(list(point_ids), values))
+
+    def _filter(self, condition: object) -> edge.Filter | None:
+        return to_edge_filter(condition, point_id)
 
     def _request(
         self,

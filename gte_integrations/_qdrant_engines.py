@@ -38,6 +38,8 @@ try:
     from qdrant_client import AsyncQdrantClient, QdrantClient, models
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    from gte_integrations._qdrant_filters import to_client_filter
 except ImportError as error:
     raise ImportError(
         "gte_integrations.qdrant needs the packages qdrant-client and qdrant-edge-py; install "
@@ -156,11 +158,10 @@ class _QdrantStore(ABC, Generic[FilterT]):
         for origin, point_ids in points.items():
             self._set_payload(point_ids, {ORIGIN: origin})
 
-    def legs(
-        self, queries: Queries, limit: int, condition: FilterT | None
-    ) -> tuple[list[Leg], list[Leg]]:
+    def legs(self, queries: Queries, limit: int, condition: object) -> tuple[list[Leg], list[Leg]]:
+        native = self._filter(condition)
         requests = [
-            self._request(using, query, coarse, limit, condition)
+            self._request(using, query, coarse, limit, native)
             for using, query, coarse in self._searches(queries)
         ]
         found = iter(self._query(requests) if requests else [])
@@ -205,6 +206,9 @@ class _QdrantStore(ABC, Generic[FilterT]):
 
     @abstractmethod
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _filter(self, condition: object) -> FilterT | None: ...
 
     @abstractmethod
     def _request(
@@ -311,6 +315,9 @@ class ClientStore(_QdrantStore[models.Filter]):
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
         selected = models.PointIdsList(points=[*point_ids])
         self._client.set_payload(self._collection, values, selected, wait=True)
+
+    def _filter(self, condition: object) -> models.Filter | None:
+        return to_client_filter(condition, point_id)
 
     def _request(
         self,

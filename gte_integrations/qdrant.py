@@ -118,8 +118,9 @@ class QdrantVectorizer(StorageVectorizer):
 class QdrantHybridIndex(HybridIndex[Any]):
     """Documents in a Qdrant collection, found by meaning and by words.
 
-    ``filter`` in ``search`` is a ``qdrant_edge.Filter`` for a directory and a
-    ``qdrant_client.models.Filter`` otherwise.
+    ``filter`` in ``search`` is a ``qdrant_client.models.Filter``, wherever the collection is. Its
+    ``has_id`` means the ids that documents were added with, not the ids of points. A directory also
+    takes a ``qdrant_edge.Filter``, as it is: there ``HasIdCondition`` means the ids of points.
 
     Args:
         location: a directory, where Qdrant's engine runs inside this process and one process at a

@@ -95,7 +95,7 @@ def encoder():
     return HashEncoder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_encoder():
     return HashEncoder
 
