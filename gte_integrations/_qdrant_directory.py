@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from gte_core import CollectionMismatch
+from gte_integrations._disk_space import LITTLE, RESERVE, allocated, require_space
 from gte_integrations._indexing import gathered
 from gte_integrations._qdrant_engines import (
     _ID,
@@ -23,6 +26,8 @@ from gte_integrations._qdrant_engines import (
     point_id,
 )
 from gte_integrations._qdrant_filters import to_edge_filter
+from gte_integrations._qdrant_layouts import RECORD, refuse_clients
+from gte_integrations._qdrant_shard import SharedShard
 from gte_integrations._records import Facts, Record
 from gte_integrations._sending import PERMANENT, Trouble
 from gte_integrations._storage import Storage
@@ -30,102 +35,170 @@ from gte_integrations._storage import Storage
 __all__ = ["EdgeStore"]
 
 
+class _Packed(NamedTuple):
+    """A point, and about how many bytes it takes."""
+
+    point: edge.Point
+    size: int
+
+
 class EdgeStore(_QdrantStore[edge.Filter]):
     """A collection in a directory, served by Qdrant's engine inside this process.
 
-    One process at a time: the engine locks the directory while it is open.
+    One process at a time: the engine locks the directory while it is open. Each call holds the
+    shard while it talks to the engine, and no longer, so that ``close`` is soon through.
     """
 
     def __init__(self, directory: Path, collection: str, *, storage: Storage) -> None:
         self._storage = storage
+        self._collection = collection
         self._path = directory / collection
-        self._record = self._path / "gte.json"
-        self._opened: edge.EdgeShard | None = None
+        self._record = self._path / RECORD
         self.name = f"The Qdrant collection {str(self._path)!r}"
+        self._shard = SharedShard(self.name, self._load)
 
     def describe(self) -> Facts | None:
-        if self._record.exists():
-            facts: Facts = json.loads(self._record.read_text(encoding="utf-8"))
+        self._shard.allow()
+        facts = _read(self._record)
+        if facts is not None:
             return facts
-        # An empty shard without a record is a create() that was killed: it may go on.
-        return {} if self._has_shard() and self.count() else None
+        if not self._has_shard():
+            refuse_clients(self._path.parent, self._collection)
+            return None
+        # A shard without documents and without a record is a create() that was killed.
+        documents = self.count()
+        if documents and self._record.exists():
+            raise CollectionMismatch(
+                f"{self.name} holds {documents} documents, but {str(self._record)!r}, the record "
+                "of the model that filled it, is empty or damaged. Put that file back from a "
+                "copy, or add the documents to another collection."
+            )
+        return {} if documents else None
 
     def create(self, facts: Facts) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        if not self._has_shard():
-            self._opened = edge.EdgeShard.create(str(self._path), _edge_config(facts))
-        unfinished = self._record.with_suffix(".partial")
-        unfinished.write_text(json.dumps(facts), encoding="utf-8")
-        unfinished.replace(self._record)
+        self._shard.open_with(lambda: self._make(facts))
 
-    def pack(self, records: Sequence[Record]) -> list[edge.Point]:
-        return [
-            edge.Point(
-                point_id(record.document.key),
-                _vectors(record, edge.SparseVector),
-                _payload(record),
-            )
-            for record in records
-        ]
+    def pack(self, records: Sequence[Record]) -> list[_Packed]:
+        return [_Packed(_to_point(record), self.size_of(record)) for record in records]
 
-    def write(self, packed: Sequence[edge.Point]) -> None:
-        self._shard.update(edge.UpdateOperation.upsert_points(list(packed)))
+    def write(self, packed: Sequence[_Packed]) -> None:
+        # A point is written twice, to the log and to the storages; size_of is an estimate of
+        # JSON, which takes more than both.
+        size = sum(item.size for item in packed)
+        require_space(self.name, self._path, RESERVE + size)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.upsert_points([item.point for item in packed]))
 
     def count(self) -> int:
-        return self._shard.count(edge.CountRequest(exact=True))
+        with self._shard() as shard:
+            return shard.count(edge.CountRequest(exact=True))
 
     def all_keys(self) -> Iterator[str]:
         offset: Any = None
         while True:
             request = edge.ScrollRequest(offset=offset, limit=1000, with_payload=[_ID])
-            points, offset = self._shard.scroll(request)
+            with self._shard() as shard:  # not across a yield, or close() would wait for the caller
+                points, offset = shard.scroll(request)
             yield from (_key(point) for point in points)
             if offset is None:
                 return
 
     def delete(self, keys: Sequence[str]) -> None:
         selected: list[Any] = [point_id(key) for key in keys]
-        self._shard.update(edge.UpdateOperation.delete_points(selected))
+        require_space(self.name, self._path, LITTLE)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.delete_points(selected))
 
     def judge(self, error: Exception) -> Trouble:
         return PERMANENT
 
     def optimize(self) -> None:
-        self._shard.optimize()
+        # Segments are written anew before the old ones go: at most once their size where that
+        # was measured, with int8 vectors and graphs below twice.
+        size = allocated((self._path / "segments").rglob("*"))
+        require_space(self.name, self._path, RESERVE + 2 * size)
+        with self._shard() as shard:
+            shard.optimize()
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.flush()
-            self._opened.close()
-            self._opened = None
+        self._shard.close()
 
-    @property
-    def _shard(self) -> edge.EdgeShard:
-        if self._opened is None:
-            self._opened = self._load()
-        return self._opened
-
-    def _load(self) -> edge.EdgeShard:
+    def _make(self, facts: Facts) -> edge.EdgeShard:
+        """Make the shard, or what a killed ``create`` left of it, whole, and then the record."""
+        if _read(self._record) is not None:  # another thread was faster
+            return self._load()
+        require_space(self.name, self._path, RESERVE)
+        shard = self._make_shard(_edge_config(facts))
         try:
-            return edge.EdgeShard.load(str(self._path))
-        except Exception as error:  # the engine has no error types
-            if "WouldBlock" not in str(error):
-                raise
-            raise BlockingIOError(
-                f"{self.name} is open elsewhere; the embedded engine lets one process at a time "
-                "open it, and that once. Close the other index, or run a Qdrant server."
+            if shard.count(edge.CountRequest()):  # that only the log still held
+                raise CollectionMismatch(
+                    f"{self.name} holds documents, but no record of the model that filled it; use "
+                    "another collection."
+                )
+            shard.flush()
+            self._sync_folders()
+            _write(self._record, facts)
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
+    def _make_shard(self, config: edge.EdgeConfig) -> edge.EdgeShard:
+        if not any(self._path.iterdir()):
+            return edge.EdgeShard.create(str(self._path), config)
+        try:  # given the configuration, the engine adds whatever is missing and deletes nothing
+            return edge.EdgeShard.load(str(self._path), config)
+        except Exception as error:
+            if "ncompatible" not in str(error):
+                raise self._explained(error) from error
+            raise CollectionMismatch(
+                f"{self.name} was begun for other vectors, and holds no documents: {error}. "
+                "Delete the directory, or use another collection."
             ) from error
 
+    def _sync_folders(self) -> None:
+        """The engine brings its files to the disk, but not all of their names."""
+        inside = [path for path in self._path.rglob("*") if path.is_dir()]
+        for folder in (*inside, self._path, self._path.parent):
+            _sync(folder)
+
+    def _load(self) -> edge.EdgeShard:
+        if self._path.exists():
+            require_space(self.name, self._path, LITTLE)
+        try:
+            return edge.EdgeShard.load(str(self._path))
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> OSError:
+        """What hinders the engine from opening; it has no error types of its own."""
+        if "WouldBlock" in str(error):
+            return BlockingIOError(
+                f"{self.name} is open elsewhere; the embedded engine lets one process at a time "
+                "open it, and that once. Close the other index (a forked child keeps what its "
+                "parent had open until it ends), or run a Qdrant server."
+            )
+        return OSError(
+            f"{self.name} cannot be opened: {error}. Nothing was changed; put the directory back "
+            "from a copy, or delete it and add the documents again."
+        )
+
     def _has_shard(self) -> bool:
-        return (self._path / "segments").exists()
+        """Whether there is anything to load; what a killed ``create`` left may be too little."""
+        segments = self._path / "segments"
+        return (self._path / "edge_config.json").exists() or any(segments.glob("*"))
 
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
     ) -> Sequence[Any]:
-        return self._shard.retrieve(list(point_ids), payload, vectors)
+        with self._shard() as shard:
+            return shard.retrieve(list(point_ids), payload, vectors)
 
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
-        self._shard.update(edge.UpdateOperation.set_payload(list(point_ids), values))
+        require_space(self.name, self._path, RESERVE)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.set_payload([*point_ids], values))
 
     def _filter(self, condition: object) -> edge.Filter | None:
         return to_edge_filter(condition, point_id)
@@ -148,10 +221,16 @@ class EdgeStore(_QdrantStore[edge.Filter]):
         )
 
     def _query(self, requests: list[edge.QueryRequest]) -> Sequence[Sequence[Any]]:
-        return self._shard.query_batch(edge.QueryBatchRequest(requests))
+        with self._shard() as shard:
+            return shard.query_batch(edge.QueryBatchRequest(requests))
 
     def _sparse_vector(self, indices: list[int], values: list[float]) -> edge.SparseVector:
         return edge.SparseVector(indices, values)
+
+
+def _to_point(record: Record) -> edge.Point:
+    key = record.document.key
+    return edge.Point(point_id(key), _vectors(record, edge.SparseVector), _payload(record))
 
 
 def _edge_config(facts: Facts) -> edge.EdgeConfig:
@@ -180,3 +259,37 @@ def _edge_params(storage: Storage, coarse: object | None) -> edge.SearchParams |
 def _edge_prefetch(coarse: list[float], limit: int, condition: edge.Filter | None) -> edge.Prefetch:
     query = edge.Query.Nearest(coarse, using=COARSE)
     return edge.Prefetch(limit=gathered(limit), query=query, filter=condition)
+
+
+# ------------------------------------------------------------------ the record
+
+
+def _read(record: Path) -> Facts | None:
+    """The facts that were recorded, None if there are none that can be read."""
+    try:
+        facts = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _write(record: Path, facts: Facts) -> None:
+    """Record the facts, whole or not at all, whatever happens to the machine."""
+    unfinished = record.with_suffix(".partial")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(facts))
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(record)
+    _sync(record.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Bring to the disk which files a folder has."""
+    if os.name == "nt":  # opens no folder
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

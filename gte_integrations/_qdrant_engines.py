@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
@@ -16,6 +17,7 @@ from gte_integrations._bridging import Bridge
 from gte_integrations._explaining import StoredVectors
 from gte_integrations._fusion import DocumentId, Leg
 from gte_integrations._indexing import FilterT, gathered
+from gte_integrations._qdrant_layouts import refuse_ours
 from gte_integrations._records import (
     ORIGIN,
     TRUNCATED,
@@ -228,19 +230,31 @@ class _QdrantStore(ABC, Generic[FilterT]):
 
 
 class ClientStore(_QdrantStore[models.Filter]):
-    """A collection behind a ``QdrantClient``: a server, or the client's own local mode."""
+    """A collection behind a ``QdrantClient``: a server, or the client's own local mode.
+
+    ``path`` is the directory of the local mode, if it has one.
+    """
 
     def __init__(
-        self, client: QdrantClient | Bridge, collection: str, *, storage: Storage, owned: bool
+        self,
+        client: QdrantClient | Bridge,
+        collection: str,
+        *,
+        storage: Storage,
+        owned: bool,
+        path: Path | None = None,
     ) -> None:
         self._client = client
         self._storage = storage
         self._collection = collection
         self._owned = owned
+        self._path = path
         self.name = f"The Qdrant collection {collection!r}"
 
     def describe(self) -> Facts | None:
         if not self._client.collection_exists(self._collection):
+            if self._path is not None:
+                refuse_ours(self._path, self._collection)
             return None
         config = self._client.get_collection(self._collection).config
         facts: Facts = dict((config.metadata or {}).get(_FACTS, {}))

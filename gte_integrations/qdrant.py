@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
+_MAX_NAME_BYTES = 255  # of a directory, here and on servers
 
 
 class QdrantVectorizer(StorageVectorizer):
@@ -124,11 +125,12 @@ class QdrantHybridIndex(HybridIndex[Any]):
 
     Args:
         location: a directory, where Qdrant's engine runs inside this process and one process at a
-            time has a collection open; "http://..." or "https://..." of a server; a
+            time has a collection open (not a directory of ``QdrantClient(path=...)``, which keeps
+            its data in another way); "http://..." or "https://..." of a server; a
             ``QdrantClient``; or an ``AsyncQdrantClient``, with which only the awaited verbs work,
             such as ``asearch``.
             Collections made here need a server of version 1.16 or newer.
-        collection: its name.
+        collection: its name: letters, digits, "_", "-" and ".", up to 255 bytes in UTF-8.
         encoder: the model, for documents and queries.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, below ``dimensions``. They gather
@@ -159,17 +161,37 @@ class QdrantHybridIndex(HybridIndex[Any]):
             _COLLECTION,
             "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
         )
+        _check_length(collection)
         vectorizer = QdrantVectorizer(
             encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
         bridge = Bridge(location) if isinstance(location, AsyncQdrantClient) else None
-        store = _store(bridge or location, collection, storage)
+        store = _store(bridge or location, _path_of(location), collection, storage)
         super().__init__(vectorizer, store, retry_seconds=retry_seconds, bridge=bridge)
 
 
-def _store(location: object, collection: str, storage: Storage) -> ClientStore | EdgeStore:
+def _check_length(collection: str) -> None:
+    length = len(collection.encode())
+    if length > _MAX_NAME_BYTES:
+        raise ValueError(
+            f"collection is {collection!r}, which takes {length} bytes in UTF-8, but must take at "
+            f"most {_MAX_NAME_BYTES}: it becomes the name of a directory."
+        )
+
+
+def _path_of(location: object) -> Path | None:
+    """The directory of a client's local mode."""
+    if not isinstance(location, (QdrantClient, AsyncQdrantClient)):
+        return None
+    path = location.init_options.get("path")
+    return None if path is None else Path(path)
+
+
+def _store(
+    location: object, path: Path | None, collection: str, storage: Storage
+) -> ClientStore | EdgeStore:
     if isinstance(location, (QdrantClient, Bridge)):
-        return ClientStore(location, collection, storage=storage, owned=False)
+        return ClientStore(location, collection, storage=storage, owned=False, path=path)
     if not isinstance(location, (str, os.PathLike)):
         raise TypeError(
             f"location is a {type(location).__name__}, but must be a directory, a URL, a "
