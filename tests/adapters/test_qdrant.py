@@ -11,7 +11,7 @@ from gte_core import CollectionMismatch
 from gte_integrations._qdrant_engines import edge, models, point_id
 from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex, QdrantVectorizer
 
-DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("empty", "")]
+DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("wordless", "!")]
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def indexes(make_encoder, tmp_path_factory):
     opened = [QdrantHybridIndex(place, "docs", make_encoder()) for place in places]
     for index in opened:
         index.create()
-        texts = dict.fromkeys(PAYLOADS, "oak") | {"empty": ""}
+        texts = dict.fromkeys(PAYLOADS, "oak") | {"empty": "!"}
         index.add((key, texts[key], payload) for key, payload in PAYLOADS.items())
     yield opened
     for index in opened:
