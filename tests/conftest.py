@@ -1,3 +1,5 @@
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,28 @@ def encoded(monkeypatch):
     monkeypatch.setattr(GTETokenizer, "encode", tokenized)
     monkeypatch.setattr(PackedEngine, "encode", recorded)
     return calls
+
+
+@pytest.fixture
+def start():
+    """``subprocess.Popen`` for programs that are interrupted; killed if the test leaves them alive.
+
+    A shell makes what it starts in the background ignore SIGINT, pytest too, and a child inherits
+    that: so while the test runs it is not ignored here.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started = []
+
+    def start(command, **options):
+        started.append(subprocess.Popen(command, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        with process:  # closes its pipes and waits
+            pass
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(scope="session")

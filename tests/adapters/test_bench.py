@@ -217,16 +217,18 @@ class TestWrongUse:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_nothing_is_left_behind(tmp_path, number, status):
+def test_nothing_is_left_behind(start, tmp_path, number, status):
     command = [sys.executable, "-P", "-m", "gte_integrations.cli", "bench", "--model", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        # The log is there once the first child is.
-        while not list(tmp_path.glob("gte-bench-*/machine.log")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait() == status
+    process = start(command, env=environment, stderr=subprocess.DEVNULL)
+    # The log is there once the first child is.
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("gte-bench-*/machine.log")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(timeout=120) == status
     assert list(tmp_path.iterdir()) == []
 
 

@@ -470,14 +470,19 @@ class TestOneRuleOnePlace:
         assert choices == {"on_error": _indexing.OnError, "mode": _indexing.Mode}
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-P", "-m", "gte_integrations.cli", *arguments]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+LONGEST = 120  # seconds that a program is waited for; it takes a few on an idle machine
 
 
 class TestProcess:
+    @pytest.fixture
+    def run(self, start):
+        def run(*arguments):
+            command = [sys.executable, "-P", "-m", "gte_integrations.cli", *arguments]
+            pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            return start(command, **pipes)
+
+        return run
+
     def test_help_loads_neither_torch_nor_an_engine(self):
         program = (
             "import sys; from gte_integrations import cli\n"
@@ -488,35 +493,35 @@ class TestProcess:
         )
         subprocess.run([sys.executable, "-P", "-c", program], check=True, capture_output=True)
 
-    def test_an_error_is_status_1_without_traceback(self):
+    def test_an_error_is_status_1_without_traceback(self, run):
         process = run("index", "no/such/file", "--to", "qdrant:x", "-c", "docs")
-        stdout, stderr = process.communicate()
+        stdout, stderr = process.communicate(timeout=LONGEST)
         assert (process.returncode, stdout) == (1, b"")
         assert stderr.startswith(b"error: no/such/file does not exist")
         assert stderr.count(b"\n") == 1
 
-    def test_ctrl_c(self):
+    def test_ctrl_c(self, run):
         process = run("search", "-", "--from", "qdrant:x", "-c", "docs")
         process.stdin.write(b"x" * 300_000)  # more than a pipe holds: it is being read
         process.send_signal(signal.SIGINT)
-        assert process.communicate() == (b"", b"Interrupted.\n")
+        assert process.communicate(timeout=LONGEST) == (b"", b"Interrupted.\n")
         assert process.returncode == 130
 
-    def test_a_reader_that_leaves_is_no_error(self):
+    def test_a_reader_that_leaves_is_no_error(self, run):
         process = run("encode", "-", "-m", "demo", "--json")
         process.stdin.write(b"a line of text\n" * 500)
         process.stdin.close()
         assert json.loads(process.stdout.readline())["text"] == "a line of text"
         process.stdout.close()
-        assert process.wait() == 1
+        assert process.wait(timeout=LONGEST) == 1
         assert process.stderr.read() == b""
-        process.stderr.close()
 
     @pytest.mark.parametrize("store", ["qdrant:{}", "milvus:{}.db"])
-    def test_one_process_indexes_and_another_searches(self, passages, tmp_path, store):
+    def test_one_process_indexes_and_another_searches(self, run, passages, tmp_path, store):
         place = [store.format(tmp_path / "index"), "-c", "docs", "-m", "demo", "--json"]
         index = run("index", str(passages), "--to", *place)
-        assert json.loads(index.communicate()[0])["written"] == 5
-        stdout, stderr = run("search", "merge cells", "--from", *place).communicate()
+        assert json.loads(index.communicate(timeout=LONGEST)[0])["written"] == 5
+        search = run("search", "merge cells", "--from", *place)
+        stdout, stderr = search.communicate(timeout=LONGEST)
         assert stderr == b""
         assert json.loads(stdout)["hits"][0]["id"] == "en"
