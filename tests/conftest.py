@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gte_core import GTEEmbedder, release_shared
 from gte_core.engine import PackedEngine
@@ -10,6 +11,10 @@ from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import GTETokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# A busy machine is slow, which makes no property false.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

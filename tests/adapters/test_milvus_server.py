@@ -1,6 +1,5 @@
 """The Milvus index against a server of its own process, killed and started again."""
 
-import threading
 import time
 
 import pytest
@@ -11,12 +10,12 @@ from gte_integrations.milvus import MilvusHybridIndex
 DOCUMENTS = [(number, f"text number {number}", {"even": number % 2 == 0}) for number in range(60)]
 
 
-def test_a_server_that_is_killed_and_restarted_loses_nothing(milvus_process, encoder):
+def test_a_server_that_is_killed_and_restarted_loses_nothing(milvus_process, encoder, when_missed):
     def documents():
         for number, document in enumerate(DOCUMENTS):
             if number == 30:
                 milvus_process.kill()
-                threading.Timer(0.5, milvus_process.start).start()
+                when_missed(milvus_process.start)
             yield document
 
     with MilvusHybridIndex(milvus_process.uri, "docs", encoder, retry_seconds=60) as index:
@@ -36,7 +35,7 @@ def test_a_payload_is_replaced_as_a_whole(milvus_process, encoder):
         assert index.search("oak")[0][0].payload == {"new": 2}
 
 
-def test_search_does_not_wait_for_a_server_that_is_away(milvus_process, encoder):
+def test_search_does_not_wait_for_a_server_that_is_away(milvus_process, encoder, caplog):
     with MilvusHybridIndex(milvus_process.uri, "docs", encoder) as index:
         index.create()
         index.add(DOCUMENTS)
@@ -44,7 +43,9 @@ def test_search_does_not_wait_for_a_server_that_is_away(milvus_process, encoder)
         started = time.perf_counter()
         with pytest.raises(MilvusException, match="Fail connecting to server"):
             index.search("text")
-        assert time.perf_counter() - started < 2
+        assert time.perf_counter() - started < 10  # which pymilvus waits for a new connection
+        # We would log a repetition.
+        assert not any(record.name.startswith("gte_") for record in caplog.records)
 
 
 def test_a_collection_that_the_server_has_released_is_loaded_again(milvus_process, encoder):

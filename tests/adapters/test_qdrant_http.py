@@ -216,11 +216,10 @@ def impatient(server, index, encoder):
 
 def test_a_server_that_never_answers_is_asked_again(server, impatient, quick):
     server.faults = {UPSERT: [hang], RETRIEVE: [hang]}
-    started = time.perf_counter()
     report = impatient.add(DOCUMENTS)
-    assert (report.written, report.retries) == (60, 2)
-    assert 2.0 <= time.perf_counter() - started < 5.0
-    assert impatient.count() == 60
+    assert server.faults == {UPSERT: [], RETRIEVE: []}
+    assert report.written == impatient.count() == 60
+    assert report.retries >= 2  # a busy server may be too slow once more
 
 
 async def test_an_async_client_is_as_patient(server, encoder, quick):
@@ -229,7 +228,8 @@ async def test_an_async_client_is_as_patient(server, encoder, quick):
     await index.acreate()
     server.faults = {UPSERT: [hang, status(503)], RETRIEVE: [reset]}
     report = await index.aadd(DOCUMENTS)
-    assert (report.written, report.retries) == (60, 3)
+    assert report.written == 60
+    assert report.retries >= 3
     assert (await index.asearch(DOCUMENTS[7][1], fusion=RRF()))[0][0].id == 7
     server.faults = {("POST", "points", "query", "batch"): [hang]}
     with pytest.raises(ResponseHandlingException, match=r"^$") as caught:  # httpx says no more
@@ -240,21 +240,20 @@ async def test_an_async_client_is_as_patient(server, encoder, quick):
 
 def test_search_waits_for_an_answer_once(server, impatient):
     impatient.add(DOCUMENTS)
-    server.faults = {("POST", "points", "query", "batch"): [hang] * 2}
-    started = time.perf_counter()
+    hanging = [hang] * 2
+    server.faults = {("POST", "points", "query", "batch"): hanging}
     with pytest.raises(ResponseHandlingException, match="timed out"):
         impatient.search("text")
-    assert 1.0 <= time.perf_counter() - started < 2.0
+    assert len(hanging) == 1
 
 
 def test_it_gives_up_on_a_server_that_never_answers(server, index, encoder):
     client = QdrantClient(url=server.url, timeout=1, check_compatibility=False)
     server.faults = {UPSERT: [hang] * 100}
     impatient = QdrantHybridIndex(client, "docs", encoder, retry_seconds=2)
-    started = time.perf_counter()
     with pytest.raises(ResponseHandlingException, match="timed out") as caught:
         impatient.add(DOCUMENTS)
-    assert time.perf_counter() - started < 4.0
+    assert len(upserts(server)) <= 2
     assert "Gave up after" in caught.value.__notes__[0]
     client.close()
 
@@ -263,7 +262,7 @@ def test_the_servers_own_pause_is_kept(server, index, quick):
     server.faults = {UPSERT: [status(429, [("Retry-After", 1)])]}
     started = time.perf_counter()
     assert index.add(DOCUMENTS).retries == 1
-    assert 1.0 <= time.perf_counter() - started < 3.0
+    assert time.perf_counter() - started >= 1.0
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 422])
@@ -303,12 +302,12 @@ def test_requests_stay_below_what_a_server_takes(server, index):
     assert max(upserts(server)) < 32 * 2**20
 
 
-def test_a_server_that_is_restarted_loses_nothing(server, index, quick):
+def test_a_server_that_is_restarted_loses_nothing(server, index, quick, when_missed):
     def documents():
         for number, document in enumerate(DOCUMENTS):
             if number == 30:
                 server.stop()
-                threading.Timer(0.5, server.start).start()
+                when_missed(server.start)
             yield document
 
     report = index.add(documents(), batch_size=10)
@@ -317,12 +316,11 @@ def test_a_server_that_is_restarted_loses_nothing(server, index, quick):
     assert index.count() == 60
 
 
-def test_search_does_not_wait_for_a_server_that_is_away(server, index):
+def test_search_does_not_wait_for_a_server_that_is_away(server, index, caplog):
     index.add(DOCUMENTS)
     server.stop()
-    started = time.perf_counter()
-    with pytest.raises(ResponseHandlingException):
+    with pytest.raises(ResponseHandlingException, match="Connection refused"):
         index.search("text")
-    assert time.perf_counter() - started < 2
+    assert not caplog.records  # a repetition would be logged
     server.start()
     assert index.search("text")[0]

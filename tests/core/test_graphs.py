@@ -123,7 +123,7 @@ def test_compiled_layers_compute_the_same(small_checkpoint):
 def test_replayed_packs_are_the_packs_themselves(model):
     ordinary, replayed = (engine(model, graphed=graphed) for graphed in (False, True))
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(texts=st.lists(IDS, min_size=1, max_size=8), sparse=st.booleans())
     def same(texts, sparse):
         tokenized = [TokenizedText(ids, truncated=False) for ids in texts]

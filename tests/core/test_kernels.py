@@ -72,7 +72,7 @@ def test_gated_linear_is_its_formula(gated):
 def test_a_row_does_not_depend_on_its_neighbours(linear, activations, kind, _gated, _tolerance):
     kernel = kind(linear.weight, linear.bias)
     alone = torch.cat([kernel(row[None]) for row in activations])
-    torch.testing.assert_close(kernel(activations), alone)
+    assert error(kernel(activations), alone) < 1e-6  # a sum's order depends on where memory lies
 
 
 @onednn
