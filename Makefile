@@ -9,16 +9,22 @@ APART := $(VENV)-apart
 
 SOURCES := $(shell find core gte_integrations -name '*.py' -o -path '*/data/*' -type f)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/.package
 	$(BIN)/python examples/demo.py
 
+# Two workers, one thread each: more threads than cores wait for each other.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.package $(APART)/.package
 	$(APART)/bin/pytest tests/adapters/test_llama_index_milvus.py \
 		tests/adapters/test_fastembed.py \
 		'tests/test_examples.py::test_it_runs[hybrid_llama_index_milvus]'
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# One after the other, with all cores: races and kills are among them.
+test-slow: $(VENV)/.package
+	$(BIN)/pytest -m slow --durations 10 -o faulthandler_timeout=1500
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check
@@ -46,7 +52,7 @@ $(APART)/.requirements: pyproject.toml constraints.txt
 	grep -vE '^(pymilvus|huggingface_hub)=' constraints.txt > $(APART)/constraints.txt
 	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt torch
 	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt \
-		'.[fastembed,llama-index-milvus]' hatchling pytest pytest-asyncio
+		'.[fastembed,llama-index-milvus]' hatchling hypothesis pytest pytest-asyncio
 	touch $@
 
 $(APART)/.package: $(APART)/.requirements $(SOURCES) README.md LICENSE

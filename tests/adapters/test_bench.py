@@ -41,6 +41,7 @@ def found(chart):
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 class TestEndToEnd:
     def test_everyone_came_through(self, found):
         assert found["left_out"] == {}

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, given, settings
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gte_core import (
@@ -120,7 +121,7 @@ def test_generators_sets_and_tuples_work(small):
     np.testing.assert_array_equal(small.encode(tuple(TEXTS)).dense, expected)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(texts=st.lists(ANY_TEXT, max_size=5))
 def test_the_contract_holds_for_any_text(demo, texts):
     both = demo.encode(texts)
@@ -134,7 +135,7 @@ def test_the_contract_holds_for_any_text(demo, texts):
         assert not {0, 1, 2, 3} & set(ids.tolist())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=6), data=st.data())
 def test_a_text_is_the_same_alone_and_in_any_batch(demo, texts, data):
     index = data.draw(st.integers(0, len(texts) - 1))
@@ -487,6 +488,19 @@ def test_threads_get_what_one_thread_gets(small):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_several_threads_of_torch_compute_the_same(demo):
+    texts = ["print " * n for n in range(1, 400, 40)]
+    expected = demo.encode(texts)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = demo.encode(texts)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found.dense, expected.dense, atol=5e-6)
+    np.testing.assert_allclose(found.sparse.toarray(), expected.sparse.toarray(), atol=1e-4)
 
 
 async def test_async_equals_sync_and_lets_the_loop_run(small):
