@@ -1,4 +1,4 @@
-"""One document's score, taken apart from the vectors that the store holds."""
+"""Documents' scores, taken apart from the vectors that the store holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gte_core import Encoder, Explanation, as_queries
-from gte_integrations._fusion import Linear
+from gte_integrations._fusion import DocumentId, Linear
 from gte_integrations._records import Floats
 from gte_integrations._sparse import sparse_dicts
 
@@ -19,9 +19,13 @@ class StoredVectors:
     weights: Mapping[int, float]
 
 
-def explain(encoder: Encoder, query: str, stored: StoredVectors, fusion: Linear) -> Explanation:
-    """Encode the query, in the size of the stored vector, and compare the two."""
-    texts, size = as_queries(encoder, query), len(stored.dense)
+def explain(
+    encoder: Encoder, query: str, documents: Mapping[DocumentId, StoredVectors], fusion: Linear
+) -> dict[DocumentId, Explanation]:
+    """Encode the query once, in the size of the stored vectors, and compare it with each."""
+    if not documents:
+        return {}
+    texts, size = as_queries(encoder, query), len(next(iter(documents.values())).dense)
     weights: dict[int, float] = {}
     name: Callable[[int], str] = str
     if encoder.has_sparse:
@@ -30,11 +34,14 @@ def explain(encoder: Encoder, query: str, stored: StoredVectors, fusion: Linear)
         [weights] = sparse_dicts(both.sparse)
     else:
         dense = encoder.encode_dense(texts, dimensions=size)[0]
-    return Explanation.of(
-        float(dense @ stored.dense),
-        weights,
-        stored.weights,
-        name=name,
-        dense_weight=fusion.dense_weight,
-        sparse_weight=fusion.sparse_weight,
-    )
+    return {
+        document_id: Explanation.of(
+            float(dense @ stored.dense),
+            weights,
+            stored.weights,
+            name=name,
+            dense_weight=fusion.dense_weight,
+            sparse_weight=fusion.sparse_weight,
+        )
+        for document_id, stored in documents.items()
+    }

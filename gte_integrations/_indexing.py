@@ -96,13 +96,18 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
         ...
 
 
-def compare_facts(name: str, expected: Facts, found: Facts, kind: str = "collection") -> None:
-    """Raise ``CollectionMismatch`` with every difference, one a line."""
+def check_recorded(name: str, found: Facts, kind: str = "collection") -> None:
+    """Raise ``CollectionMismatch`` if it is not said which model filled a collection."""
     if found.get("model") is None:
         raise CollectionMismatch(
             f"{name} exists, but holds no record of the model that filled it, so this library did "
             f"not make it; use another {kind}."
         )
+
+
+def compare_facts(name: str, expected: Facts, found: Facts, kind: str = "collection") -> None:
+    """Raise ``CollectionMismatch`` with every difference, one a line."""
+    check_recorded(name, found, kind)
     differences = [
         f"  {fact}: the {kind} has {found.get(fact)!r}, this index needs {value!r}"
         for fact, value in expected.items()
@@ -142,7 +147,7 @@ class HybridIndex(Generic[FilterT]):
         another size, or by something else.
         """
         if self._store.describe() is None:
-            self._store.create(self.vectorizer.facts())
+            self._store.create(self.vectorizer.metadata())
         self._verify()
 
     def add(
@@ -321,15 +326,31 @@ class HybridIndex(Generic[FilterT]):
             fusion: the weights of both parts. ``RRF`` goes by the ranks of all documents, so it
                 cannot explain one.
         """
-        check_query(query)
-        check_linear(fusion)
-        self._open()
-        stored = self._store.vectors(document_id)
-        if stored is None:
+        found = self.explain_all(query, [document_id], fusion=fusion)
+        if document_id not in found:
             raise LookupError(
                 f"{self._store.name} has no document {document_id!r}; pass the id of one that was "
                 "added, such as a hit's id."
             )
+        return found[document_id]
+
+    def explain_all(
+        self,
+        query: str,
+        ids: Iterable[DocumentId],
+        *,
+        fusion: Linear = Linear(),  # noqa: B008
+    ) -> dict[DocumentId, Explanation]:
+        """``explain`` for several documents, for which the query is encoded once.
+
+        Documents that are not there are left out.
+        """
+        check_query(query)
+        check_linear(fusion)
+        check_ids("ids", ids)
+        self._open()
+        vectors = ((document_id, self._store.vectors(document_id)) for document_id in ids)
+        stored = {document_id: found for document_id, found in vectors if found is not None}
         return explain(self.vectorizer.encoder, query, stored, fusion)
 
     def delete(self, ids: Iterable[DocumentId]) -> int:
@@ -353,6 +374,20 @@ class HybridIndex(Generic[FilterT]):
             )
         self._open()
         return self._delete([key for key in self._store.all_keys() if key not in keep])
+
+    def metadata(self) -> Facts | None:
+        """What is stored about the collection's making; None if there is no collection.
+
+        "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
+        "storage" and "sparse" are what a ``CollectionMismatch`` compares. "name" is the model as
+        it was given and "query_prefix" what goes before queries; 0.1.0 did not record these two.
+
+        Raises ``CollectionMismatch`` if the collection was made by something else.
+        """
+        found = self._store.describe()
+        if found is not None:
+            check_recorded(self._store.name, found)
+        return found
 
     def count(self) -> int:
         """Number of documents in the collection."""
@@ -388,6 +423,16 @@ class HybridIndex(Generic[FilterT]):
         """``explain`` in a thread of its own."""
         return await self._beside_the_loop(self.explain, query, document_id, fusion=fusion)
 
+    async def aexplain_all(
+        self,
+        query: str,
+        ids: Iterable[DocumentId],
+        *,
+        fusion: Linear = Linear(),  # noqa: B008
+    ) -> dict[DocumentId, Explanation]:
+        """``explain_all`` in a thread of its own."""
+        return await self._beside_the_loop(self.explain_all, query, ids, fusion=fusion)
+
     async def adelete(self, ids: Iterable[DocumentId]) -> int:
         """``delete`` in a thread of its own."""
         return await self._beside_the_loop(self.delete, ids)
@@ -395,6 +440,10 @@ class HybridIndex(Generic[FilterT]):
     async def aprune(self, keep_ids: Iterable[DocumentId]) -> int:
         """``prune`` in a thread of its own."""
         return await self._beside_the_loop(self.prune, keep_ids)
+
+    async def ametadata(self) -> Facts | None:
+        """``metadata`` in a thread of its own."""
+        return await self._beside_the_loop(self.metadata)
 
     async def acount(self) -> int:
         """``count`` in a thread of its own."""

@@ -419,6 +419,16 @@ class Vectorizer:
             "sparse": self.encoder.has_sparse,
         }
 
+    def metadata(self) -> Facts:
+        """What is stored with a collection: the facts, and two things that are recorded only.
+
+        The name of the model as it was given, and its query prefix, let others open the collection
+        as it was; they are never compared.
+        """
+        model = getattr(self.encoder, "model", None)
+        name = model if isinstance(model, str) else self.encoder.fingerprint.model
+        return {**self.facts(), "name": name, "query_prefix": self.encoder.query_prefix}
+
     def prepare(self, item: object) -> Prepared:
         """Read and check one document in any accepted form."""
         return prepare(as_document(item), self.limits)

@@ -95,6 +95,11 @@ class SharedEncoder:
             return self._loaded
 
     @property
+    def model(self) -> str:
+        """The hub id, the absolute path of a directory, or ``"demo"``; nothing is loaded."""
+        return self.settings.model
+
+    @property
     def dimensions(self) -> int:
         """Size of the model's dense vectors."""
         return self.embedder.dimensions

@@ -78,6 +78,25 @@ def filled(index):
 # ------------------------------------------------------------------ create
 
 
+def test_the_name_and_the_query_prefix_are_recorded_and_never_compared(place, make_encoder):
+    encoder = make_encoder(query_prefix="query: ")
+    encoder.model = "/models/hash"
+    index = place.open(encoder, coarse_dimensions=8)
+    assert index.metadata() is None
+    index.create()
+    metadata = index.metadata()
+    assert (metadata["name"], metadata["query_prefix"]) == ("/models/hash", "query: ")
+    assert (metadata["dimensions"], metadata["coarse_dimensions"]) == (encoder.dimensions, 8)
+    index.close()
+    again = place.open(make_encoder(), coarse_dimensions=8)
+    again.create()
+    assert again.metadata() == metadata
+
+
+def test_an_encoder_without_a_name_is_recorded_by_its_fingerprint(index, encoder):
+    assert index.metadata()["name"] == encoder.fingerprint.model
+
+
 def test_create_may_be_called_again(index):
     index.add([("a", "oak")])
     index.create()
@@ -749,6 +768,18 @@ def test_an_explanation_is_in_the_size_of_the_collection(place, make_encoder):
     assert (explanation.sparse_score, explanation.tokens) == (0, ())
 
 
+def test_many_are_explained_with_one_pass_for_the_query(index, encoder):
+    index.add([("a", "oak pine"), (1, "oak elm"), ("b", "yew")])
+    encoder.calls.clear()
+    found = index.explain_all("oak", ["b", 1, "gone", "a"])
+    assert sum(encoder.calls.values()) == 1
+    assert list(found) == ["b", 1, "a"]
+    assert found == {each: index.explain("oak", each) for each in found}
+    encoder.calls.clear()
+    assert index.explain_all("oak", ["gone"]) == {}
+    assert not encoder.calls
+
+
 def test_arguments_of_explain_are_checked(index):
     with pytest.raises(TypeError, match=r"fusion is RRF\(.*\), but must be Linear\(...\)"):
         index.explain("oak", "a", fusion=RRF())
@@ -756,6 +787,8 @@ def test_arguments_of_explain_are_checked(index):
         index.explain(["oak"], "a")
     with pytest.raises(TypeError, match=r"An id is 1\.5, a float"):
         index.explain("oak", 1.5)
+    with pytest.raises(TypeError, match="ids is 'a', a single str, but must be an iterable of ids"):
+        index.explain_all("oak", "a")
 
 
 def test_a_smaller_size_is_stored_and_searched(place, make_encoder):
@@ -1005,6 +1038,8 @@ async def test_every_verb_can_be_awaited(place, encoder):
     await index.aoptimize()
     document = DOCUMENTS[1]
     assert await index.aexplain("oak", document.id) == index.explain("oak", document.id)
+    assert list(await index.aexplain_all("oak", [document.id])) == [document.id]
+    assert await index.ametadata() == index.metadata()
     [hits] = await index.asearch("oak", payload_keys=["lang"])
     assert all(hit.payload.keys() == {"lang"} for hit in hits)
     assert await index.adelete([document.id]) == 1

@@ -133,6 +133,14 @@ def test_a_directory_is_known_by_its_absolute_path(tmp_path, monkeypatch):
     assert not np.allclose(*found)
 
 
+def test_its_model_is_named_before_it_is_loaded(tmp_path, monkeypatch, encoded):
+    random_checkpoint(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+    for given, name in [("demo", "demo"), ("./model", str(tmp_path / "model"))]:
+        assert shared_encoder(EncoderSettings(model=given)).model == name
+
+
 def test_many_threads_asking_for_the_same_cost_one_pass(encoded, settings):
     encoder = shared_encoder(settings)
     with ThreadPoolExecutor(8) as threads:
