@@ -35,6 +35,7 @@ from gte_integrations._indexing import (
     IndexReport,
     gathered,
 )
+from gte_integrations._masking import masked
 from gte_integrations._records import (
     ID_MAX_BYTES,
     ORIGIN,
@@ -499,15 +500,16 @@ def _uri(location: object) -> str:
     place = os.fspath(location)
     if re.match(r"(https?|tcp|unix)://", str(place)):
         return str(place)
-    path = Path(str(place))
+    path, shown = Path(str(place)), masked(str(place))
     if path.suffix != ".db":
         raise ValueError(
-            f"location is {place!r}, but must be a path that ends in .db, a URI such as "
+            f"location is {shown!r}, but must be a path that ends in .db, a URI such as "
             "http://localhost:19530, or a MilvusClient."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"location is {place!r}, but there is no directory {str(path.parent)!r}; make it first."
+            f"location is {shown!r}, but there is no directory {str(Path(shown).parent)!r}; make "
+            "it first."
         )
     if path.is_file():
         raise NotADirectoryError(

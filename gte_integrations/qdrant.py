@@ -23,6 +23,7 @@ from gte_integrations._checks import check_collection
 from gte_integrations._fusion import RRF, Linear
 from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
 from gte_integrations._qdrant_directory import EdgeStore
+from gte_integrations._masking import masked
 from gte_integrations._qdrant_engines import (
     DENSE,
     SPARSE,
@@ -207,8 +208,8 @@ def _store(
 def _directory(place: str) -> Path:
     if not place or re.search(r"://|:\d+$|^:memory:$", place):
         raise ValueError(
-            f"location is {place!r}, but must be a directory, a URL that begins with http:// or "
-            'https://, or a QdrantClient, such as QdrantClient(":memory:").'
+            f"location is {masked(place)!r}, but must be a directory, a URL that begins with "
+            'http:// or https://, or a QdrantClient, such as QdrantClient(":memory:").'
         )
     path = Path(place)
     if path.exists() and not path.is_dir():
