@@ -22,8 +22,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gte_integrations._masking import masked
+
 if TYPE_CHECKING:
     from gte_core import Explanation, TokenContribution
+    from gte_integrations._fusion import DocumentId
     from gte_integrations._indexing import Hit, IndexReport
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -31,7 +34,8 @@ _LINE_END = re.compile(r"(?<![.,:;])\s*\n\s*")
 _SNIPPET_LINES = 2
 _MOST_TOKENS = 8
 _MOST_VALUES = 6
-_MOST_REASONS = 5
+_MOST_REASONS = 20
+_MOST_IDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 def error_line(message: str) -> None:
     """Say on one line of stderr what went wrong."""
     clauses = _LINE_END.sub("; ", message.strip())
-    line = Text.assemble(("error: ", "bold red"), _one_line(clauses))
+    line = Text.assemble(("error: ", "bold red"), masked(_one_line(clauses)))
     Console(stderr=True, highlight=False).print(line, soft_wrap=True)
 
 
@@ -151,17 +155,19 @@ def show_report(report: IndexReport, total: int, where: str, model: str) -> None
         "replaced": report.replaced,
         "unchanged": report.unchanged,
         "duplicate": report.duplicates,
+        "empty": report.empty,
         "skipped": len(report.skipped),
     }
     done = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     speed = f"{report.n_tokens:,} encoded in {report.seconds_encoding:.1f} s"
     grid = fields()
-    grid.add_row("Documents", Text.assemble((done or "none", "bold"), f" · {total:,} in all"))
+    gone = f" · {report.deleted:,} deleted" if report.deleted else ""
+    grid.add_row("Documents", Text.assemble((done or "none", "bold"), f"{gone} · {total:,} in all"))
     grid.add_row("Collection", Text(where))
     grid.add_row("Model", Text(model))
-    grid.add_row("Tokens", speed + _truncated(report.truncated))
-    for document_id, reason in islice(report.skipped, _MOST_REASONS):
-        grid.add_row("Skipped", Text(_one_line(f"{document_id}: {reason}"), style="yellow"))
+    grid.add_row("Tokens", speed)
+    for name, line in _worth_a_look(report):
+        grid.add_row(name, Text(_one_line(line), style="yellow", overflow="fold"))
     console.print(grid)
 
 
@@ -239,6 +245,24 @@ def fields() -> Table:
     return grid
 
 
+def _worth_a_look(report: IndexReport) -> Iterator[tuple[str, str]]:
+    """What was not indexed, or in part; names of rows, and what they say."""
+    if report.truncated:
+        yield "Cut short", _some_ids(report.truncated_ids, report.truncated)
+    if report.empty:
+        yield "Empty", _some_ids(report.empty_ids, report.empty)
+    for document_id, reason in islice(report.skipped, _MOST_REASONS):
+        # Without an id, the reason says where it stands.
+        yield "Skipped", reason if document_id is None else f"{document_id}: {reason}"
+    if (more := len(report.skipped) - _MOST_REASONS) > 0:
+        yield "", f"… and {more:,} more; --json names all"
+
+
+def _some_ids(ids: list[DocumentId], count: int) -> str:
+    named = [str(document_id) for document_id in ids[:_MOST_IDS]]
+    return f"{count:,}: " + ", ".join([*named, "…"] if count > len(named) else named)
+
+
 def _document_cell(document: FoundDocument) -> Group:
     lines: list[RenderableType] = [
         Text(_one_line(str(document.hit.id)), style="cyan", overflow="fold"),
@@ -261,10 +285,6 @@ def _token_list(weights: list[tuple[str, float]]) -> Text:
 
 def _part(score: float | None) -> Text:
     return Text("–", style="dim") if score is None else Text(f"{score:.4f}")
-
-
-def _truncated(count: int) -> str:
-    return f" · {count:,} texts cut short" if count else ""
 
 
 def _readable(token: str) -> str:

@@ -6,13 +6,19 @@ import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from gte_integrations._masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gte_core import Encoder
     from gte_integrations._indexing import HybridIndex
+    from gte_integrations._records import Facts
+    from gte_integrations._storage import Storage
     from gte_integrations.milvus import MilvusHybridIndex
     from gte_integrations.qdrant import QdrantHybridIndex
 
@@ -33,7 +39,13 @@ class StoreLocation:
     location: str
 
     def __str__(self) -> str:
-        return f"{self.engine}{'+' if '://' in self.location else ':'}{self.location}"
+        """As it is written, without its secrets."""
+        return f"{self.engine}{'+' if self.is_url else ':'}{masked(self.location)}"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether a server is meant."""
+        return "://" in self.location
 
     @classmethod
     def parse(cls, text: str) -> StoreLocation:
@@ -42,44 +54,103 @@ class StoreLocation:
         Raises ``ValueError`` that says how to write it.
         """
         if match := _FORM.fullmatch(text):
+            _check_port(match["location"])
             return cls(_ENGINES[match["engine"]], match["location"])
+        shown = masked(text)
         if not text.startswith(("http://", "https://")):
             raise ValueError(
-                f"{text!r} does not say which engine; write qdrant:DIR, milvus:FILE, "
+                f"{shown!r} does not say which engine; write qdrant:DIR, milvus:FILE, "
                 "qdrant+http://HOST:PORT or milvus+http://HOST:PORT."
             )
         port = _PORT.match(text)
         if port and (engine := _PORTS.get(port[1])):
             return cls(engine, text)
         raise ValueError(
-            f"{text!r} may be either engine, as its port is neither 6333 (Qdrant) nor 19530 "
-            f"(Milvus); write qdrant+{text} or milvus+{text}."
+            f"{shown!r} may be either engine, as its port is neither 6333 (Qdrant) nor 19530 "
+            f"(Milvus); write qdrant+{shown} or milvus+{shown}."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How a collection keeps its dense vectors: arguments of an index, by their names there."""
+
+    dimensions: int | None = None
+    coarse_dimensions: int | None = None
+    storage: Storage = "float32"
 
 
 class StoreError(Exception):
     """The engine behind a collection failed, or lacks the collection."""
 
 
+def read_metadata(store: StoreLocation, collection: str) -> Facts | None:
+    """What is stored with a collection about its making; None if there is no collection.
+
+    Needs no model and makes nothing. ``CollectionMismatch`` if another library made it.
+    """
+    with open_index(store, collection, cast("Encoder", _NoModel())) as index:
+        return index.metadata() if _is_there(store) else None
+
+
+def no_collection(store: StoreLocation, collection: str) -> StoreError:
+    """The error for a collection that was to be read."""
+    lacks = "has no" if _is_there(store) else "does not exist, so it has no"
+    return StoreError(f"{store} {lacks} collection {collection!r}; fill it first, with gte index.")
+
+
 @contextmanager
 def open_index(
-    store: StoreLocation, collection: str, encoder: Encoder
+    store: StoreLocation,
+    collection: str,
+    encoder: Encoder,
+    sizes: Sizes = Sizes(),
 ) -> Iterator[HybridIndex[Any]]:
     """Open a collection with the engine that the location names; the other is not imported.
 
     What goes wrong inside the engine is raised as ``StoreError`` that names the location.
     """
     try:
-        with _index_class(store.engine)(store.location, collection, encoder) as index:
+        with _index_class(store.engine)(
+            store.location,
+            collection,
+            encoder,
+            dimensions=sizes.dimensions,
+            coarse_dimensions=sizes.coarse_dimensions,
+            storage=sizes.storage,
+        ) as index:
             yield index
     except Exception as error:
         if type(error) is LookupError:
-            raise StoreError(
-                f"{store} has no collection {collection!r}; fill it first, with gte index."
-            ) from error
+            raise no_collection(store, collection) from error
         if not _is_from_engine(error):
             raise
-        raise StoreError(f"{store}: {getattr(error, 'message', None) or error}") from error
+        failed = StoreError(f"{store}: {getattr(error, 'message', None) or error}")
+        for note in getattr(error, "__notes__", []):
+            failed.add_note(note)
+        raise failed from error
+
+
+def _check_port(location: str) -> None:
+    """Refuse a URL that the engines' clients would quote with a part of its password."""
+    try:
+        _ = urlsplit(location).port
+    except ValueError:
+        raise ValueError(
+            f"{masked(location)!r} has no number for a port; write http://HOST:PORT, and in a name "
+            "or password before the host %2F for a slash, %3F for ? and %23 for #."
+        ) from None
+
+
+class _NoModel:
+    """What an index needs of an encoder to be opened, and no more."""
+
+    dimensions = 1
+
+
+def _is_there(store: StoreLocation) -> bool:
+    """Whether there is anything that can be opened. Milvus Lite would make what is missing."""
+    return store.is_url or Path(store.location).exists()
 
 
 def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:

@@ -1,9 +1,8 @@
 """``gte``: index files, search them, and look at vectors, from the command line."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from inspect import Signature, signature
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -18,14 +17,26 @@ try:
 except ImportError as error:
     raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
 
-from gte_integrations._cli_stores import StoreError, StoreLocation, open_index
+from gte_integrations._cli_models import label, load_model, recorded_sizes
+from gte_integrations._cli_options import (
+    AsJson,
+    Collection,
+    Device,
+    From,
+    ModelOptions,
+    Queries,
+    QueryPrefix,
+    Texts,
+    To,
+    with_model_options,
+)
+from gte_integrations._cli_stores import StoreError, no_collection, open_index, read_metadata
 from gte_integrations.bench import ContenderName, WorkloadName
 
 if TYPE_CHECKING:
     from gte_core import GTEEmbedder
+    from gte_integrations._indexing import Hit, HybridIndex
 
-DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
-DEFAULT_MAX_LENGTH = 8192
 DEFAULT_CANDIDATES = 100
 
 _INTERRUPTED = 130
@@ -43,24 +54,20 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
         except BrokenPipeError:
             raise  # typer leaves quietly
-        except KeyboardInterrupt:
-            output.note("Interrupted.")
+        except KeyboardInterrupt as error:
+            output.note(" ".join(["Interrupted.", *_notes(error)]))
             raise typer.Exit(_INTERRUPTED) from None
         except Exception as error:
             if ctx.params["traceback"] or not isinstance(error, _EXPECTED):
                 raise
-            output.error_line(str(error) or type(error).__name__)
+            message = str(error) or type(error).__name__
+            output.error_line("\n".join([message, *_notes(error)]))
             raise typer.Exit(1) from error
 
 
-# Options
-
-
-def _store_location(text: str) -> StoreLocation:
-    try:
-        return StoreLocation.parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way, such as how far ``add`` came."""
+    return list(getattr(error, "__notes__", []))
 
 
 def _show_version(wanted: bool) -> None:
@@ -68,73 +75,6 @@ def _show_version(wanted: bool) -> None:
         typer.echo(f"gte-integrations {__version__}")
         raise typer.Exit
 
-
-def _store_option(*names: str) -> Any:
-    return typer.Option(
-        *names,
-        parser=_store_location,
-        metavar="STORE",
-        help="Where the collection is: qdrant:DIR, milvus:FILE.db, or the URL of a server, "
-        "qdrant+http://HOST:PORT or milvus+http://HOST:PORT.",
-    )
-
-
-To = Annotated[StoreLocation, _store_option("--to")]
-From = Annotated[StoreLocation, _store_option("--from", "--to")]
-Collection = Annotated[
-    str, typer.Option("--collection", "-c", metavar="NAME", help="The name of the collection.")
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help="A hub id, a directory, or 'demo', the small bundled model.",
-    ),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:N or mps; by default a GPU if there is one.",
-    ),
-]
-DType = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        metavar="TYPE",
-        help="auto, float32, bfloat16 or float16, which can share a collection; int8 (x86) or "
-        "float8 (Hopper), each with collections of its own.",
-    ),
-]
-MaxLength = Annotated[
-    int,
-    typer.Option("--max-length", min=1, metavar="N", help="Tokens of a text that are read."),
-]
-Dimensions = Annotated[
-    int | None,
-    typer.Option(
-        "--dimensions",
-        "-d",
-        min=1,
-        metavar="N",
-        help="Size of the dense vectors, by default the model's own.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON lines, for programs.")]
-Texts = Annotated[
-    list[str], typer.Argument(metavar="TEXT", help="Texts, or - for stdin, one a line.")
-]
-Queries = Annotated[
-    list[str], typer.Argument(metavar="QUERY", help="Queries, or - for stdin, one a line.")
-]
 
 app = typer.Typer(
     cls=_Commands,
@@ -159,42 +99,11 @@ def _settings(
     pass
 
 
-def _load(
-    *,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: DType = "auto",
-    max_length: MaxLength = DEFAULT_MAX_LENGTH,
-    dimensions: Dimensions = None,
-) -> "GTEEmbedder":
-    if sys.stderr.isatty():
-        output.note(f"Loading {model} …")
-    from gte_core import GTEEmbedder
-
-    return GTEEmbedder.from_pretrained(
-        model,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        max_length=max_length,
-        dimensions=dimensions,
-    )
-
-
-def _with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the options of ``_load`` in place of a command's ``**model_options``."""
-    *own, _ = signature(command).parameters.values()
-    shown = Signature([*own, *signature(_load).parameters.values()])
-    command.__signature__ = shown  # type: ignore[attr-defined]
-    return command
-
-
 # Commands
 
 
 @app.command()
-@_with_model_options
+@with_model_options
 def index(
     paths: Annotated[
         list[Path],
@@ -217,6 +126,23 @@ def index(
             "--on-error", metavar="WHAT", help="raise or skip, where a document cannot be indexed."
         ),
     ] = "raise",
+    id_prefix: Annotated[
+        str,
+        typer.Option(
+            "--id-prefix",
+            metavar="PREFIX",
+            help="Put before ids that are made of paths, to tell folders apart.",
+        ),
+    ] = "",
+    moved_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--moved-from",
+            metavar="FOLDER",
+            help="Where the files were before they moved; its documents are taken over.",
+        ),
+    ] = None,
+    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
 ) -> None:
@@ -226,23 +152,32 @@ def index(
     """
     from gte_integrations._documents import read_documents
 
-    documents = read_documents(paths)
-    embedder = _load(**model_options)
-    with open_index(to, collection, embedder) as target:
+    documents = read_documents(paths, id_prefix=id_prefix)
+    options = ModelOptions(**model_options)
+    metadata = read_metadata(to, collection)
+    _note_other_prefix(query_prefix, metadata)
+    embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    with open_index(
+        to, collection, embedder, recorded_sizes(metadata, embedder, options)
+    ) as target:
         target.create()
         report = target.add(
-            documents, batch_size=batch_size, on_error=on_error, show_progress=sys.stderr.isatty()
+            documents,
+            batch_size=batch_size,
+            on_error=on_error,
+            show_progress=sys.stderr.isatty(),
+            moved_from=None if moved_from is None else moved_from.resolve(),
         )
         total = target.count()
     if as_json:
-        place = {"store": str(to), "collection": collection, "model": _label(embedder)}
+        place = {"store": str(to), "collection": collection, "model": label(embedder)}
         output.write_json({**place, **asdict(report), "count": total})
     else:
-        output.show_report(report, total, f"{collection} in {to}", _label(embedder))
+        output.show_report(report, total, f"{collection} in {to}", label(embedder))
 
 
 @app.command()
-@_with_model_options
+@with_model_options
 def search(
     queries: Queries,
     *,
@@ -252,62 +187,74 @@ def search(
         int, typer.Option("--limit", "-n", min=1, metavar="N", help="Hits per query.")
     ] = 10,
     mode: Annotated[
-        Literal["hybrid", "dense", "sparse"],
-        typer.Option("--mode", metavar="MODE", help="Search by hybrid, dense or sparse vectors."),
-    ] = "hybrid",
+        Literal["hybrid", "dense", "sparse"] | None,
+        typer.Option(
+            "--mode",
+            metavar="MODE",
+            help="Search by hybrid, dense or sparse vectors; by default all that there are.",
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
     ] = False,
+    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
 ) -> None:
-    """Search a collection, with the model and dimensions that it was filled with."""
+    """Search a collection, with the model that it was filled with."""
     texts = list(_lines(queries))
-    embedder = _load(**model_options)
-    with open_index(store, collection, embedder) as source:
+    options = ModelOptions(**model_options)
+    metadata = read_metadata(store, collection)
+    if metadata is None:
+        raise no_collection(store, collection)
+    mode = mode or ("hybrid" if metadata["sparse"] else "dense")
+    embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    sizes = recorded_sizes(metadata, embedder, options)
+    with open_index(store, collection, embedder, sizes) as source:
         candidates = max(limit, DEFAULT_CANDIDATES)
         rankings = source.search(texts, limit=limit, mode=mode, candidates=candidates)
-    for text, hits in zip(texts, rankings, strict=True):
         found = [
-            output.FoundDocument(hit, embedder.explain(text, hit.text).tokens if explain else None)
-            for hit in hits
+            _found(source, text, hits, explained=explain)
+            for text, hits in zip(texts, rankings, strict=True)
         ]
+    for text, documents in zip(texts, found, strict=True):
         if as_json:
-            documents = [document.as_json() for document in found]
-            output.write_json({"query": text, "model": _label(embedder), "hits": documents})
+            hits = [document.as_json() for document in documents]
+            output.write_json({"query": text, "model": label(embedder), "hits": hits})
         else:
-            output.show_hits(text, found, f"{mode} · {_label(embedder)}")
+            output.show_hits(text, documents, f"{mode} · {label(embedder)}")
 
 
 @app.command()
-@_with_model_options
+@with_model_options
 def encode(texts: Texts, *, as_json: AsJson = False, **model_options: Any) -> None:
     """Show the dense and the sparse vector of texts."""
-    embedder = _load(**model_options)
+    embedder = load_model(ModelOptions(**model_options))
     for encoded in _encoded(embedder, _lines(texts)):
         if as_json:
-            output.write_json({"model": _label(embedder), **asdict(encoded)})
+            output.write_json({"model": label(embedder), **asdict(encoded)})
         else:
-            output.show_encoded(encoded, _label(embedder))
+            output.show_encoded(encoded, label(embedder))
 
 
 @app.command()
-@_with_model_options
+@with_model_options
 def explain(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What was searched for.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What was found.")],
     *,
+    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
 ) -> None:
     """Show why a text matches a query: both scores, and the tokens the two share."""
-    embedder = _load(**model_options)
+    embedder = load_model(ModelOptions(**model_options), query_prefix=query_prefix)
     explanation = embedder.explain(query, text)
     if as_json:
-        score = {"model": _label(embedder), "score": explanation.score}
+        score = {"model": label(embedder), "score": explanation.score}
         output.write_json({**score, **asdict(explanation)})
     else:
-        output.show_explanation(explanation, _label(embedder))
+        output.show_explanation(explanation, label(embedder))
 
 
 @app.command()
@@ -378,10 +325,27 @@ def main() -> None:
 # What they share
 
 
-def _label(embedder: "GTEEmbedder") -> str:
-    if embedder.model == "demo":
-        return "demo model"
-    return f"{embedder.model}{f'@{embedder.revision[:12]}' if embedder.revision else ''}"
+def _found(
+    source: "HybridIndex[Any]", query: str, hits: Sequence["Hit"], *, explained: bool
+) -> list[output.FoundDocument]:
+    if not explained:
+        return [output.FoundDocument(hit, None) for hit in hits]
+    explanations = source.explain_all(query, [hit.id for hit in hits])
+    return [
+        # One that was deleted since the search has nothing to show.
+        output.FoundDocument(hit, explanations[hit.id].tokens if hit.id in explanations else ())
+        for hit in hits
+    ]
+
+
+def _note_other_prefix(given: str | None, metadata: Mapping[str, Any] | None) -> None:
+    """Say that a collection keeps the query prefix that it was made with."""
+    if given is not None and metadata is not None and given != metadata.get("query_prefix"):
+        recorded = metadata.get("query_prefix") or ""
+        output.note(
+            f"The collection was made with the query prefix {recorded!r}, which is kept; give "
+            "--query-prefix to gte search."
+        )
 
 
 def _lines(texts: list[str]) -> Iterator[str]:

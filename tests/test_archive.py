@@ -5,12 +5,15 @@ import json
 import pickle
 import re
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from gte_core import release_shared
+from gte_core import GTEEmbedder, release_shared
+from gte_integrations.cli import app
 
 FOLDER = Path(__file__).parent / "archive"
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
@@ -71,6 +74,31 @@ def test_a_collection_opens_finds_the_same_and_takes_documents(archive, embedder
         changed = index.add([("1", "w3 w4 changed"), ("new", "w1 w1 w2")])
         assert (changed.written, changed.replaced) == (1, 1)
         assert index.delete(["new"]) == 1
+
+
+@pytest.mark.parametrize("engine", ["qdrant:{}/qdrant", "milvus:{}/milvus.db"])
+def test_the_command_line_searches_a_collection_without_a_recorded_name(archive, engine):
+    def search(collection, *options):
+        arguments = ["search", make.QUERY, "--from", engine.format(archive), "-c", collection]
+        return CliRunner().invoke(app, [*arguments, "--json", *options])
+
+    assert json.loads(search("demo").stdout)["model"] == "demo model"
+    unknown = search("directory")
+    assert unknown.exit_code == 1
+    assert re.search("not where it is; pass its directory as --model", unknown.stderr)
+    directory = str(archive / "models" / "directory")
+    assert json.loads(search("directory", "--model", directory).stdout)["model"] == directory
+
+
+def test_the_command_line_opens_a_hub_model_by_its_recorded_commit(archive, monkeypatch):
+    monkeypatch.setattr(
+        GTEEmbedder,
+        "from_pretrained",
+        partial(GTEEmbedder.from_pretrained, cache_dir=archive / "models" / "hub"),
+    )
+    store = f"qdrant:{archive / 'qdrant'}"
+    result = CliRunner().invoke(app, ["search", make.QUERY, "--from", store, "-c", "hub", "--json"])
+    assert json.loads(result.stdout)["model"] == f"{make.HUB_MODEL}@{make.HUB_COMMIT[:12]}"
 
 
 def pickled(archive, name):

@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +17,12 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from gte_core import GTEEmbedder, __version__
+from gte_core import Fingerprint, GTEEmbedder, __version__
 from gte_core.device import has_onednn
+from gte_core.testing import random_checkpoint
 from gte_integrations import _cli_stores, _indexing, cli
 from gte_integrations._cli_stores import StoreLocation
+from gte_integrations.qdrant import QdrantHybridIndex
 
 README = Path(__file__).parents[2] / "README.md"
 ROWS = [
@@ -51,6 +55,32 @@ def gte(*arguments, columns=120, **options):
 def lines_of_json(result):
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def recorded_loading(monkeypatch):
+    """What models are asked for; none is loaded."""
+    asked = []
+
+    def from_pretrained(model, **options):
+        asked.append({"model": model, **options})
+        raise ValueError("seen")
+
+    monkeypatch.setattr(GTEEmbedder, "from_pretrained", from_pretrained)
+    return asked
+
+
+def write(folder, files):
+    """Files by name, made with their folders; the folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def unwrapped(result):
+    """What a table says, whatever lines it is broken into."""
+    return " ".join(result.stdout.split())
 
 
 @pytest.fixture
@@ -149,6 +179,148 @@ class TestIndex:
         assert result.stdout == ""
         assert result.stderr == (f"error: {passages}x does not exist; did you mean {passages}?\n")
 
+    def test_a_run_goes_on_with_the_model_and_sizes_of_the_collection(
+        self, passages, tmp_path, small_checkpoint
+    ):
+        place = ["--to", f"qdrant:{tmp_path}", "-c", "docs", "--json"]
+        options = ["-m", small_checkpoint, "-d", "32", "--max-length", "32"]
+        [first] = lines_of_json(gte("index", passages, *place, *options))
+        [again] = lines_of_json(gte("index", passages, *place))
+        assert (first["written"], again["unchanged"]) == (5, 5)
+        assert again["model"] == first["model"] == str(small_checkpoint)
+
+    def test_bad_rows_and_files_are_skipped_and_named_with_their_places(self, tmp_path):
+        folder = write(
+            tmp_path / "notes",
+            {
+                "a.jsonl": '{"id": "ok", "text": "one"}\n{"text": \n{"id": 1.5, "text": "x"}\n'
+                '{"id": "ok2", "text": "two"}\n',
+                "binary.txt": b"\x00\xff\xfe",
+                "latin.md": "caf\xe9".encode("latin-1"),
+                "no_text.csv": "id,body\n1,x\n",
+                "sound.md": "three",
+            },
+        )
+        (folder / "gone.md").symlink_to(tmp_path / "nowhere.md")
+        arguments = ["index", folder, "-c", "docs", "-m", "demo", "--on-error", "skip", "--to"]
+        [report] = lines_of_json(gte(*arguments, f"qdrant:{tmp_path / 'a'}", "--json"))
+        assert (report["written"], report["count"], len(report["skipped"])) == (3, 3, 6)
+        result = gte(*arguments, f"qdrant:{tmp_path / 'b'}")
+        assert "3 new, 6 skipped · 3 in all" in unwrapped(result)
+        reasons = [reason for document_id, reason in report["skipped"] if document_id is None]
+        for place in (
+            "a.jsonl, line 2",
+            "a.jsonl, line 3",
+            "binary.txt, line 1",
+            "gone.md",
+            "latin.md, line 1",
+            "no_text.csv, line 1",
+        ):
+            assert sum(str(folder / place) in reason for reason in reasons) == 1
+            assert "".join(f"{folder / place}".split()) in "".join(result.stdout.split())
+
+    def test_of_very_many_skipped_documents_the_first_are_named(self, tmp_path):
+        rows = write(tmp_path, {"rows.jsonl": "nothing\n" * 30}) / "rows.jsonl"
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        result = gte("index", rows, *place, "--on-error", "skip")
+        assert result.stdout.count("not JSON") == 20
+        assert "… and 10 more; --json names all" in result.stdout
+
+    def test_an_error_says_how_far_the_run_came(self, tmp_path):
+        rows = write(tmp_path, {"rows.jsonl": '{"text": "one"}\n{"text": "two"}\nnothing\n'})
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        result = gte("index", rows / "rows.jsonl", *place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.count("\n") == 1
+        message = (
+            r"error: .*rows\.jsonl, line 3: not JSON .* Before this, 2 documents were written, .*\n"
+        )
+        assert re.fullmatch(message, result.stderr)
+
+    def test_ctrl_c_says_how_far_the_run_came(self, passages, tmp_path, monkeypatch):
+        encode, calls = GTEEmbedder.encode, []
+
+        def interrupted(embedder, texts, **options):
+            calls.append(texts)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return encode(embedder, texts, **options)
+
+        monkeypatch.setattr(GTEEmbedder, "encode", interrupted)
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        result = gte("index", passages, *place, "--batch-size", "1")
+        assert (result.exit_code, result.stdout) == (130, "")
+        assert re.fullmatch(
+            r"Interrupted\. Before this, [12] documents were written, .* from there\.\n",
+            result.stderr,
+        )
+
+    def test_the_report_shows_what_is_empty_deleted_and_cut_short(self, tmp_path, small_checkpoint):
+        rows = [{"id": f"long{number}", "text": "many words " * 9} for number in range(7)]
+        rows += [{"id": "bare", "text": "x"}, {"id": "\x1b[31mnone", "text": " "}]
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs"]
+        first = gte("index", path, *place, "-m", small_checkpoint, "--max-length", "8")
+        path.write_text(path.read_text().replace('"x"', '""'))
+        again = gte("index", path, *place, columns=60)
+        assert "8 new, 1 empty · 8 in all" in unwrapped(first)
+        assert "7 unchanged, 2 empty · 1 deleted · 7 in all" in unwrapped(again)
+        for result in (first, again):
+            assert "Cut short 7: long0, long1, long2, long3, long4, …" in unwrapped(result)
+            assert "\x1b" not in result.stdout
+        assert "Empty 2: bare, [31mnone" in unwrapped(again)
+        assert max(map(cell_len, again.stdout.splitlines())) <= 60
+        [report] = lines_of_json(gte("index", path, *place, "--json"))
+        assert {field.name for field in fields(_indexing.IndexReport)} <= report.keys()
+        assert report["empty_ids"] == ["bare", "\x1b[31mnone"]
+        assert report["truncated_ids"] == [f"long{number}" for number in range(7)]
+
+
+class TestFolders:
+    """Ids are paths below the folder that was given: two folders can have one in common."""
+
+    @pytest.fixture
+    def folders(self, tmp_path):
+        write(tmp_path / "one", {"readme.md": "the first folder"})
+        write(tmp_path / "two", {"readme.md": "the second folder"})
+        return tmp_path / "one", tmp_path / "two"
+
+    @pytest.fixture
+    def index(self, tmp_path, folders):
+        def index(folder, *options):
+            place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+            return gte("index", folder, *place, "--json", *options)
+
+        lines_of_json(index(folders[0]))
+        return index
+
+    def test_a_second_folder_with_the_same_name_is_refused_and_both_are_named(self, folders, index):
+        result = index(folders[1])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(
+            f"error: The document 'readme.md' from {folders[1]} would replace the one from "
+            f"{folders[0]}."
+        )
+        assert "--id-prefix" in result.stderr
+        [again] = lines_of_json(index(folders[0]))
+        assert again["unchanged"] == 1
+
+    def test_with_a_prefix_both_are_there(self, folders, index):
+        [second] = lines_of_json(index(folders[1], "--id-prefix", "two/"))
+        assert (second["written"], second["count"]) == (1, 2)
+        [again] = lines_of_json(index(folders[1], "--id-prefix", "two/"))
+        assert again["unchanged"] == 1
+
+    def test_a_folder_that_moved_takes_its_documents_over(self, folders, index, monkeypatch):
+        moved = folders[0].rename(folders[0].with_name("moved"))
+        assert index(moved).exit_code == 1
+        monkeypatch.chdir(moved.parent)
+        [taken] = lines_of_json(index(moved, "--moved-from", "one"))
+        assert (taken["replaced"], taken["count"]) == (1, 1)  # its payload names the new path
+        [again] = lines_of_json(index(moved))
+        assert again["unchanged"] == 1
+
 
 class TestSearch:
     def test_hits_as_json(self, store):
@@ -177,6 +349,10 @@ class TestSearch:
             best["sparse_score"], rel=1e-4
         )
 
+    def test_explain_encodes_each_query_once_more_and_no_document(self, store, encoded):
+        lines_of_json(search(store, "merge cells", "print", "--explain", "--json"))
+        assert encoded == [["merge cells", "print"], ["merge cells"], ["print"]]
+
     @pytest.mark.parametrize("columns", [80, 120])
     def test_a_table_fits_its_terminal(self, store, columns):
         queries = ["merge cells", "セルを結合", "दस्तावेज़ सहेजें"]
@@ -199,8 +375,9 @@ class TestSearch:
         result = search(store, "zzz", "--mode", "sparse")
         assert "Nothing found." in result.stdout
 
-    def test_a_collection_that_is_not_there(self, store):
-        result = gte("search", "x", "--from", store, "-c", "other", "-m", "demo")
+    def test_a_collection_that_is_not_there(self, store, monkeypatch):
+        monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+        result = gte("search", "x", "--from", store, "-c", "other")
         assert result.exit_code == 1
         assert result.stderr == (
             f"error: {store} has no collection 'other'; fill it first, with gte index.\n"
@@ -211,6 +388,175 @@ class TestSearch:
         assert result.exit_code == 1
         assert result.stderr.count("\n") == 1
         assert "the collection has 256, this index needs 64; Use the encoder" in result.stderr
+
+    @pytest.mark.parametrize("engine", ["qdrant", "milvus"])
+    def test_a_place_that_is_not_there_is_named_and_not_made(self, engine, tmp_path, monkeypatch):
+        monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+        store = f"{engine}:{tmp_path / 'typo.db'}"
+        result = gte("search", "x", "--from", store, "-c", "docs")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"error: {store} does not exist, so it has no collection 'docs'; fill it first, with "
+            "gte index.\n"
+        )
+        assert not list(tmp_path.iterdir())
+
+
+class TestTheModelOfTheCollection:
+    """Without --model, a collection is opened with the model, sizes and types that it records."""
+
+    @pytest.fixture
+    def fill(self, tmp_path):
+        def fill(embedder, **options):
+            with QdrantHybridIndex(tmp_path / "index", "docs", embedder, **options) as index:
+                index.create()
+                index.add([(row["id"], row["text"]) for row in ROWS])
+            return [f"qdrant:{tmp_path / 'index'}", "-c", "docs"]
+
+        return fill
+
+    def test_the_demo_model(self, store):
+        [found] = lines_of_json(
+            gte("search", "merge cells", "--from", store, "-c", "docs", "--json")
+        )
+        assert found["model"] == "demo model"
+        assert found["hits"][0]["id"] == "en"
+
+    def test_a_directory_with_all_its_settings(self, small_checkpoint, fill):
+        embedder = _load(small_checkpoint, dtype="float32", max_length=20)
+        options = {"dimensions": 32, "coarse_dimensions": 8, "storage": "float16"}
+        place = fill(embedder, **options)
+        [found] = lines_of_json(gte("search", "cells", "--from", *place, "--json"))
+        assert (found["model"], len(found["hits"])) == (str(small_checkpoint), 5)
+        refused = gte("search", "x", "--from", *place, "--max-length", "30", "-d", "16")
+        assert refused.exit_code == 1
+        assert "dimensions: the collection has 32, this index needs 16" in refused.stderr
+        assert "max_length: the collection has 20, this index needs 30" in refused.stderr
+        other = gte("search", "x", "--from", *place, "--model", "demo")
+        assert "model: the collection has 'sha256:" in other.stderr
+        assert "dimensions" not in other.stderr
+
+    def test_a_model_that_is_smaller_than_the_collection_is_a_mismatch(
+        self, small_checkpoint, fill
+    ):
+        place = fill(_loaded("demo"), coarse_dimensions=64)
+        result = gte("search", "x", "--from", *place, "--model", small_checkpoint)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        for size in (
+            "dimensions: the collection has 256, this index needs 64",
+            "coarse_dimensions: the collection has 64, this index needs None",
+        ):
+            assert size in result.stderr
+
+    def test_a_directory_that_is_gone(self, small_checkpoint, fill, tmp_path):
+        moved = tmp_path / "model"
+        copytree(small_checkpoint, moved)
+        place = fill(_load(moved, dtype="float32"))
+        there = moved.rename(tmp_path / "elsewhere")
+        result = gte("search", "x", "--from", *place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"error: The collection was filled with the model in {str(moved)!r}, but that "
+            "directory is gone; pass the one where the model is now as --model.\n"
+        )
+        [found] = lines_of_json(gte("search", "x", "--from", *place, "--model", there, "--json"))
+        assert found["hits"]
+
+    def test_a_model_of_the_hub_at_its_commit(self, fill, make_encoder, monkeypatch):
+        encoder = make_encoder(fingerprint=Fingerprint("org/model", "f" * 40, 64, "fp8"))
+        place = fill(encoder)
+        loading = recorded_loading(monkeypatch)
+        gte("search", "x", "--from", *place)
+        gte("search", "x", "--from", *place, "--model", "org/other", "--dtype", "float32")
+        gte("index", README, "--to", *place)
+        recorded = {"max_length": 64, "dtype": "float8"}
+        own = {"model": "org/model", "revision": "f" * 40, **recorded}
+        other = {"model": "org/other", **recorded, "dtype": "float32"}
+        assert loading == [own, other, own]
+
+    def test_a_model_without_sparse_head_is_searched_densely(self, fill, tmp_path):
+        dense = random_checkpoint(tmp_path / "dense", task=None)
+        place = fill(_load(dense, dtype="float32"))
+        [found] = lines_of_json(gte("search", "cells", "--from", *place, "--json", "--explain"))
+        assert {hit["sparse_score"] for hit in found["hits"]} == {None}
+        assert "dense · " in gte("search", "cells", "--from", *place).stdout
+        assert (
+            "needs sparse vectors"
+            in gte("search", "x", "--from", *place, "--mode", "hybrid").stderr
+        )
+
+    def test_a_collection_of_something_else(self, fill, tmp_path, make_encoder, monkeypatch):
+        place = fill(make_encoder())
+        (tmp_path / "index" / "docs" / "gte.json").unlink()
+        monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+        for command in (["search", "x", "--from"], ["index", README, "--to"]):
+            result = gte(*command, *place)
+            assert result.exit_code == 1
+            assert "holds no record of the model that filled it" in result.stderr
+
+
+class TestQueryPrefix:
+    def test_it_is_recorded_and_put_before_queries_alone(
+        self, passages, tmp_path, small_checkpoint, encoded
+    ):
+        place = [f"qdrant:{tmp_path}", "-c", "docs"]
+        index = ["index", passages, "-m", small_checkpoint, "--to", *place]
+        assert gte(*index, "--query-prefix", "query: ").stderr == ""
+        assert encoded.pop() == [row["text"] for row in ROWS]
+        lines_of_json(gte("search", "one", "--from", *place, "--json"))
+        lines_of_json(gte("search", "two", "--from", *place, "--json", "--query-prefix", "q: "))
+        lines_of_json(gte("search", "three", "--from", *place, "--json", "--query-prefix", ""))
+        assert encoded == [["query: one"], ["q: two"], ["three"]]
+        other = gte(*index, "--query-prefix", "q: ")
+        assert other.exit_code == 0
+        assert "made with the query prefix 'query: ', which is kept" in other.stderr
+
+    def test_explain_has_it_too(self, small_checkpoint, encoded):
+        gte("explain", "one", "two", "-m", small_checkpoint, "--query-prefix", "query: ")
+        assert encoded == [["query: one", "two"]]
+
+
+class TestSecrets:
+    """Passwords and keys in a URL are never shown."""
+
+    @pytest.mark.parametrize("scheme", ["qdrant", "milvus"])
+    @pytest.mark.parametrize(
+        "url", ["http://user:secret@localhost:1", "http://secret@localhost:1?token=secret"]
+    )
+    def test_a_server_that_does_not_answer(self, scheme, url):
+        result = gte("search", "x", "--from", f"{scheme}+{url}", "-c", "docs")
+        assert result.exit_code == 1
+        assert "***@localhost:1" in result.stderr
+        assert "secret" not in result.output
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "http://user:secret@host",
+            "https://host?api_key=secret",
+            "user:secret@host:6333",
+            "qdrant+http://user:secret@host:port",
+            "milvus+http://user:se/cret@host",
+            "qdrant+http://user:se#cret@host:6333",
+        ],
+    )
+    def test_wrong_usage(self, text):
+        result = gte("search", "x", "--from", text, "-c", "docs")
+        assert result.exit_code == 2
+        assert "***" in result.stderr
+        assert not re.search("cret|se/|se#", result.stderr)
+
+    def test_what_the_engine_says(self, monkeypatch):
+        error = Exception("no answer from http://user:secret@host:6333/")
+        monkeypatch.setattr(_cli_stores, "_index_class", _raising(error))
+        result = gte("search", "x", "--from", "qdrant+http://user:secret@host", "-c", "docs")
+        assert result.stderr == (
+            "error: qdrant+http://user:***@host: no answer from http://user:***@host:6333/\n"
+        )
+
+    def test_a_location_is_shown_without_them(self):
+        shown = str(StoreLocation.parse("http://user:secret@host:6333?key=secret"))
+        assert shown == "qdrant+http://user:***@host:6333?key=***"
 
 
 class TestEncode:
@@ -298,14 +644,14 @@ class TestModelOptions:
     @pytest.mark.parametrize(
         "command",
         [
-            ["index", README, "--to", "qdrant:x", "-c", "docs"],
-            ["search", "x", "--from", "qdrant:x", "-c", "docs"],
+            ["index", README, "--to", "{store}", "-c", "docs"],
+            ["search", "x", "--from", "{store}", "-c", "docs"],
             ["encode", "x"],
             ["explain", "x", "x"],
         ],
         ids=lambda command: command[0],
     )
-    def test_every_command_hands_all_of_them_on(self, monkeypatch, command):
+    def test_every_command_hands_all_of_them_on(self, store, monkeypatch, command):
         given = {}
 
         def from_pretrained(model, **options):
@@ -314,6 +660,7 @@ class TestModelOptions:
 
         monkeypatch.setattr(GTEEmbedder, "from_pretrained", from_pretrained)
         options = ["-m", "demo", "--revision", "r", "--device", "cuda:1", "--dtype", "float16"]
+        command = [str(argument).format(store=store) for argument in command]
         result = gte(*command, *options, "--max-length", "9", "-d", "8")
         assert result.stderr == "error: seen\n"
         assert given == {
@@ -346,13 +693,13 @@ class TestModelOptions:
     def test_int8_and_floats_do_not_share_a_collection(self, passages, tmp_path, engine):
         place = [f"{engine}:{tmp_path / 'int8.db'}", "-c", "docs", "-m", "demo", "--device", "cpu"]
         lines_of_json(gte("index", passages, "--to", *place, "--dtype", "int8", "--json"))
-        [found] = lines_of_json(
-            gte("search", "merge cells", "--from", *place, "--dtype", "int8", "--json")
-        )
+        [found] = lines_of_json(gte("search", "merge cells", "--from", *place, "--json"))
         assert found["hits"][0]["id"] == "en"
+        [again] = lines_of_json(gte("index", passages, "--to", *place, "--json"))
+        assert again["unchanged"] == 5
         for refused in (
-            gte("search", "x", "--from", *place),
-            gte("index", passages, "--to", *place),
+            gte("search", "x", "--from", *place, "--dtype", "float32"),
+            gte("index", passages, "--to", *place, "--dtype", "float32"),
         ):
             assert (refused.exit_code, refused.stdout) == (1, "")
             assert re.fullmatch(
@@ -419,13 +766,13 @@ class TestEnding:
         assert result.stderr.startswith(f"error: {store}: ")
         assert result.stderr.count("\n") == 1
 
-    def test_plain_exceptions_of_an_engine_name_the_store(self, monkeypatch):
-        monkeypatch.setattr(_cli_stores, "_index_class", _raising(Exception("service error")))
-        with (
-            pytest.raises(_cli_stores.StoreError, match="qdrant:x: service error"),
-            _cli_stores.open_index(StoreLocation("qdrant", "x"), "docs", None),
-        ):
-            pass
+    def test_plain_exceptions_of_an_engine_name_the_store_and_keep_their_notes(self, monkeypatch):
+        error = Exception("service error")
+        error.add_note("Gave up after 3 attempts.")
+        monkeypatch.setattr(_cli_stores, "_index_class", _raising(error))
+        result = gte("search", "x", "--from", "qdrant:x", "-c", "docs")
+        assert result.exit_code == 1
+        assert result.stderr == "error: qdrant:x: service error; Gave up after 3 attempts.\n"
 
 
 def _raising(error):
@@ -438,12 +785,18 @@ def _raising(error):
 class TestOneRuleOnePlace:
     """Defaults and choices are written again in the options, as those must not import torch."""
 
-    @pytest.mark.parametrize("command", [cli.index, cli.search, cli.encode, cli.explain])
-    def test_options_have_the_defaults_of_the_library(self, command):
-        options = inspect.signature(command).parameters
+    def test_what_is_not_given_is_left_to_the_library(self, monkeypatch):
         library = inspect.signature(_load).parameters
-        for name in ("model", "revision", "device", "dtype", "max_length", "dimensions"):
-            assert options[name].default == library[name].default
+        loading = recorded_loading(monkeypatch)
+        for command in (["encode", "x"], ["explain", "x", "x"]):
+            assert gte(*command).stderr == "error: seen\n"
+        assert loading == [{"model": library["model"].default}] * 2
+
+    @pytest.mark.parametrize("command", ["index", "search", "encode", "explain"])
+    def test_help_names_the_defaults_of_the_library(self, command):
+        shown = gte(command, "--help", columns=200).stdout
+        for name in ("model", "dtype", "max_length"):
+            assert str(inspect.signature(_load).parameters[name].default) in shown
 
     def test_help_names_every_type(self):
         with pytest.raises(ValueError, match="allowed are") as error:
@@ -455,7 +808,7 @@ class TestOneRuleOnePlace:
     def test_index_and_search_have_the_defaults_and_choices_of_the_indexes(self):
         for command, method, names in [
             (cli.index, _indexing.HybridIndex.add, ["batch_size", "on_error"]),
-            (cli.search, _indexing.HybridIndex.search, ["limit", "mode"]),
+            (cli.search, _indexing.HybridIndex.search, ["limit"]),
         ]:
             options = inspect.signature(command).parameters
             library = inspect.signature(method).parameters
@@ -467,7 +820,7 @@ class TestOneRuleOnePlace:
             name: inspect.signature(command).parameters[name].annotation.__origin__
             for command, name in [(cli.index, "on_error"), (cli.search, "mode")]
         }
-        assert choices == {"on_error": _indexing.OnError, "mode": _indexing.Mode}
+        assert choices == {"on_error": _indexing.OnError, "mode": _indexing.Mode | None}
 
 
 LONGEST = 120  # seconds that a program is waited for; it takes a few on an idle machine
