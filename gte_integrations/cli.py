@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gte_core import GTEEmbedder
     from gte_integrations._indexing import Hit, HybridIndex
 
-DEFAULT_CANDIDATES = 100
 
 _INTERRUPTED = 130
 _EXPECTED = (GTEError, ImportError, OSError, StoreError, ValueError)
@@ -211,8 +210,7 @@ def search(
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
     sizes = recorded_sizes(metadata, embedder, options)
     with open_index(store, collection, embedder, sizes) as source:
-        candidates = max(limit, DEFAULT_CANDIDATES)
-        rankings = source.search(texts, limit=limit, mode=mode, candidates=candidates)
+        rankings = source.search(texts, limit=limit, mode=mode)
         found = [
             _found(source, text, hits, explained=explain)
             for text, hits in zip(texts, rankings, strict=True)

@@ -22,8 +22,8 @@ from gte_integrations._bridging import Bridge
 from gte_integrations._checks import check_collection
 from gte_integrations._fusion import RRF, Linear
 from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
-from gte_integrations._qdrant_directory import EdgeStore
 from gte_integrations._masking import masked
+from gte_integrations._qdrant_directory import EdgeStore
 from gte_integrations._qdrant_engines import (
     DENSE,
     SPARSE,

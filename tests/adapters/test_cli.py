@@ -808,14 +808,12 @@ class TestOneRuleOnePlace:
     def test_index_and_search_have_the_defaults_and_choices_of_the_indexes(self):
         for command, method, names in [
             (cli.index, _indexing.HybridIndex.add, ["batch_size", "on_error"]),
-            (cli.search, _indexing.HybridIndex.search, ["limit"]),
+            (cli.search, _indexing.HybridIndex.search, ["limit", "mode"]),
         ]:
             options = inspect.signature(command).parameters
             library = inspect.signature(method).parameters
             for name in names:
                 assert options[name].default == library[name].default
-        search = inspect.signature(_indexing.HybridIndex.search).parameters
-        assert search["candidates"].default == cli.DEFAULT_CANDIDATES
         choices = {
             name: inspect.signature(command).parameters[name].annotation.__origin__
             for command, name in [(cli.index, "on_error"), (cli.search, "mode")]
