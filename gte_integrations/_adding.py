@@ -209,9 +209,13 @@ class _Ingest:
             self.report.deleted += len(keys)
         if plan.moved:
             self.sender.insist(partial(self.sink.set_origins, plan.moved))
-        sized = zip(map(self.sink.size_of, records), packed, strict=True)
-        for part in split(sized, lambda item: item[0], self.sink.request_bytes):
-            self.sender.send([item for _, item in part], self.sink.write)
+        items = list(zip(records, packed, strict=True))
+        for part in split(items, lambda item: self.sink.size_of(item[0]), self.sink.request_bytes):
+            self.sender.send(
+                part,
+                lambda some: self.sink.write([item for _, item in some]),
+                lambda item: f"document {item[0].document.id!r}",
+            )
         replaced = sum(record.document.key in plan.known for record in records)
         self.report.seconds_writing += time.perf_counter() - started
         self.report.replaced += replaced

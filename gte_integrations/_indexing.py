@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
 from types import TracebackType
-from typing import Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from gte_core import CollectionMismatch, Explanation
 from gte_integrations._adding import IndexReport, OnError, Producer, Sink, batches, ingest
@@ -79,8 +79,12 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
         """The dense and the sparse vector of a document, None if it is not there."""
         ...
 
-    def all_keys(self) -> Iterator[str]:
-        """The keys of all documents, in any order."""
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        """Some keys of all documents, in any order, and what to ask for the next ones with.
+
+        ``after`` is None for the first page, and what is returned beside the last one. A page that
+        failed may be asked for again.
+        """
         ...
 
     def count(self) -> int:
@@ -146,9 +150,7 @@ class HybridIndex(Generic[FilterT]):
         Raises ``CollectionMismatch`` with every difference if it was built by another model, in
         another size, or by something else.
         """
-        if self._store.describe() is None:
-            self._store.create(self.vectorizer.metadata())
-        self._verify()
+        self._verify(self._sender().insist(self._make))
 
     def add(
         self,
@@ -200,7 +202,7 @@ class HybridIndex(Generic[FilterT]):
     ) -> IndexReport:
         """``add`` with vectors from elsewhere, which must be those of this index's encoder."""
         check_documents(documents)
-        self._open()
+        self._insist_on_opening(self._sender())
         return ingest(
             producer,
             self._store,
@@ -356,8 +358,9 @@ class HybridIndex(Generic[FilterT]):
     def delete(self, ids: Iterable[DocumentId]) -> int:
         """Remove documents; return how many of them were there."""
         check_ids("ids", ids)
-        self._open()
-        return self._delete(map(id_to_key, ids))
+        sender = self._sender()
+        self._insist_on_opening(sender)
+        return self._delete(map(id_to_key, ids), sender)
 
     def prune(self, keep_ids: Iterable[DocumentId]) -> int:
         """Remove every document whose id is not given; return how many those were.
@@ -372,8 +375,9 @@ class HybridIndex(Generic[FilterT]):
                 "keep_ids is empty, so every document would be removed; an iterator that was used "
                 "up before? To empty a collection, delete it and create() it again."
             )
-        self._open()
-        return self._delete([key for key in self._store.all_keys() if key not in keep])
+        sender = self._sender()
+        self._insist_on_opening(sender)
+        return self._delete([key for key in self._all_keys(sender) if key not in keep], sender)
 
     def metadata(self) -> Facts | None:
         """What is stored about the collection's making; None if there is no collection.
@@ -474,8 +478,16 @@ class HybridIndex(Generic[FilterT]):
     def _sender(self) -> Sender:
         return Sender(self._store.judge, self._retry_seconds)
 
-    def _delete(self, keys: Iterable[str]) -> int:
-        sender, store = self._sender(), self._store
+    def _all_keys(self, sender: Sender) -> Iterator[str]:
+        after = None
+        while True:
+            keys, after = sender.insist(partial(self._store.key_page, after))
+            yield from keys
+            if after is None:
+                return
+
+    def _delete(self, keys: Iterable[str], sender: Sender) -> int:
+        store = self._store
         removed = 0
         for part in batches(keys, _IDS_PER_REQUEST):
             there = list(sender.insist(partial(store.stored, part)))
@@ -484,12 +496,23 @@ class HybridIndex(Generic[FilterT]):
             removed += len(there)
         return removed
 
+    def _make(self) -> Facts | None:
+        """Make the collection if there is none; say what there is then. May be repeated."""
+        found = self._store.describe()
+        if found is not None:
+            return found
+        self._store.create(self.vectorizer.metadata())
+        return self._store.describe()
+
     def _open(self) -> None:
         if not self._verified:
-            self._verify()
+            self._verify(self._store.describe())
 
-    def _verify(self) -> None:
-        found = self._store.describe()
+    def _insist_on_opening(self, sender: Sender) -> None:
+        if not self._verified:
+            self._verify(sender.insist(self._store.describe))
+
+    def _verify(self, found: Facts | None) -> None:
         if found is None:
             raise LookupError(f"{self._store.name} does not exist; call create() first.")
         compare_facts(self._store.name, self.vectorizer.facts(), found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,15 +94,11 @@ class EdgeStore(_QdrantStore[edge.Filter]):
         with self._shard() as shard:
             return shard.count(edge.CountRequest(exact=True))
 
-    def all_keys(self) -> Iterator[str]:
-        offset: Any = None
-        while True:
-            request = edge.ScrollRequest(offset=offset, limit=1000, with_payload=[_ID])
-            with self._shard() as shard:  # not across a yield, or close() would wait for the caller
-                points, offset = shard.scroll(request)
-            yield from (_key(point) for point in points)
-            if offset is None:
-                return
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        request = edge.ScrollRequest(offset=after, limit=1000, with_payload=[_ID])
+        with self._shard() as shard:
+            points, following = shard.scroll(request)
+        return [_key(point) for point in points], following
 
     def delete(self, keys: Sequence[str]) -> None:
         selected: list[Any] = [point_id(key) for key in keys]

@@ -13,6 +13,7 @@ from typing import Any, Generic
 
 import numpy as np
 
+from gte_integrations._answers import Answers
 from gte_integrations._bridging import Bridge
 from gte_integrations._explaining import StoredVectors
 from gte_integrations._fusion import DocumentId, Leg
@@ -30,7 +31,14 @@ from gte_integrations._records import (
     sparse_rows,
     users_payload,
 )
-from gte_integrations._sending import PERMANENT, TOO_LARGE, TRANSIENT, Trouble, judge_grpc
+from gte_integrations._sending import (
+    PERMANENT,
+    TRANSIENT,
+    Trouble,
+    judge_grpc,
+    judge_http,
+    seconds_of,
+)
 from gte_integrations._storage import OVERSAMPLING, Storage
 
 try:
@@ -38,7 +46,7 @@ try:
     import httpx
     import qdrant_edge as edge
     from qdrant_client import AsyncQdrantClient, QdrantClient, models
-    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+    from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
     from gte_integrations._qdrant_filters import to_client_filter
@@ -244,7 +252,7 @@ class ClientStore(_QdrantStore[models.Filter]):
         owned: bool,
         path: Path | None = None,
     ) -> None:
-        self._client = client
+        self._client: Any = Answers(client)
         self._storage = storage
         self._collection = collection
         self._owned = owned
@@ -283,17 +291,13 @@ class ClientStore(_QdrantStore[models.Filter]):
         self._client.upsert(self._collection, list(packed), wait=True)
 
     def count(self) -> int:
-        return self._client.count(self._collection, exact=True).count
+        return int(self._client.count(self._collection, exact=True).count)
 
-    def all_keys(self) -> Iterator[str]:
-        offset = None
-        while True:
-            points, offset = self._client.scroll(
-                self._collection, limit=1000, offset=offset, with_payload=[_ID]
-            )
-            yield from (_key(point) for point in points)
-            if offset is None:
-                return
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        points, following = self._client.scroll(
+            self._collection, limit=1000, offset=after, with_payload=[_ID]
+        )
+        return [_key(point) for point in points], following
 
     def delete(self, keys: Sequence[str]) -> None:
         selected = models.PointIdsList(points=[point_id(key) for key in keys])
@@ -302,13 +306,17 @@ class ClientStore(_QdrantStore[models.Filter]):
     def judge(self, error: Exception) -> Trouble:
         if isinstance(error, ResourceExhaustedResponse):
             return Trouble("transient", error.retry_after_s)
+        if isinstance(error, QdrantException):  # a 429 whose Retry-After the client cannot read
+            _, unread, retry_after = str(error).partition("not a valid integer: ")
+            return Trouble("transient", seconds_of(retry_after)) if unread else PERMANENT
         if isinstance(error, UnexpectedResponse):
-            return _judge_status(error.status_code or 0, error.content)
+            asked = error.headers.get("Retry-After")
+            return judge_http(error.status_code or 0, error.content, asked)
         if isinstance(error, ResponseHandlingException):
             return TRANSIENT if isinstance(error.source, httpx.TransportError) else PERMANENT
         if isinstance(error, grpc.RpcError):
             return judge_grpc(error.code())
-        return PERMANENT
+        return TRANSIENT if isinstance(error, ConnectionError) else PERMANENT
 
     def optimize(self) -> None:
         """Servers optimize by themselves."""
@@ -322,9 +330,10 @@ class ClientStore(_QdrantStore[models.Filter]):
     ) -> Sequence[Any]:
         if not point_ids:
             return []
-        return self._client.retrieve(
+        found: Sequence[Any] = self._client.retrieve(
             self._collection, point_ids, with_payload=payload, with_vectors=vectors
         )
+        return found
 
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
         selected = models.PointIdsList(points=[*point_ids])
@@ -409,12 +418,6 @@ def _stored(vectors: Mapping[str, Any]) -> StoredVectors:
 
 def _key(point: Any) -> str:
     return id_to_key(point.payload[_ID])
-
-
-def _judge_status(status: int, content: bytes) -> Trouble:
-    if status == 413 or b"larger than allowed" in content:
-        return TOO_LARGE
-    return TRANSIENT if status in {408, 429} or status >= 500 else PERMANENT
 
 
 def _leg(points: Sequence[Any]) -> Leg:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
 _FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 15.0
+_LONGEST_PAUSE = 5.0
 _logger = logging.getLogger(__name__)
 
 
@@ -42,6 +45,36 @@ _BY_GRPC_STATUS = {
 def judge_grpc(status: object) -> Trouble:
     """What a gRPC status code calls for; anything that is none is permanent."""
     return _BY_GRPC_STATUS.get(str(getattr(status, "name", "")), PERMANENT)
+
+
+def judge_http(status: int, content: bytes, retry_after: str | None) -> Trouble:
+    """What an HTTP status calls for; ``retry_after`` is the header of that name."""
+    if status == 413 or b"larger than allowed" in content:
+        return TOO_LARGE
+    if status in {408, 429} or status >= 500:
+        return Trouble("transient", seconds_of(retry_after))
+    return PERMANENT
+
+
+def seconds_of(retry_after: str | None) -> float:
+    """What a Retry-After header asks for, in seconds: a number, or until a date; 0 for no sense."""
+    if retry_after is None:
+        return 0.0
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        seconds = _seconds_until(retry_after)
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:  # "-0000", which says UTC without saying where
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime.now(UTC)).total_seconds()
 
 
 class Sender:
@@ -86,18 +119,29 @@ class Sender:
             attempt += 1
             self.retries += 1
 
-    def send(self, items: Sequence[T], write: Callable[[Sequence[T]], None]) -> None:
-        """Write all items in as few requests as the server takes."""
+    def send(
+        self,
+        items: Sequence[T],
+        write: Callable[[Sequence[T]], None],
+        name_of: Callable[[T], str],
+    ) -> None:
+        """Write all items in as few requests as the server takes.
+
+        The error of an item that is too large by itself gets a note that names it.
+        """
         try:
             self.insist(lambda: write(items))
         except Exception as error:
-            if len(items) < 2 or self._judge(error).kind != "too large":
+            if self._judge(error).kind != "too large":
+                raise
+            if len(items) < 2:
+                error.add_note(f"Too large for the server by itself: {name_of(items[0])}.")
                 raise
         else:
             return
         half = len(items) // 2
-        self.send(items[:half], write)
-        self.send(items[half:], write)
+        self.send(items[:half], write, name_of)
+        self.send(items[half:], write, name_of)
 
     def _pause(self, error: Exception, attempt: int, elapsed: float) -> float | None:
         """Seconds until the next attempt, None if there should be none."""
@@ -107,8 +151,9 @@ class Sender:
         # Jitter: the clients of a server that comes back must not all knock at once.
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
         pause = max(trouble.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
-        if elapsed + pause <= self._seconds:
-            return pause
+        left = self._seconds - elapsed
+        if left > 0 and trouble.retry_after <= left:
+            return min(pause, left)  # the last attempt is made when the time is over, not before
         error.add_note(
             f"Gave up after {attempt + 1} attempts in {elapsed:.1f} s; retry_seconds is "
             f"{self._seconds:g}."

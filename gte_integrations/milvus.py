@@ -256,8 +256,8 @@ class MilvusHybridIndex(HybridIndex[str]):
         storage: how dense vectors are kept. "float32"; "float16", half the size, scores within
             0.001; or "int8", where a fourth of the size gathers candidates, which the full
             vectors, kept beside, then rank. Milvus Lite keeps "float32" alone.
-        retry_seconds: how long ``add``, ``delete`` and ``prune`` repeat a request that fails
-            because the server is away or busy; 0 for not at all.
+        retry_seconds: how long ``create``, ``add``, ``delete`` and ``prune`` repeat a request that
+            fails because the server is away or busy; 0 for not at all.
     """
 
     def __init__(
@@ -372,18 +372,15 @@ class _MilvusStore:
         found = self._get([primary_key(id_to_key(document_id))], [_DENSE, _SPARSE])
         return _stored(found[0]) if found else None
 
-    def all_keys(self) -> Iterator[str]:
-        rows = self._loaded(
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        pages = after or self._loaded(
             "query_iterator",
             batch_size=_MAX_KEYS,
             output_fields=[_ID],
             consistency_level="Strong",
         )
-        try:
-            while part := rows.next():
-                yield from (from_primary_key(row[_ID]) for row in part)
-        finally:
-            rows.close()
+        page = pages.next()  # stays where it is when the request fails
+        return [from_primary_key(row[_ID]) for row in page], pages if page else None
 
     def delete(self, keys: Sequence[str]) -> None:
         self._loaded("delete", ids=[primary_key(key) for key in keys])

@@ -142,8 +142,8 @@ class QdrantHybridIndex(HybridIndex[Any]):
             0.001; or "int8", where a fourth of the size gathers candidates, which the full
             vectors, kept beside, then rank. A directory makes use of "int8" after
             ``optimize()``, and the client's own local mode keeps "float32" whatever is asked.
-        retry_seconds: how long ``add``, ``delete`` and ``prune`` repeat a request that fails
-            because the server is away or busy; 0 for not at all.
+        retry_seconds: how long ``create``, ``add``, ``delete`` and ``prune`` repeat a request that
+            fails because the server is away or busy; 0 for not at all.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"result": result, "status": "ok", "time": 0.0})
 
     def answer(self, status, content, headers=()):
-        body = json.dumps(content).encode()
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in (("Content-Length", len(body)), *headers):
             self.send_header(name, str(value))
@@ -119,6 +119,13 @@ class FakeQdrant:
                 wanted = models.PointRequest.model_validate(body)
                 found = local.retrieve(name, wanted.ids, with_payload=wanted.with_payload)
                 return [point.model_dump(mode="json") for point in found]
+            case ("POST", "points", "scroll"):
+                wanted = models.ScrollRequest.model_validate(body)
+                found, offset = local.scroll(
+                    name, limit=wanted.limit, offset=wanted.offset, with_payload=wanted.with_payload
+                )
+                points = [point.model_dump(mode="json") for point in found]
+                return {"points": points, "next_page_offset": offset}
             case ("POST", "points", "query", "batch"):
                 searches = models.QueryRequestBatch.model_validate(body).searches
                 found = local.query_batch_points(name, searches)
@@ -133,10 +140,19 @@ class FakeQdrant:
 
 UPSERT = ("PUT", "points")
 RETRIEVE = ("POST", "points")
+SCROLL = ("POST", "points", "scroll")
+EXISTS, DESCRIBE, CREATE = ("GET", "exists"), ("GET",), ("PUT",)
+SEARCH = ("POST", "points", "query", "batch")
+PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 def status(code, headers=()):
     return lambda handler: handler.answer(code, {"status": {"error": "on demand"}}, headers)
+
+
+def page(code):
+    """What a proxy shows in place of the server behind it."""
+    return lambda handler: handler.answer(code, b"<html>down for maintenance</html>")
 
 
 def reset(handler):
@@ -195,16 +211,84 @@ def test_both_searches_of_all_queries_are_one_request(server, index):
     assert [call for call, _ in server.requests] == [("POST", "points", "query", "batch"), RETRIEVE]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [status(503), status(500), status(408), status(429), status(429, [("Retry-After", 0)]), reset],
-    ids=["503", "500", "408", "429", "429 Retry-After", "reset"],
-)
+MAY_PASS = {
+    "503": status(503),
+    "500": status(500),
+    "408": status(408),
+    "429": status(429),
+    "429 Retry-After": status(429, [("Retry-After", 0)]),
+    "429 until a date": status(429, [("Retry-After", PAST)]),
+    "429 a fraction": status(429, [("Retry-After", 0.01)]),
+    "429 nan": status(429, [("Retry-After", "nan")]),
+    "503 Retry-After": status(503, [("Retry-After", 0)]),
+    "reset": reset,
+    "200 of a proxy": page(200),
+    "502 of a proxy": page(502),
+}
+
+
+@pytest.mark.parametrize("fault", MAY_PASS.values(), ids=MAY_PASS.keys())
 def test_what_may_pass_is_repeated(server, index, quick, fault):
     server.faults = {UPSERT: [fault] * 3, RETRIEVE: [fault] * 2}
     report = index.add(DOCUMENTS, batch_size=30)
     assert (report.written, report.retries) == (60, 5)
     assert index.count() == 60
+
+
+@pytest.mark.parametrize("fault", [status(503), page(200)], ids=["503", "proxy"])
+def test_the_reads_of_verbs_that_write_are_repeated_too(server, encoder, quick, fault):
+    def faults():
+        return dict.fromkeys([EXISTS, DESCRIBE, CREATE, RETRIEVE, SCROLL], [fault] * 2)
+
+    server.faults = {call: list(some) for call, some in faults().items()}
+    QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=20).create()
+    assert not server.faults[EXISTS] + server.faults[DESCRIBE] + server.faults[CREATE]
+    for verb, result in (
+        (lambda index: index.add(DOCUMENTS).written, 60),
+        (lambda index: index.delete([0, 1]), 2),
+        (lambda index: index.prune([2, 3]), 56),
+    ):
+        server.faults = {call: list(some) for call, some in faults().items()}
+        with QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=20) as fresh:
+            assert verb(fresh) == result
+        assert not server.faults[EXISTS] + server.faults[RETRIEVE]
+
+
+def test_reading_all_keys_goes_on_at_the_page_that_failed(server, index, quick):
+    index.add((number, f"text {number % 9}") for number in range(1_100))
+    offsets, answer = [], server.result
+
+    def recorded(call, collection, body):
+        if call == SCROLL:
+            offsets.append(body.get("offset"))
+            if len(offsets) == 1:  # the next page fails
+                server.faults = {SCROLL: [status(503), reset]}
+        return answer(call, collection, body)
+
+    server.result = recorded
+    assert index.prune(range(1_099)) == 1
+    assert not server.faults[SCROLL]
+    assert [offset is None for offset in offsets] == [True, False]
+
+
+def test_a_search_is_not_repeated_and_neither_is_its_look_at_the_collection(
+    server, index, encoder, quick
+):
+    for call in (EXISTS, DESCRIBE, SEARCH, RETRIEVE):
+        index.add(DOCUMENTS)
+        server.faults = {call: [status(503)]}
+        server.requests.clear()
+        fresh = QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=20)
+        with fresh, pytest.raises(UnexpectedResponse, match="503"):
+            fresh.search("text")
+        assert [one for one, _ in server.requests].count(call) == 1
+
+
+def test_a_proxys_page_is_shown_as_what_it_is(server, index):
+    index.add(DOCUMENTS)
+    server.faults = {SEARCH: [page(200)]}
+    with pytest.raises(ConnectionError, match=r"answered with '<html>down for m.* answers in JSON"):
+        index.search("text")
 
 
 @pytest.fixture
@@ -291,8 +375,10 @@ def test_a_request_that_is_too_large_is_halved(server, index):
 
 def test_a_document_that_alone_is_too_large_is_an_error(server, index):
     server.most_bytes = 10_000
-    with pytest.raises(UnexpectedResponse, match="413"):
+    with pytest.raises(UnexpectedResponse, match="413") as caught:
         index.add([*DOCUMENTS, ("large", "x" * 20_000)])
+    [note] = caught.value.__notes__
+    assert note == "Too large for the server by itself: document 'large'."
 
 
 def test_requests_stay_below_what_a_server_takes(server, index):
