@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -19,6 +19,7 @@ from gte_integrations._planning import Plan, Planner, Producer, Rejections
 from gte_integrations._records import Prepared, Record, Stored
 from gte_integrations._reports import IndexReport
 from gte_integrations._sending import Sender, Trouble, split
+from gte_integrations._writing import StoreThread
 
 __all__ = ["IndexReport", "OnError", "Producer", "Sink", "batches", "ingest"]
 
@@ -95,8 +96,8 @@ def ingest(
 class _Ingest:
     """One run of ``add``.
 
-    While a batch is encoded, the one before it is written in another thread. The store is never
-    read and written at the same time, which an embedded one may not bear.
+    While a batch is encoded, the one before it is written in another thread. That one alone uses
+    the store, so it is never read and written at the same time, which an embedded one may not bear.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class _Ingest:
         self.rejections = Rejections(self.report, skip=skip)
         self.planner = Planner(producer, self._lookup, self.report, self.rejections, given_up)
         self._source_error: Exception | None = None
+        self._store = StoreThread()
         self._writing: Future[None] | None = None
 
     def run(
@@ -125,9 +127,9 @@ class _Ingest:
     def _run(
         self, documents: Iterable[object], batch_size: int, advance: Callable[[int], object]
     ) -> None:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gte-write") as writer:
+        with self._store:
             try:
-                self._carry_out(self._batches(documents, batch_size), writer, advance)
+                self._carry_out(self._batches(documents, batch_size), advance)
             except BaseException:
                 # What is in flight is still written, but Ctrl-C must not wait for a dead server.
                 self.sender.stop()
@@ -150,12 +152,7 @@ class _Ingest:
         if batch:
             yield batch
 
-    def _carry_out(
-        self,
-        batches: Iterator[list[object]],
-        writer: ThreadPoolExecutor,
-        advance: Callable[[int], object],
-    ) -> None:
+    def _carry_out(self, batches: Iterator[list[object]], advance: Callable[[int], object]) -> None:
         plan = self._next_plan(batches, {})
         while plan is not None:
             records = self._embed(plan.changed) if plan.changed else []
@@ -165,7 +162,8 @@ class _Ingest:
                 following = self._next_plan(batches, plan.outcome(records))
             finally:  # an error in what follows must not lose what is encoded
                 if plan.has_changes:
-                    self._writing = writer.submit(self._write, plan, records, packed)
+                    write = partial(self._write, plan, records, packed)
+                    self._writing = self._store.submit(write)
             advance(plan.size)
             plan = following
         self._finish_writing()
@@ -179,7 +177,10 @@ class _Ingest:
         return None if batch is None else self.planner.plan(batch, upcoming)
 
     def _lookup(self, keys: Sequence[str]) -> Mapping[str, Stored]:
-        return self.sender.insist(partial(self.sink.stored, keys)) if keys else {}
+        if not keys:
+            return {}
+        look_up = partial(self.sink.stored, keys)
+        return self._store.submit(partial(self.sender.insist, look_up)).result()
 
     def _embed(self, documents: list[Prepared]) -> list[Record]:
         """Records of the documents; of those that precede one that ends the run."""
