@@ -8,12 +8,8 @@ import pytest
 from pymilvus import DataType, MilvusClient, RRFRanker
 
 from gte_core import CollectionMismatch, EncoderSettings, MissingHeadError, shared_encoder
-from gte_integrations.milvus import (
-    GTEEmbeddingFunction,
-    MilvusHybridIndex,
-    MilvusVectorizer,
-    _floats,
-)
+from gte_integrations._milvus_rows import floats
+from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
 
 DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("wordless", "!"), ("it's 100%", "yew")]
 
@@ -198,7 +194,7 @@ def test_half_size_vectors_are_sent_as_such(encoder):
     np.testing.assert_array_equal(dense.data[0], expected)
     assert dense.data[0].dtype == np.float16
     for returned in (expected.tobytes(), [expected.tobytes()], expected.tolist()):
-        np.testing.assert_array_equal(_floats(returned), np.float32(expected))
+        np.testing.assert_array_equal(floats(returned), np.float32(expected))
 
 
 def test_int8_vectors_gather_more_than_is_wanted(encoder):

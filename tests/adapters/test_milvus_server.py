@@ -27,6 +27,30 @@ def test_a_server_that_is_killed_and_restarted_loses_nothing(milvus_process, enc
         assert index.add(DOCUMENTS).unchanged == 60
 
 
+def test_add_waits_for_a_server_that_is_away_when_it_begins(milvus_process, encoder, when_missed):
+    with MilvusHybridIndex(milvus_process.uri, "docs", encoder) as index:
+        index.create()
+    milvus_process.kill()
+    when_missed(milvus_process.start)
+    with MilvusHybridIndex(milvus_process.uri, "docs", encoder, retry_seconds=60) as index:
+        assert index.add(DOCUMENTS).written == 60
+
+
+@pytest.mark.slow
+def test_a_server_that_was_away_for_long_is_found_as_soon_as_it_is_back(milvus_process, encoder):
+    with MilvusHybridIndex(milvus_process.uri, "docs", encoder) as index:
+        index.create()
+        milvus_process.kill()
+        deadline = time.monotonic() + 20  # by now gRPC would look for it every 10 seconds or so
+        while time.monotonic() < deadline:
+            with pytest.raises(MilvusException, match="Fail connecting"):
+                index.count()
+            time.sleep(0.2)
+        milvus_process.start()
+        time.sleep(1)
+        assert index.count() == 0
+
+
 def test_a_payload_is_replaced_as_a_whole(milvus_process, encoder):
     with MilvusHybridIndex(milvus_process.uri, "docs", encoder) as index:
         index.create()
