@@ -48,8 +48,8 @@ class DictStore:
         for key in keys:
             self.kept.pop(key, None)
 
-    def all_keys(self):
-        return iter(list(self.kept))
+    def key_page(self, after):
+        return list(self.kept), None
 
     def count(self):
         return len(self.kept)
