@@ -23,12 +23,12 @@ class Sink:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def hashes(self, keys):
+    def stored(self, keys):
         self.threads.add(threading.current_thread())
         return {key: self.rows[key] for key in keys if key in self.rows}
 
     def pack(self, records):
-        return [(record.document.key, record.document.content_hash) for record in records]
+        return [(record.document.key, record.stored) for record in records]
 
     def write(self, packed):
         self.threads.add(threading.current_thread())
