@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gte_core.shared import shared_encoder as shared_encoder
     from gte_core.shared import shared_reranker as shared_reranker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "config": ("GTEConfig",),
