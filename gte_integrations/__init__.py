@@ -4,3 +4,14 @@
 """
 
 from gte_core import __version__ as __version__
+from gte_core.former import register_former
+
+register_former(
+    __name__,
+    {
+        "_adding": "_index.reports",
+        "_fusion": "_index.fusion",
+        "_indexing": "_index.search",
+        "_records": "_index.records",
+    },
+)

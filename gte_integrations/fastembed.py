@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_core import Encoder, as_queries
-from gte_integrations._adding import batches
-from gte_integrations._records import Vectorizer, sparse_rows
+from gte_integrations._index.ingest import batches
+from gte_integrations._index.records import Vectorizer, sparse_rows
 
 try:
     from fastembed import SparseEmbedding, SparseTextEmbedding, TextEmbedding

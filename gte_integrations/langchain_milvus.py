@@ -14,7 +14,7 @@ except ImportError as error:
 
 from gte_core import as_queries
 from gte_integrations._encoder_fields import EncoderFields
-from gte_integrations._sparse import sparse_dicts, stored_dicts
+from gte_integrations._index.sparse import sparse_dicts, stored_dicts
 
 
 class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):

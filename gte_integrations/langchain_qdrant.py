@@ -14,7 +14,7 @@ from typing import Any
 
 from gte_core import as_queries
 from gte_integrations._encoder_fields import EncoderFields
-from gte_integrations._sparse import sparse_lists
+from gte_integrations._index.sparse import sparse_lists
 
 
 class GTEQdrantSparse(EncoderFields, SparseEmbeddings):

@@ -25,7 +25,7 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from gte_core import SharedEncoder, as_queries
-from gte_integrations._sparse import sparse_dicts, stored_dicts
+from gte_integrations._index.sparse import sparse_dicts, stored_dicts
 from gte_integrations.llama_index import GTEEmbedding
 
 SparseVector = dict[int, float]

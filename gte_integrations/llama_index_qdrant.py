@@ -19,8 +19,8 @@ except ImportError as error:
     ) from error
 
 from gte_core import as_queries
-from gte_integrations._fusion import RRF, fuse
-from gte_integrations._sparse import sparse_lists
+from gte_integrations._index.fusion import RRF, fuse
+from gte_integrations._index.sparse import sparse_lists
 from gte_integrations.llama_index import GTEEmbedding
 
 SparseVectors = tuple[list[list[int]], list[list[float]]]

@@ -19,11 +19,17 @@ from typing import Any
 import scipy.sparse as sp
 
 from gte_core import Encoder, HybridEmbeddings, as_queries
-from gte_integrations._bridging import Bridge
-from gte_integrations._checks import check_collection
-from gte_integrations._fusion import RRF, Linear
-from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
-from gte_integrations._milvus_rows import (
+from gte_integrations._index.bridge import Bridge
+from gte_integrations._index.checks import check_collection
+from gte_integrations._index.fusion import RRF, Linear
+from gte_integrations._index.index import Document, Hit, HybridIndex, IndexReport
+from gte_integrations._index.milvus.client import (
+    AnnSearchRequest,
+    AsyncMilvusClient,
+    CollectionSchema,
+    MilvusClient,
+)
+from gte_integrations._index.milvus.rows import (
     DENSE,
     MARK_BYTES,
     MAX_BYTES,
@@ -35,16 +41,10 @@ from gte_integrations._milvus_rows import (
     schema_of,
     search_request,
 )
-from gte_integrations._milvus_store import MilvusStore
-from gte_integrations._pymilvus import (
-    AnnSearchRequest,
-    AsyncMilvusClient,
-    CollectionSchema,
-    MilvusClient,
-)
-from gte_integrations._records import Limits
-from gte_integrations._sparse import never_empty_rows, sparse_dicts, with_spare_column
-from gte_integrations._storage import Storage, StorageVectorizer
+from gte_integrations._index.milvus.store import MilvusStore
+from gte_integrations._index.records import Limits
+from gte_integrations._index.sparse import never_empty_rows, sparse_dicts, with_spare_column
+from gte_integrations._index.storage import Storage, StorageVectorizer
 
 __all__ = [
     "RRF",

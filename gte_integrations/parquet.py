@@ -24,9 +24,9 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_integrations._adding import IndexReport, OnError, ingest
-from gte_integrations._indexing import HybridIndex, compare_facts
-from gte_integrations._records import (
+from gte_integrations._index.index import HybridIndex, compare_facts
+from gte_integrations._index.ingest import IndexReport, OnError, ingest
+from gte_integrations._index.records import (
     ORIGIN,
     TRUNCATED,
     Document,
@@ -45,8 +45,8 @@ from gte_integrations._records import (
     primary_key,
     users_payload,
 )
-from gte_integrations._sending import PERMANENT, Trouble
-from gte_integrations._sparse import EMPTY_WEIGHT
+from gte_integrations._index.retry import PERMANENT, Trouble
+from gte_integrations._index.sparse import EMPTY_WEIGHT
 
 try:
     import pyarrow as pa

@@ -18,29 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from gte_core import Encoder
-from gte_integrations._bridging import Bridge
-from gte_integrations._checks import check_collection
-from gte_integrations._fusion import RRF, Linear
-from gte_integrations._indexing import Document, Hit, HybridIndex, IndexReport
-from gte_integrations._masking import masked
-from gte_integrations._qdrant_directory import EdgeStore
-from gte_integrations._qdrant_engines import (
+from gte_integrations._index.bridge import Bridge
+from gte_integrations._index.checks import check_collection
+from gte_integrations._index.fusion import RRF, Linear
+from gte_integrations._index.index import Document, Hit, HybridIndex, IndexReport
+from gte_integrations._index.masking import masked
+from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
+from gte_integrations._index.qdrant.client_store import ClientStore
+from gte_integrations._index.qdrant.directory import EdgeStore
+from gte_integrations._index.qdrant.points import (
     DENSE,
     SPARSE,
-    AsyncQdrantClient,
-    ClientStore,
-    QdrantClient,
     coarse_prefetch,
     dense_config,
     dense_rows,
-    models,
     search_params,
     sparse_config,
     sparse_vector,
     to_point,
 )
-from gte_integrations._records import sparse_rows
-from gte_integrations._storage import Storage, StorageVectorizer
+from gte_integrations._index.records import sparse_rows
+from gte_integrations._index.storage import Storage, StorageVectorizer
 
 __all__ = [
     "RRF",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gte_core import GTEEmbedder, release_shared
-from gte_core.engine import PackedEngine
+from gte_core.runtime.engine import PackedEngine
 from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import GTETokenizer
 

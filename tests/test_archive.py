@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gte_core import GTEEmbedder, release_shared
-from gte_integrations.cli import app
+from gte_integrations.cli.commands import app
 
 FOLDER = Path(__file__).parent / "archive"
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))

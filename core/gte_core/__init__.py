@@ -8,8 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gte_core.former import register_former
+
 if TYPE_CHECKING:
-    from gte_core.config import GTEConfig as GTEConfig
+    from gte_core.checkpoint.config import GTEConfig as GTEConfig
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
     from gte_core.embedder import OnTruncation as OnTruncation
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from gte_core.exceptions import WeightsError as WeightsError
     from gte_core.explanation import Explanation as Explanation
     from gte_core.explanation import TokenContribution as TokenContribution
-    from gte_core.model import GTEModel as GTEModel
-    from gte_core.model import GTEModelOutput as GTEModelOutput
+    from gte_core.network.model import GTEModel as GTEModel
+    from gte_core.network.model import GTEModelOutput as GTEModelOutput
     from gte_core.reranker import GTEReranker as GTEReranker
     from gte_core.reranker import RankedDocument as RankedDocument
     from gte_core.shared import EncoderSettings as EncoderSettings
@@ -41,8 +43,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
+register_former(__name__, {"config": "checkpoint.config"})
+
 _HOMES = {
-    "config": ("GTEConfig",),
+    "checkpoint.config": ("GTEConfig",),
     "embedder": ("GTEEmbedder", "OnTruncation"),
     "embeddings": ("HybridEmbeddings",),
     "encoder": ("Encoder", "Fingerprint", "as_queries"),
@@ -58,7 +62,7 @@ _HOMES = {
         "WeightsError",
     ),
     "explanation": ("Explanation", "TokenContribution"),
-    "model": ("GTEModel", "GTEModelOutput"),
+    "network.model": ("GTEModel", "GTEModelOutput"),
     "reranker": ("GTEReranker", "RankedDocument"),
     "shared": (
         "EncoderSettings",

@@ -19,19 +19,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from gte_core.config import GTEConfig, Task
-from gte_core.device import choose_device, choose_dtype
+from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.checkpoint.files import shown
+from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.checkpoint.modules import check_computed
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, as_queries
-from gte_core.engine import EncodedTexts, PackedEngine
 from gte_core.exceptions import MissingHeadError
 from gte_core.explanation import Explanation, explain
-from gte_core.files import shown
-from gte_core.forks import Threads, computing
-from gte_core.hub import DEFAULT_MODEL, ModelFiles, find_model
-from gte_core.model import GTEModel
-from gte_core.modules import check_computed
-from gte_core.packing import computed_ahead, windows
+from gte_core.network.device import choose_device, choose_dtype
+from gte_core.network.model import GTEModel
+from gte_core.runtime.engine import EncodedTexts, PackedEngine
+from gte_core.runtime.forks import Threads, computing
+from gte_core.runtime.packs import computed_ahead, windows
 from gte_core.texts import (
     NameOf,
     as_text,

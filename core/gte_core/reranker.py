@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gte_core.device import choose_device, choose_dtype
+from gte_core.checkpoint.files import shown
+from gte_core.checkpoint.hub import Purpose, find_model
 from gte_core.exceptions import MissingHeadError, NonFiniteError
-from gte_core.files import shown
-from gte_core.forks import computing
-from gte_core.hub import Purpose, find_model
-from gte_core.model import GTEModel
-from gte_core.packing import batched
-from gte_core.passes import HostCopy, PackRunner
+from gte_core.network.device import choose_device, choose_dtype
+from gte_core.network.model import GTEModel
+from gte_core.runtime.forks import computing
+from gte_core.runtime.packs import batched
+from gte_core.runtime.passes import HostCopy, PackRunner
 from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text, named
 from gte_core.tokenizer import PairTokenizer, check_vocabulary
 

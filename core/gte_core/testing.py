@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from gte_core.config import GTEConfig, Task
-from gte_core.model import GTEModel
+from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.network.model import GTEModel
 
 _SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 _ARCHITECTURES = {

@@ -15,8 +15,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
+from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
 from gte_core.exceptions import ConfigError, GTEError
-from gte_core.files import exists, read_bytes, read_json_object, shortened, shown
 from gte_core.texts import check_max_length
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

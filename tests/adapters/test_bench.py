@@ -10,9 +10,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from gte_integrations import cli
 from gte_integrations.bench import report as reports
 from gte_integrations.bench.machine import measure_machine
+from gte_integrations.cli import commands as cli
 
 OURS = "gte"
 PEERS = ["transformers", "sentence-transformers"]
@@ -178,7 +178,7 @@ class TestChart:
     def test_a_missing_extra_is_named_with_its_pip_line(self):
         script = (
             "import sys; sys.modules['matplotlib.figure'] = None\n"
-            "from gte_integrations.cli import app; app(['bench', '--chart', 'x.png'])"
+            "from gte_integrations.cli.commands import app; app(['bench', '--chart', 'x.png'])"
         )
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=False

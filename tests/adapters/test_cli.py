@@ -18,10 +18,12 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from gte_core import Fingerprint, GTEEmbedder, __version__
-from gte_core.device import has_onednn
+from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
-from gte_integrations import _cli_stores, _indexing, cli
-from gte_integrations._cli_stores import StoreLocation
+from gte_integrations._index import index as _indexing
+from gte_integrations.cli import commands as cli
+from gte_integrations.cli import stores as _cli_stores
+from gte_integrations.cli.stores import StoreLocation
 from gte_integrations.qdrant import QdrantHybridIndex
 
 README = Path(__file__).parents[2] / "README.md"

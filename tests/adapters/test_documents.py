@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gte_integrations._documents import read_documents
-from gte_integrations._records import Document, Unreadable
+from gte_integrations._index.records import Document, Unreadable
+from gte_integrations.documents.readers import read_documents
 
 CELLS = "셀 병합 · خلية · सेल · セル"
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gte_integrations._fusion import RRF, Fused, Linear, fuse
+from gte_integrations._index.fusion import RRF, Fused, Linear, fuse
 
 DENSE = [("a", 0.9), ("b", 0.8), ("c", 0.1)]
 SPARSE = [("c", 30.0), ("b", 10.0), ("d", 5.0)]

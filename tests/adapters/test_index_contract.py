@@ -20,9 +20,9 @@ from gte_core import (
     NonFiniteError,
     TruncationError,
 )
-from gte_integrations._fusion import RRF, Linear
-from gte_integrations._indexing import Document, IndexReport
-from gte_integrations._records import Unreadable
+from gte_integrations._index.fusion import RRF, Linear
+from gte_integrations._index.index import Document, IndexReport
+from gte_integrations._index.records import Unreadable
 
 WORDS = ["ash", "birch", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "willow", "yew"]
 

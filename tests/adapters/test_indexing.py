@@ -6,9 +6,9 @@ from collections import deque
 
 import pytest
 
-from gte_integrations._indexing import HybridIndex
-from gte_integrations._records import Vectorizer
-from gte_integrations._sending import PERMANENT, TRANSIENT
+from gte_integrations._index.index import HybridIndex
+from gte_integrations._index.records import Vectorizer
+from gte_integrations._index.retry import PERMANENT, TRANSIENT
 
 
 class DictStore:
@@ -80,7 +80,7 @@ def index(store, encoder):
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("gte_integrations._sending._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("gte_integrations._index.retry._FIRST_PAUSE", 0.0)
 
 
 def documents(count):

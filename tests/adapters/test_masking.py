@@ -2,7 +2,7 @@
 
 import pytest
 
-from gte_integrations._masking import masked
+from gte_integrations._index.masking import masked
 from gte_integrations.milvus import MilvusHybridIndex
 from gte_integrations.qdrant import QdrantHybridIndex
 

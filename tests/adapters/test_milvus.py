@@ -8,7 +8,7 @@ import pytest
 from pymilvus import DataType, MilvusClient, RRFRanker
 
 from gte_core import CollectionMismatch, EncoderSettings, MissingHeadError, shared_encoder
-from gte_integrations._milvus_rows import floats
+from gte_integrations._index.milvus.rows import floats
 from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
 
 DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("wordless", "!"), ("it's 100%", "yew")]

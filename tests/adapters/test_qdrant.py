@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gte_core import CollectionMismatch
-from gte_integrations._qdrant_engines import edge, models, point_id
+from gte_integrations._index.qdrant.client import edge, models
+from gte_integrations._index.qdrant.points import point_id
 from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex, QdrantVectorizer
 
 DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("wordless", "!")]
@@ -133,7 +134,9 @@ def test_int8_vectors_gather_and_full_ones_rank(tmp_path, encoder, monkeypatch):
         error, recall = largest_error_and_recall()
         assert error < 1e-5
         assert recall >= 0.95
-        monkeypatch.setattr("gte_integrations._qdrant_directory._edge_params", lambda *_: None)
+        monkeypatch.setattr(
+            "gte_integrations._index.qdrant.directory._edge_params", lambda *_: None
+        )
         error, _ = largest_error_and_recall()
         assert error > 1e-4
 

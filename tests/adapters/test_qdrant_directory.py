@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from gte_core import CollectionMismatch
-from gte_integrations._qdrant_engines import edge, models
+from gte_integrations._index.qdrant.client import edge, models
 from gte_integrations.qdrant import AsyncQdrantClient, QdrantClient, QdrantHybridIndex
 
 DOCUMENTS = [("a", "oak pine"), (2, "elm"), ("c", "ash")]

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from gte_integrations._qdrant_engines import edge, models, point_id
+from gte_integrations._index.qdrant.client import edge, models
+from gte_integrations._index.qdrant.points import point_id
 from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex
 
 BERLIN = {"lon": 13.4, "lat": 52.5}

@@ -183,7 +183,7 @@ def index(server, encoder):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("gte_integrations._sending._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("gte_integrations._index.retry._FIRST_PAUSE", 0.01)
 
 
 def upserts(server):

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from gte_core import MissingHeadError, NonFiniteError
-from gte_integrations._records import (
+from gte_integrations._index.records import (
     Document,
     Limits,
     Vectorizer,

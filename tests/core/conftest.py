@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gte_core.passes import PackRunner
+from gte_core.runtime.passes import PackRunner
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gte_core import GTEEmbedder
-from gte_core.device import has_onednn
+from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
 
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus" / "passages.jsonl"
@@ -71,7 +71,7 @@ def test_neighbours_change_no_more_than_the_rounding(passages, dtype, promised):
 
 def test_float8_on_the_demo(demo, passages, monkeypatch):
     """Its products can be computed on a CPU, slowly: enough to know what they lose."""
-    monkeypatch.setattr("gte_core.device._has_float8", lambda device: True)
+    monkeypatch.setattr("gte_core.network.device._has_float8", lambda device: True)
     embedder = GTEEmbedder.from_pretrained("demo", dtype="float8")
     found = embedder.encode_dense(passages[::24])
     assert embedder.fingerprint.numeric == "fp8"

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gte_core.attention import PackLayout, attend
+from gte_core.network.attention import PackLayout, attend
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_every_sequence_sees_itself_alone(lengths, seed):
 
 @pytest.mark.parametrize("at_once", [1, 7, 40, 2**22])
 def test_products_of_any_size_equal_the_reference(monkeypatch, at_once):
-    monkeypatch.setattr("gte_core.attention._SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr("gte_core.network.attention._SCORES_AT_ONCE", at_once)
     lengths = [9, 9, 5, 1]
     query, key, value = torch.randn(3, sum(lengths), 2, 8).bfloat16()
     out = attend(query, key, value, PackLayout.from_lengths(lengths, device=CPU))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gte_core import ConfigError, GTEConfig
-from gte_core.config import RotaryConfig
+from gte_core.checkpoint.config import RotaryConfig
 
 NEW = {"model_type": "new", "hidden_size": 64, "num_attention_heads": 4}
 NTK = {"type": "ntk", "factor": 8.0}

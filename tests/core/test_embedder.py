@@ -23,7 +23,7 @@ from gte_core import (
     TruncationError,
     WeightsError,
 )
-from gte_core.engine import PackedEngine
+from gte_core.runtime.engine import PackedEngine
 from gte_core.testing import random_checkpoint, word_tokenizer
 from gte_core.tokenizer import GTETokenizer
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gte_core import GTEEmbedder, GTEModel, NonFiniteError
-from gte_core.engine import PackedEngine
+from gte_core.runtime.engine import PackedEngine
 from gte_core.testing import random_checkpoint
 
 

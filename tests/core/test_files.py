@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from gte_core import ConfigError, GTEEmbedder, GTEError, WeightsError
-from gte_core.files import listing, read_json, shortened, shown
-from gte_core.hub import find_model
+from gte_core.checkpoint.files import listing, read_json, shortened, shown
+from gte_core.checkpoint.hub import find_model
 
 FILES = {
     "config.json": ConfigError,
@@ -89,10 +89,10 @@ def test_a_file_far_too_large_is_refused_unread(described, name):
 
 
 def test_a_file_that_tells_no_size_is_read_to_the_limit_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("gte_core.files._LARGEST_JSON", 10)
+    monkeypatch.setattr("gte_core.checkpoint.files._LARGEST_JSON", 10)
     path = tmp_path / "x.json"
     path.write_text('"0123456789"')
-    monkeypatch.setattr("gte_core.files._problem", lambda path, found: None)
+    monkeypatch.setattr("gte_core.checkpoint.files._problem", lambda path, found: None)
     with pytest.raises(ConfigError, match="is 11 bytes or more, but at most 10 are read"):
         read_json(path, ConfigError)
 

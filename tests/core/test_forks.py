@@ -13,7 +13,7 @@ import asyncio, os, signal, sys, threading, torch
 from contextlib import ExitStack
 import gte_core.shared as shared
 from gte_core import EncoderSettings, GTEEmbedder, shared_encoder
-from gte_core.passes import PackRunner
+from gte_core.runtime.passes import PackRunner
 
 torch.set_num_threads(1)
 TEXTS = ["some words to encode " * 20] * 8

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError
-from gte_core import hub as gte_hub
-from gte_core.hub import DEFAULT_MODEL, PINS, Pin, find_model
+from gte_core.checkpoint import hub as gte_hub
+from gte_core.checkpoint.hub import DEFAULT_MODEL, PINS, Pin, find_model
 from gte_core.testing import random_checkpoint
 
 COMMIT = PINS[DEFAULT_MODEL].revision
@@ -359,7 +359,7 @@ def test_local_files_only_never_asks(tmp_path):
 def test_an_unreachable_hub_is_one_clear_error(tmp_path, model):
     script = f"""
 from gte_core import HubError
-from gte_core.hub import find_model
+from gte_core.checkpoint.hub import find_model
 try:
     find_model({model!r}, cache_dir={str(tmp_path)!r})
 except HubError as error:

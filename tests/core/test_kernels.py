@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from gte_core import GTEEmbedder
-from gte_core.device import has_onednn
-from gte_core.kernels import (
+from gte_core.network.device import has_onednn
+from gte_core.network.kernels import (
     BlockedGatedLinear,
     BlockedLinear,
     Float8GatedLinear,

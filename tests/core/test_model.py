@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from gte_core import GTEModel, MissingHeadError
-from gte_core.attention import PackLayout
+from gte_core.network.attention import PackLayout
 from gte_core.testing import random_checkpoint
 
 TOLERANCE = 2e-5

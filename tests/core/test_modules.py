@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
 from gte_core import ConfigError, GTEConfig, GTEEmbedder, GTEModel, GTEReranker, MissingHeadError
-from gte_core.modules import Module, is_described, read_description
+from gte_core.checkpoint.modules import Module, is_described, read_description
 from gte_core.testing import random_checkpoint
 
 ST = "sentence_transformers.models."

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gte_core import GTEEmbedder, GTEModel, TextTooLargeError
-from gte_core.passes import HostCopy, PackRunner
+from gte_core.runtime.passes import HostCopy, PackRunner
 
 CPU = torch.device("cpu")
 

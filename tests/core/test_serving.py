@@ -16,7 +16,7 @@ from gte_core import (
     shared_encoder,
 )
 from gte_core.batching import FairQueue
-from gte_core.passes import PackRunner
+from gte_core.runtime.passes import PackRunner
 from gte_core.serving import Serving
 from gte_core.testing import random_checkpoint, word_tokenizer
 
@@ -44,7 +44,7 @@ class Passes:
 @pytest.fixture
 def passes(monkeypatch):
     seen = Passes()
-    monkeypatch.setattr("gte_core.passes._PACK_TOKENS", {"cpu": UNIT})
+    monkeypatch.setattr("gte_core.runtime.passes._PACK_TOKENS", {"cpu": UNIT})
     compute, put, submit = PackRunner._pass, FairQueue.put, Serving.submit
 
     def held(self, launch, pack):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
 
 from gte_core import GTEModel, WeightsError
-from gte_core.tensors import stored_tensors
+from gte_core.checkpoint.tensors import stored_tensors
 from gte_core.testing import random_checkpoint
 
 IDS = torch.tensor([[0, 20, 30, 40, 2]])
@@ -259,7 +259,7 @@ def test_a_header_is_parsed_once_for_a_file_whatever_it_holds(checkpoint, monkey
         opened.append(file)
         return safe_open(file, **options)
 
-    monkeypatch.setattr("gte_core.tensors.safe_open", counted)
+    monkeypatch.setattr("gte_core.checkpoint.tensors.safe_open", counted)
     assert logits(checkpoint).equal(expected)
     assert opened == [path]
 

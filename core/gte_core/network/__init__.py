@@ -1,0 +1,1 @@
+"""What is computed: the network and its heads, and the kernels that compute them."""

@@ -1,0 +1,164 @@
+"""Attention over packed sequences: the one place that knows kernels.
+
+A *pack* is several texts laid end to end without padding. :class:`PackLayout` says where each one
+starts and ends; :func:`attend` lets the tokens of a text see that text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from gte_core.network.device import to_device
+
+# Scores of the attention products that are in the works at once, so that they stay in the cache.
+_SCORES_AT_ONCE = 2**21
+
+
+@dataclass(frozen=True, slots=True)
+class PackLayout:
+    """Where each sequence of a pack starts and ends; computed once per pass, read by every layer.
+
+    Attributes:
+        lengths: tokens of each sequence, in the order of the pack.
+        longest: no sequence has more tokens.
+        cu_seqlens: int32 ``(n + 1,)``, the running sum of ``lengths`` from 0.
+        positions: int64 ``(total_tokens,)``, each token's place within its own sequence.
+    """
+
+    lengths: tuple[int, ...]
+    longest: int
+    cu_seqlens: Tensor
+    positions: Tensor
+
+    @classmethod
+    def from_lengths(
+        cls, lengths: Sequence[int], *, device: torch.device, positions: Tensor | None = None
+    ) -> PackLayout:
+        """Lay out sequences of these lengths; ``positions`` default to 0, 1, 2, … in each."""
+        sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        bounds = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+        if positions is None:
+            total = sum(lengths)
+            firsts = bounds[:-1].repeat_interleave(sizes, output_size=total)
+            positions = torch.arange(total, device="cpu") - firsts
+        cu_seqlens = to_device(bounds.to(torch.int32), device)
+        longest = max(lengths, default=0)
+        return cls(tuple(lengths), longest, cu_seqlens, to_device(positions, device))
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences there are."""
+        return len(self.cu_seqlens) - 1
+
+    def with_any_lengths(self, longest: int) -> PackLayout:
+        """The same for a varlen kernel, so that its tensors can be overwritten with another's."""
+        return replace(self, lengths=(), longest=longest)
+
+    @property
+    def first_tokens(self) -> Tensor:
+        """int64 ``(n,)``: the place of every sequence's first token, its CLS, in the pack."""
+        return self.cu_seqlens[:-1].long()
+
+    @property
+    def firsts(self) -> PackLayout:
+        """The layout of the first tokens alone."""
+        bounds = torch.arange(
+            self.n_sequences + 1, dtype=torch.int32, device=self.cu_seqlens.device
+        )
+        positions = torch.zeros_like(bounds[:-1], dtype=torch.int64)
+        return PackLayout((1,) * self.n_sequences, 1, bounds, positions)
+
+    @property
+    def owners(self) -> Tensor:
+        """int64 ``(total_tokens,)``: which sequence each token belongs to."""
+        tokens = torch.arange(len(self.positions), device=self.positions.device)
+        return torch.bucketize(tokens, self.cu_seqlens[1:], right=True)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PackLayout,
+    *,
+    query_layout: PackLayout | None = None,
+) -> Tensor:
+    """Softmax attention within each sequence; all tensors ``(total_tokens, heads, head_dim)``.
+
+    ``query_layout`` lays out the queries where there are fewer of them than keys.
+    """
+    queries = query_layout or layout
+    if len(query) and has_varlen_kernel(query.device, query.dtype, query.shape[-1]):
+        return _varlen_attention(query, key, value, queries, layout)
+    return _grouped_attention(query, key, value, queries, layout)
+
+
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether one kernel computes whole packs: flash attention, for half types on Ampere or newer.
+
+    It reads a layout's ``cu_seqlens`` and ``longest``, never its ``lengths``.
+    """
+    return (
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_dim % 8 == 0
+        and head_dim <= 256
+        and torch.cuda.get_device_properties(device).major >= 8
+    )
+
+
+def _varlen_attention(
+    query: Tensor, key: Tensor, value: Tensor, queries: PackLayout, keys: PackLayout
+) -> Tensor:
+    """One launch for the whole pack; CUDA, half types only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = queries.longest, keys.longest
+    out = varlen_attn(query, key, value, queries.cu_seqlens, keys.cu_seqlens, *longest)
+    assert isinstance(out, Tensor)  # noqa: S101  the log-sum-exp was not asked for
+    return out
+
+
+def _grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, queries: PackLayout, keys: PackLayout
+) -> Tensor:
+    """One call for each run of equally long sequences; a pack sorted by length has few runs."""
+    kernel = _products if _products_are_faster(query) else scaled_dot_product_attention
+    attended = torch.empty_like(query)
+    first_query = first_key = 0
+    for (n_queries, n_keys), run in groupby(zip(queries.lengths, keys.lengths, strict=True)):
+        count = len(list(run))
+        of_queries = slice(first_query, first_query := first_query + count * n_queries)
+        of_keys = slice(first_key, first_key := first_key + count * n_keys)
+        q, out = (x[of_queries].view(count, n_queries, *x.shape[1:]) for x in (query, attended))
+        k, v = (x[of_keys].view(count, n_keys, *x.shape[1:]) for x in (key, value))
+        out.copy_(kernel(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2))
+    return attended
+
+
+def _products_are_faster(query: Tensor) -> bool:
+    """On a CPU torch's fused kernel computes bfloat16 at float32's speed; plain products do not."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v, of ``(count, heads, tokens, head_dim)``, a cache's worth at a time."""
+    count, heads, n_queries, size = query.shape
+    # Without a copy, every product would gather its rows from the whole width of the layer anew.
+    q, k, v = (x.flatten(0, 1).contiguous() for x in (query * size**-0.5, key, value))
+    out = torch.empty_like(q)
+    rows_at_once = max(1, min(n_queries, _SCORES_AT_ONCE // k.shape[1]))
+    step = max(1, _SCORES_AT_ONCE // (rows_at_once * k.shape[1]))
+    for start in range(0, count * heads, step):
+        part = slice(start, start + step)
+        for first in range(0, n_queries, rows_at_once):
+            rows = slice(first, first + rows_at_once)
+            scores = torch.bmm(q[part, rows], k[part].mT)
+            out[part, rows] = torch.bmm(scores.softmax(-1), v[part])
+    return out.view(count, heads, n_queries, size)

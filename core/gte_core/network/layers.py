@@ -1,0 +1,154 @@
+"""The pieces of the encoder, each on packed tokens ``(total_tokens, hidden_size)``.
+
+Module and parameter names are those of the original checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gte_core.checkpoint.config import GTEConfig
+from gte_core.network.attention import PackLayout, attend
+from gte_core.network.kernels import GatedLinear
+
+
+@dataclass(frozen=True, slots=True)
+class RotaryAngles:
+    """cos and sin of every token's rotation angles.
+
+    Attributes:
+        cos: ``(total_tokens, 1, 1, head_dim)``, both halves the same.
+        sin: ``(total_tokens, 1, 1, head_dim / 2)``.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def at(cls, positions: Tensor, inverse_frequencies: Tensor, dtype: torch.dtype) -> RotaryAngles:
+        """The angles at these positions; computed in float32, kept in the activations' type."""
+        angles = positions.float()[:, None] * inverse_frequencies.to(positions.device)
+        angles = angles[:, None, None]
+        cos = angles.cos().to(dtype)
+        return cls(torch.cat((cos, cos), dim=-1), angles.sin().to(dtype))
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Turn ``(total_tokens, n, heads, head_dim)`` by positions (RoFormer, NeoX halves)."""
+        rotated = x * self.cos
+        first, second = x.chunk(2, dim=-1)
+        rotated_first, rotated_second = rotated.chunk(2, dim=-1)
+        rotated_first.addcmul_(second, self.sin, value=-1)
+        rotated_second.addcmul_(first, self.sin)
+        return rotated
+
+
+class Embeddings(nn.Module):
+    """Word and token-type embeddings, summed and normalised."""
+
+    def __init__(self, config: GTEConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = (
+            nn.Embedding(config.type_vocab_size, config.hidden_size)
+            if config.type_vocab_size
+            else None
+        )
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Embed ``(total_tokens,)`` ids; types are read only where the model knows two or more."""
+        # The table may be of another type than what is computed in: it can stay as it is stored.
+        embedded: Tensor = self.word_embeddings(input_ids).to(self.LayerNorm.weight.dtype)
+        if self.token_type_embeddings is not None:
+            if token_type_ids is None or self.token_type_embeddings.num_embeddings < 2:
+                embedded = embedded + self.token_type_embeddings.weight[0]
+            else:
+                embedded = embedded + self.token_type_embeddings(token_type_ids)
+        out: Tensor = self.LayerNorm(embedded)
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions, within each sequence of the pack."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv_proj = nn.Linear(hidden_size, 3 * hidden_size)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Let every token see the tokens of its own sequence."""
+        query, key, value = self._project(hidden, rotary)
+        out: Tensor = self.o_proj(attend(query, key, value, layout).flatten(1))
+        return out
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Let the first token of every sequence see its sequence: ``(n, hidden_size)``."""
+        query, key, value = self._project(hidden, rotary)
+        query = query[layout.first_tokens]
+        attended = attend(query, key, value, layout, query_layout=layout.firsts)
+        out: Tensor = self.o_proj(attended.flatten(1))
+        return out
+
+    def _project(self, hidden: Tensor, rotary: RotaryAngles) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, and values, ``(total_tokens, heads, head_dim)`` each."""
+        qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.num_heads, -1))
+        query, key = rotary.rotate(qkv[:, :2]).unbind(1)
+        return query, key, qkv[:, 2]
+
+
+class GatedMLP(nn.Module):
+    """GELU-gated feed-forward network: ``down(gelu(gate) * up)``, exact erf GELU."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.up_gate_proj = GatedLinear(hidden_size, 2 * intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Transform every token by itself."""
+        out: Tensor = self.down_proj(self.up_gate_proj(hidden))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Attention and MLP, each with a residual and a LayerNorm behind it."""
+
+    def __init__(self, config: GTEConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.hidden_size, config.num_attention_heads)
+        self.attn_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+        self.mlp_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """One post-norm transformer layer."""
+        return self._add(hidden, self.attention(hidden, rotary, layout))
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """What ``forward`` gives for the first token of every sequence, ``(n, hidden_size)``."""
+        attended = self.attention.first_tokens(hidden, rotary, layout)
+        return self._add(hidden[layout.first_tokens], attended)
+
+    def _add(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Both residuals, each with its LayerNorm, and the MLP between them."""
+        hidden = self.attn_ln(attended.add_(hidden))
+        hidden = self.mlp_ln(self.mlp(hidden).add_(hidden))
+        return hidden
+
+
+class Pooler(nn.Module):
+    """``tanh(dense(CLS))``, in front of a sequence classifier."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, first_tokens: Tensor) -> Tensor:
+        """Pool ``(n, hidden_size)`` CLS states."""
+        out: Tensor = torch.tanh(self.dense(first_tokens))
+        return out

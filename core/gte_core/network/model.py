@@ -1,0 +1,312 @@
+"""``GTEModel``: the network of a checkpoint, on packed tokens inside, with a padded face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.checkpoint.hub import ModelFiles, find_model
+from gte_core.checkpoint.weights import Checkpoint
+from gte_core.exceptions import MissingHeadError
+from gte_core.network.attention import PackLayout, has_varlen_kernel
+from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
+from gte_core.network.kernels import choose_kernels
+from gte_core.network.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+from gte_core.network.placement import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class GTEModelOutput:
+    """What one padded batch gives.
+
+    Attributes:
+        last_hidden_state: ``(batch, length, hidden_size)``, zeros at padding.
+        logits: raw, ``(batch, length, num_labels)`` of a token classifier (zeros at padding) or
+            ``(batch, num_labels)`` of a sequence classifier; None without a classifier.
+        pooler_output: ``(batch, hidden_size)``; None without a pooler.
+    """
+
+    last_hidden_state: Tensor
+    logits: Tensor | None
+    pooler_output: Tensor | None
+
+
+class EncoderStack(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: GTEConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Run ``(total_tokens, hidden_size)`` through every layer."""
+        for layer in self.layer:
+            hidden = layer(hidden, rotary, layout)
+        return hidden
+
+    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """``forward`` for first tokens alone: the last layer computes nothing else."""
+        *before, last = self.layer
+        for layer in before:
+            hidden = layer(hidden, rotary, layout)
+        assert isinstance(last, EncoderLayer)  # noqa: S101  ModuleList has no type parameter
+        return last.first_tokens(hidden, rotary, layout)
+
+
+class GTEModel(nn.Module):
+    """Encoder and heads of one checkpoint, for inference.
+
+    Args:
+        config: the shape of the network.
+        task: the classification head to build, or None for none.
+        num_labels: outputs of the classifier; 1 in every published checkpoint.
+        pooler: whether to build a pooler; a sequence classifier always has one.
+    """
+
+    def __init__(
+        self,
+        config: GTEConfig,
+        *,
+        task: Task | None = None,
+        num_labels: int = 1,
+        pooler: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.task = task
+        self.embeddings = Embeddings(config)
+        self.encoder = EncoderStack(config)
+        pooled = pooler or task == "sequence_classification"
+        self.pooler = Pooler(config.hidden_size) if pooled else None
+        self.classifier = nn.Linear(config.hidden_size, num_labels) if task else None
+        # Not a buffer: it must stay float32 when the model becomes half.
+        self.inverse_frequencies = config.rotary.inverse_frequencies(config.head_dim)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = torch.float32,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> GTEModel:
+        """Load a hub id, a local directory, or ``"demo"``; safetensors only, no code is ever run.
+
+        Raises :class:`HubError`, :class:`ConfigError` or :class:`WeightsError`.
+        """
+        files = find_model(
+            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        computed_on = choose_device(device or "cpu")
+        computed_in = choose_dtype(dtype, computed_on)
+        if is_quantized(computed_in):
+            raise ValueError(
+                f"dtype is {dtype!r}, but a GTEModel has float weights. Quantized, a model runs "
+                "inside GTEEmbedder and GTEReranker alone."
+            )
+        placement = Placement(computed_on, computed_in, head_dtype=computed_in)
+        return cls._from_directory(files.directory, placement)
+
+    @classmethod
+    def for_inference(
+        cls,
+        files: ModelFiles,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        torch_compile: bool = False,
+    ) -> GTEModel:
+        """The same network with the fastest kernels for this device and this type of products.
+
+        It computes, and that is all: its layers may hold no parameters that could be moved, cast
+        or saved, and on a CPU its word embeddings stay in a file that never changes, mapped into
+        memory. ``torch_compile`` fuses what a layer does between its products and its attention.
+        """
+        kernels = choose_kernels(dtype, device)
+        activations = best_float(device) if is_quantized(dtype) else dtype
+        placement = Placement(
+            device,
+            activations,
+            head_dtype=torch.float32,
+            kernels=kernels,
+            table_stays_mapped=files.never_change,
+        )
+        if torch_compile:
+            _check_compilable(files.directory, device, activations)
+        model = cls._from_directory(files.directory, placement)
+        if torch_compile:
+            for layer in model.encoder.layer:
+                layer.compile()
+        return model
+
+    @classmethod
+    def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
+        """The model that a directory describes, filled with its weights.
+
+        The head is the one that config.json announces or, where it announces none, the one that
+        the weights hold.
+        """
+        config = GTEConfig.from_pretrained(directory)
+        checkpoint = Checkpoint(directory)
+        checkpoint.check_layers(config.num_hidden_layers)
+        with torch.device("meta"):
+            model = cls(
+                config,
+                task=config.task or checkpoint.task,
+                num_labels=config.num_labels or checkpoint.num_labels,
+                pooler="pooler.dense.weight" in checkpoint,
+            )
+        checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        placement.fill(model, checkpoint)
+        # Copied in a pass, they would let the host wait for the device.
+        model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
+        return model.requires_grad_(False).eval()
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether there is a head that gives one weight per token."""
+        return (
+            self.task == "token_classification"
+            and self.classifier is not None
+            and self.classifier.out_features == 1
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.LayerNorm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the activations."""
+        return self.embeddings.LayerNorm.weight.dtype
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether there is a head that gives one score per sequence."""
+        return (
+            self.task == "sequence_classification"
+            and self.classifier is not None
+            and self.classifier.out_features == 1
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> GTEModelOutput:
+        """Compute a padded batch ``(batch, length)``; padding may stand on either side.
+
+        ``token_type_ids`` are read only by models with two or more types, and never changed.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        _check_batch(input_ids, mask, token_type_ids)
+        mask = mask.to(input_ids.device) != 0
+        lengths = mask.sum(1)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(mask)[mask]
+        layout = PackLayout.from_lengths(
+            lengths[lengths > 0].tolist(), device=input_ids.device, positions=positions
+        )
+        types = None if token_type_ids is None else token_type_ids[mask]
+        packed = self.encode_pack(input_ids[mask], layout, token_type_ids=types)
+
+        hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1])
+        hidden[mask] = packed
+        first = hidden[torch.arange(len(hidden)), mask.int().argmax(1)]
+        pooled = None if self.pooler is None else self.pooler(first)
+        return GTEModelOutput(hidden, self._logits(hidden, first, mask), pooled)
+
+    def encode_pack(
+        self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden state ``(total_tokens, hidden_size)`` of ``(total_tokens,)`` packed ids."""
+        hidden, rotary = self._embed(input_ids, layout, token_type_ids)
+        encoded: Tensor = self.encoder(hidden, rotary, layout)
+        return encoded
+
+    def encode_first_tokens(self, input_ids: Tensor, layout: PackLayout) -> Tensor:
+        """The state of every sequence's first token alone, ``(n, hidden_size)``; cheaper."""
+        hidden, rotary = self._embed(input_ids, layout)
+        return self.encoder.first_tokens(hidden, rotary, layout)
+
+    def lay_out(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
+        """Token ids of several texts end to end, on the model's device."""
+        layout = PackLayout.from_lengths([len(ids) for ids in sequences], device=self.device)
+        tokens = list(chain.from_iterable(sequences))
+        input_ids = torch.tensor(tokens, dtype=torch.int64, device="cpu")
+        return to_device(input_ids, self.device), layout
+
+    def token_weights(self, hidden: Tensor) -> Tensor:
+        """Sparse weight of every token ``(total_tokens,)``: ReLU of the token head's one logit."""
+        if not self.has_sparse or self.classifier is None:
+            raise MissingHeadError(
+                "This model has no sparse head: it gives dense vectors alone. Load a token "
+                "classifier of one label, such as gte-multilingual-base."
+            )
+        weights: Tensor = self.classifier(self._as_heads_want(hidden)).squeeze(-1).relu()
+        return weights
+
+    def sequence_logits(self, first_tokens: Tensor) -> Tensor:
+        """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of first tokens."""
+        if self.task != "sequence_classification" or not (self.pooler and self.classifier):
+            raise MissingHeadError(
+                "This model has no sequence classifier: it is no reranker. Load one, such as "
+                "gte-multilingual-reranker-base."
+            )
+        logits: Tensor = self.classifier(self.pooler(self._as_heads_want(first_tokens)))
+        return logits
+
+    def _embed(
+        self, input_ids: Tensor, layout: PackLayout, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, RotaryAngles]:
+        hidden = self.embeddings(input_ids, token_type_ids)
+        return hidden, RotaryAngles.at(layout.positions, self.inverse_frequencies, hidden.dtype)
+
+    def _as_heads_want(self, hidden: Tensor) -> Tensor:
+        return hidden if self.classifier is None else hidden.to(self.classifier.weight.dtype)
+
+    def _logits(self, hidden: Tensor, first_tokens: Tensor, mask: Tensor) -> Tensor | None:
+        if self.classifier is None:
+            return None
+        if self.task == "sequence_classification":
+            return self.sequence_logits(first_tokens)
+        logits: Tensor = self.classifier(hidden)
+        return logits * mask[..., None]
+
+
+def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """A compiled layer serves packs of any lengths, which takes a kernel that does."""
+    if not has_varlen_kernel(device, dtype, GTEConfig.from_pretrained(directory).head_dim):
+        raise ValueError(
+            f"torch_compile is for half types and float8 on Ampere GPUs or newer, not for {dtype} "
+            f"on {device}, where it gains nothing. Leave it out."
+        )
+
+
+def _check_batch(input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> None:
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise ValueError(
+            f"input_ids has the shape {tuple(input_ids.shape)}, but must be (batch, length) with "
+            "a length of at least 1."
+        )
+    for name, tensor in (("attention_mask", mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(tensor.shape)}, but must have that of input_ids, "
+                f"{tuple(input_ids.shape)}."
+            )
+    if mask.is_floating_point() and bool((mask < 0).any()):
+        raise ValueError(
+            "attention_mask holds negative numbers; give 1 for tokens and 0 for padding, not the "
+            "values that are added to attention scores."
+        )

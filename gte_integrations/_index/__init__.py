@@ -1,0 +1,1 @@
+"""What the hybrid indexes share: documents in, hits out, whatever the engine."""

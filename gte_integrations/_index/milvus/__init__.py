@@ -1,0 +1,1 @@
+"""Where a Milvus collection lives: on a server, or in Milvus Lite in this process."""

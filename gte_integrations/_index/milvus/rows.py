@@ -1,0 +1,183 @@
+"""Documents as Milvus keeps them: fields, indexes, rows, and what a search asks for and finds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gte_integrations._index.explain import StoredVectors
+from gte_integrations._index.fusion import DocumentId, Leg
+from gte_integrations._index.milvus.client import (
+    AnnSearchRequest,
+    CollectionSchema,
+    DataType,
+    MilvusClient,
+)
+from gte_integrations._index.records import (
+    ID_MAX_BYTES,
+    ORIGIN,
+    Facts,
+    Floats,
+    Record,
+    from_primary_key,
+    key_to_id,
+    never_empty,
+    primary_key,
+    users_payload,
+)
+from gte_integrations._index.storage import OVERSAMPLING, Storage
+
+ID, TEXT, HASH = "id", "text", "_gte_hash"
+DENSE, COARSE, SPARSE = "dense", "_gte_coarse", "sparse"
+_DENSE_FIELDS = frozenset({DENSE, COARSE})
+VECTORS = _DENSE_FIELDS | {SPARSE}
+_FIELDS = VECTORS | {ID, TEXT, HASH, "$meta"}
+METRIC = "IP"
+MAX_BYTES = 65_535  # of a VARCHAR, and of all dynamic fields of a row together
+MARK_BYTES = 35  # of dynamic fields, left for what an index adds to them
+_INT8_INDEX = {
+    "index_type": "HNSW_SQ",
+    "params": {
+        "M": 16,
+        "efConstruction": 200,
+        "sq_type": "SQ8",
+        "refine": True,
+        "refine_type": "FP32",
+    },
+}
+_MAX_EF = 32_768
+
+
+def document_id(key: str) -> DocumentId:
+    """The id that a primary key stands for."""
+    return key_to_id(from_primary_key(key))
+
+
+def schema_of(facts: Facts) -> CollectionSchema:
+    """Fields of a collection; payload goes to dynamic ones."""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=3 * ID_MAX_BYTES)
+    schema.add_field(TEXT, DataType.VARCHAR, max_length=MAX_BYTES)
+    schema.add_field(HASH, DataType.VARCHAR, max_length=32)
+    half = facts["storage"] == "float16"
+    dense = DataType.FLOAT16_VECTOR if half else DataType.FLOAT_VECTOR
+    schema.add_field(DENSE, dense, dim=facts["dimensions"])
+    if facts["coarse_dimensions"]:
+        schema.add_field(COARSE, dense, dim=facts["coarse_dimensions"])
+    if facts["sparse"]:
+        schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    return schema
+
+
+def index_params_of(facts: Facts, *, without: Collection[str] = ()) -> Any:
+    """An index for each field with vectors, but for those that have theirs already."""
+    every = _index_params(facts)
+    return type(every)(one for one in every if one.field_name not in without)
+
+
+def _index_params(facts: Facts) -> Any:
+    params = MilvusClient.prepare_index_params()
+    dense = _INT8_INDEX if facts["storage"] == "int8" else {"index_type": "AUTOINDEX"}
+    params.add_index(DENSE, metric_type=METRIC, **dense)
+    if facts["coarse_dimensions"]:
+        params.add_index(COARSE, metric_type=METRIC, **dense)
+    if facts["sparse"]:
+        params.add_index(
+            SPARSE,
+            index_type="SPARSE_INVERTED_INDEX",
+            metric_type=METRIC,
+            params={"inverted_index_algo": "DAAT_MAXSCORE"},
+        )
+    return params
+
+
+def _row(record: Record) -> dict[str, Any]:
+    document = record.document
+    row = {
+        **document.payload,
+        ID: primary_key(document.key),
+        TEXT: document.text,
+        HASH: document.content_hash,
+        DENSE: record.dense,
+        **record.marks,
+    }
+    if record.coarse is not None:
+        row[COARSE] = record.coarse
+    if record.vocab_size:
+        row[SPARSE] = dict(zip(*never_empty(record), strict=True))
+    return row
+
+
+def rows_of(records: Sequence[Record], storage: Storage) -> list[dict[str, Any]]:
+    """Records as pymilvus takes them."""
+    return [_as_stored_type(_row(record), storage) for record in records]
+
+
+def row_with_origin(row: Mapping[str, Any], origin: str, storage: Storage) -> dict[str, Any]:
+    """A whole row as it was read, with another origin, as pymilvus takes it."""
+    dense = {name: floats(row[name]) for name in _DENSE_FIELDS & row.keys()}
+    return _as_stored_type({**row, **dense, ORIGIN: origin}, storage)
+
+
+def _as_stored_type(row: dict[str, Any], storage: Storage) -> dict[str, Any]:
+    if storage == "float16":  # pymilvus takes no other type for such a field
+        row.update({name: row[name].astype(np.float16) for name in _DENSE_FIELDS & row.keys()})
+    return row
+
+
+def storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
+    """How a collection keeps its dense vectors, by field and index as Milvus describes them."""
+    if index.get("index_type") == _INT8_INDEX["index_type"]:
+        return "int8"
+    return "float16" if field.get("type") == DataType.FLOAT16_VECTOR else "float32"
+
+
+def payload_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row is the user's."""
+    return {key: value for key, value in users_payload(row).items() if key not in _FIELDS}
+
+
+def stored_vectors(row: Mapping[str, Any]) -> StoredVectors:
+    """Both vectors of a row."""
+    return StoredVectors(floats(row[DENSE]), row.get(SPARSE, {}))
+
+
+def floats(vector: Any) -> Floats:
+    """A dense vector as pymilvus gives it: numbers, or the bytes of a float16 one, or [bytes]."""
+    raw = vector[0] if isinstance(vector[0], bytes) else vector
+    return np.asarray(np.frombuffer(raw, np.float16) if isinstance(raw, bytes) else raw, np.float32)
+
+
+def dense_lists(vectors: Floats | None, storage: Storage) -> list[Any]:
+    """Dense query vectors as pymilvus takes them."""
+    if vectors is None:
+        return []
+    return list(vectors.astype(np.float16)) if storage == "float16" else list(vectors.tolist())
+
+
+def leg_of(hits: Iterable[Any]) -> Leg:
+    """What a search found, scored by it."""
+    return [(document_id(hit[ID]), hit["distance"]) for hit in hits]
+
+
+def ranked_leg(hits: Iterable[Any], query: Floats) -> Leg:
+    """What the coarse vectors gathered, scored by the full ones."""
+    return [(document_id(hit[ID]), float(floats(hit["entity"][DENSE]) @ query)) for hit in hits]
+
+
+def search_request(
+    vector: Any, field: str, limit: int, condition: str, storage: Storage
+) -> AnnSearchRequest:
+    """One search of a ``hybrid_search``."""
+    param = search_params(field, limit, storage)
+    return AnnSearchRequest([vector], anns_field=field, param=param, limit=limit, expr=condition)
+
+
+def search_params(field: str, limit: int, storage: Storage) -> dict[str, Any]:
+    """How to search a field: int8 vectors gather more than is wanted."""
+    if storage != "int8" or field == SPARSE:
+        return {"metric_type": METRIC}
+    depth = min(max(64, OVERSAMPLING * limit), _MAX_EF)
+    return {"metric_type": METRIC, "params": {"ef": depth, "refine_k": OVERSAMPLING}}

@@ -1,0 +1,288 @@
+"""One collection in Milvus: in Milvus Lite, on a server, or behind a client of the user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+from gte_integrations._index.explain import StoredVectors
+from gte_integrations._index.fusion import DocumentId, Leg, best
+from gte_integrations._index.index import gathered
+from gte_integrations._index.ingest import batches
+from gte_integrations._index.milvus.client import LoadState, MilvusException, grpc
+from gte_integrations._index.milvus.connection import Connection
+from gte_integrations._index.milvus.rows import (
+    COARSE,
+    DENSE,
+    HASH,
+    ID,
+    SPARSE,
+    TEXT,
+    VECTORS,
+    dense_lists,
+    document_id,
+    index_params_of,
+    leg_of,
+    payload_of,
+    ranked_leg,
+    row_with_origin,
+    rows_of,
+    schema_of,
+    search_params,
+    storage_of,
+    stored_vectors,
+)
+from gte_integrations._index.records import (
+    ORIGIN,
+    TRUNCATED,
+    Facts,
+    Queries,
+    Record,
+    Stored,
+    as_stored,
+    from_primary_key,
+    id_to_key,
+    primary_key,
+)
+from gte_integrations._index.retry import PERMANENT, TRANSIENT, Trouble, judge_grpc
+from gte_integrations._index.sparse import sparse_dicts
+from gte_integrations._index.storage import Storage
+
+T = TypeVar("T")
+
+_FACTS = "gte.facts"
+_MAX_KEYS = 1_000  # in one expression
+_NOT_LOADED = 101
+_PASSING_CODES = {2, 8}  # connection lost, rate limit
+
+
+class MilvusStore:
+    """A collection in Milvus Lite or on a server."""
+
+    request_bytes = 32 * 2**20  # half of what a server takes, for the size is an estimate
+
+    def __init__(self, location: object, collection: str, storage: Storage) -> None:
+        self._storage = storage
+        self._connection = Connection(location)
+        self._collection = collection
+        self._is_loaded = False
+        self.name = f"The Milvus collection {collection!r}"
+
+    def describe(self) -> Facts | None:
+        if not self._client.has_collection(self._collection):
+            return None
+        collection = self._client.describe_collection(self._collection)
+        fields = {field["name"]: field for field in collection["fields"]}
+        facts: Facts = json.loads(collection.get("properties", {}).get(_FACTS, "{}"))
+        indexes = self._client.list_indexes(self._collection)
+        if facts and not VECTORS.intersection(fields) <= set(indexes):
+            return None  # a create() that was killed: it may go on
+        for fact, field in (("dimensions", DENSE), ("coarse_dimensions", COARSE)):
+            facts[fact] = fields.get(field, {}).get("params", {}).get("dim")
+        index = self._dense_index() if DENSE in indexes else {}
+        facts["metric"] = index.get("metric_type")
+        facts["storage"] = storage_of(fields.get(DENSE, {}), index)
+        facts["sparse"] = SPARSE in fields
+        return facts
+
+    def create(self, facts: Facts) -> None:
+        if self._is_lite:
+            self._check_lite()
+        self._create_collection(facts)
+        done = self._client.list_indexes(self._collection)  # by a create() that was killed
+        params = index_params_of(facts, without=done)
+        if params:
+            # Waiting takes half a second for each index, and an empty one is ready at once.
+            self._client.create_index(self._collection, params, sync=False)
+        self._client.load_collection(self._collection)
+        self._is_loaded = True
+
+    def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
+        key_of = {primary_key(key): key for key in keys}
+        fields = [HASH, ORIGIN, TRUNCATED]
+        rows = self._get(list(key_of), fields, consistency_level="Strong")
+        return {key_of[row[ID]]: as_stored(row, row[HASH]) for row in rows}
+
+    def set_origins(self, origins: Mapping[str, str]) -> None:
+        # Not every Milvus can change a part of a row.
+        key_of = {primary_key(key): key for key in origins}
+        rows = self._get(list(key_of), ["*"], consistency_level="Strong")
+        self.write([row_with_origin(row, origins[key_of[row[ID]]], self._storage) for row in rows])
+
+    def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
+        return rows_of(records, self._storage)
+
+    def write(self, packed: Sequence[dict[str, Any]]) -> None:
+        # Milvus Lite's upsert keeps payload keys that the new row lacks, its insert replaces the
+        # whole row; on a server insert would leave two rows and upsert replaces.
+        write = self._client.insert if self._is_lite else self._client.upsert
+        write(self._collection, list(packed))
+
+    def legs(
+        self, queries: Queries, limit: int, condition: str | None
+    ) -> tuple[list[Leg], list[Leg]]:
+        dense = self._dense_legs(queries, limit, condition)
+        rows = [] if queries.sparse is None else sparse_dicts(queries.sparse)
+        answers = self._search(SPARSE, [row for row in rows if row], limit, condition)
+        found = (leg_of(hits) for hits in answers)
+        sparse: list[Leg] = [next(found) if row else [] for row in rows]
+        return dense or [[] for _ in sparse], sparse or [[] for _ in dense]
+
+    def fetch(
+        self, ids: Sequence[DocumentId], payload_keys: Sequence[str] | None
+    ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
+        keys = [primary_key(id_to_key(document_id)) for document_id in ids]
+        chosen = ["$meta"] if payload_keys is None else payload_keys
+        rows = self._get(keys, [TEXT, *chosen])
+        return {document_id(row[ID]): (row[TEXT], payload_of(row)) for row in rows}
+
+    def vectors(self, document_id: DocumentId) -> StoredVectors | None:
+        # Without a sparse field, that name is read as a payload key, which no document has.
+        found = self._get([primary_key(id_to_key(document_id))], [DENSE, SPARSE])
+        return stored_vectors(found[0]) if found else None
+
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        pages = after or self._loaded(
+            "query_iterator",
+            batch_size=_MAX_KEYS,
+            output_fields=[ID],
+            consistency_level="Strong",
+        )
+        page = self._when_loaded(pages.next)  # stays where it is when the request fails
+        return [from_primary_key(row[ID]) for row in page], pages if page else None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self._loaded("delete", ids=[primary_key(key) for key in keys])
+
+    def size_of(self, record: Record) -> int:
+        vectors = 4 * record.dense_size + 8 * len(record.weights)
+        return vectors + record.document.size + 200
+
+    def judge(self, error: Exception) -> Trouble:
+        if isinstance(error, grpc.RpcError):
+            return judge_grpc(error.code())
+        if isinstance(error, MilvusException):
+            passing = error.code in _PASSING_CODES or getattr(error, "retriable", False)
+            return TRANSIENT if passing else judge_grpc(error.code)
+        return PERMANENT
+
+    def count(self) -> int:
+        [row] = self._loaded("query", output_fields=["count(*)"], consistency_level="Strong")
+        return int(row["count(*)"])
+
+    def optimize(self) -> None:
+        """Milvus does so by itself."""
+
+    def close(self) -> None:
+        self._connection.close()
+        self._is_loaded = False
+
+    @property
+    def _client(self) -> Any:
+        return self._connection.client
+
+    @cached_property
+    def _is_lite(self) -> bool:
+        return str(self._client.get_server_version()).startswith("milvus_lite")
+
+    def _create_collection(self, facts: Facts) -> None:
+        with self._connection.room_for(self._collection):
+            if self._client.has_collection(self._collection):
+                return
+            try:
+                self._client.create_collection(
+                    self._collection,
+                    schema=schema_of(facts),
+                    consistency_level="Session",  # a client finds what it has written
+                    properties={_FACTS: json.dumps(facts)},
+                )
+            except MilvusException as error:
+                if "File exists" not in error.message:
+                    raise
+                raise FileExistsError(
+                    f"{self.name} cannot be made, for a directory that is no collection is in the "
+                    f"way: {error.message}. Remove it. A create() that was killed leaves one "
+                    "without data, which an index on the path of the database removes by itself."
+                ) from error
+
+    def _loaded(self, verb: str, **arguments: Any) -> Any:
+        return self._when_loaded(
+            partial(getattr(self._client, verb), self._collection, **arguments)
+        )
+
+    def _when_loaded(self, call: Callable[[], T]) -> T:
+        """Call the client; load the collection if the server has let it go, as when restarted."""
+        if not self._is_loaded:  # asked, because pymilvus logs a traceback of what fails
+            self._load()
+        try:
+            return call()
+        except MilvusException as error:
+            if error.code != _NOT_LOADED:
+                raise
+            self._load()
+            return call()
+
+    def _load(self) -> None:
+        state = self._client.get_load_state(self._collection)["state"]
+        if state == LoadState.NotLoad:
+            self._client.load_collection(self._collection)
+        self._is_loaded = True
+
+    def _check_lite(self) -> None:
+        if self._storage != "float32":
+            raise ValueError(
+                f"storage is {self._storage!r}, but Milvus Lite keeps float32 vectors alone; pass "
+                'storage="float32", or use a Milvus server.'
+            )
+        if self._connection.is_async:  # it waits for each index by a call Lite lacks
+            raise NotImplementedError(
+                "An AsyncMilvusClient cannot make a collection in Milvus Lite; call create() once "
+                "on an index with a MilvusClient."
+            )
+
+    def _dense_index(self) -> Mapping[str, Any]:
+        index: Mapping[str, Any] = self._client.describe_index(self._collection, DENSE)
+        return index
+
+    def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for part in batches(keys, _MAX_KEYS):
+            rows += self._loaded("get", ids=part, output_fields=[ID, *fields], **options)
+        return rows
+
+    def _dense_legs(self, queries: Queries, limit: int, condition: str | None) -> list[Leg]:
+        if queries.dense is None or queries.coarse is None:
+            answers = self._search(
+                DENSE, dense_lists(queries.dense, self._storage), limit, condition
+            )
+            return [leg_of(hits) for hits in answers]
+        coarse = dense_lists(queries.coarse, self._storage)
+        answers = self._search(COARSE, coarse, gathered(limit), condition, with_dense=True)
+        return [
+            best(ranked_leg(hits, query), limit)
+            for hits, query in zip(answers, queries.dense, strict=True)
+        ]
+
+    def _search(
+        self,
+        field: str,
+        vectors: list[Any],
+        limit: int,
+        condition: str | None,
+        *,
+        with_dense: bool = False,
+    ) -> list[Any]:
+        if not vectors:
+            return []
+        answers = self._loaded(
+            "search",
+            data=vectors,
+            anns_field=field,
+            limit=limit,
+            filter=condition or "",
+            output_fields=[ID, DENSE] if with_dense else [ID],
+            search_params=search_params(field, limit, self._storage),
+        )
+        return list(answers)

@@ -1,0 +1,293 @@
+"""A Qdrant collection in a directory, served by the embedded engine inside this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gte_core import CollectionMismatch
+from gte_integrations._index.index import gathered
+from gte_integrations._index.qdrant.client import (
+    edge,
+)
+from gte_integrations._index.qdrant.disk_space import LITTLE, RESERVE, allocated, require_space
+from gte_integrations._index.qdrant.filters import to_edge_filter
+from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
+from gte_integrations._index.qdrant.points import (
+    COARSE,
+    DENSE,
+    ID,
+    SPARSE,
+    key_of_point,
+    payload_of,
+    point_id,
+    quantized_search,
+    sizes_of,
+    vectors_of,
+)
+from gte_integrations._index.qdrant.shard import SharedShard
+from gte_integrations._index.qdrant.store import QdrantStore
+from gte_integrations._index.records import Facts, Record
+from gte_integrations._index.retry import PERMANENT, Trouble
+from gte_integrations._index.storage import Storage
+
+__all__ = ["EdgeStore"]
+
+
+class _Packed(NamedTuple):
+    """A point, and about how many bytes it takes."""
+
+    point: edge.Point
+    size: int
+
+
+class EdgeStore(QdrantStore[edge.Filter]):
+    """A collection in a directory, served by Qdrant's engine inside this process.
+
+    One process at a time: the engine locks the directory while it is open. Each call holds the
+    shard while it talks to the engine, and no longer, so that ``close`` is soon through.
+    """
+
+    def __init__(self, directory: Path, collection: str, *, storage: Storage) -> None:
+        self._storage = storage
+        self._collection = collection
+        self._path = directory / collection
+        self._record = self._path / RECORD
+        self.name = f"The Qdrant collection {str(self._path)!r}"
+        self._shard = SharedShard(self.name, self._load)
+
+    def describe(self) -> Facts | None:
+        self._shard.allow()
+        facts = _read(self._record)
+        if facts is not None:
+            return facts
+        if not self._has_shard():
+            refuse_clients(self._path.parent, self._collection)
+            return None
+        # A shard without documents and without a record is a create() that was killed.
+        documents = self.count()
+        if documents and self._record.exists():
+            raise CollectionMismatch(
+                f"{self.name} holds {documents} documents, but {str(self._record)!r}, the record "
+                "of the model that filled it, is empty or damaged. Put that file back from a "
+                "copy, or add the documents to another collection."
+            )
+        return {} if documents else None
+
+    def create(self, facts: Facts) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._shard.open_with(lambda: self._make(facts))
+
+    def pack(self, records: Sequence[Record]) -> list[_Packed]:
+        return [_Packed(_to_point(record), self.size_of(record)) for record in records]
+
+    def write(self, packed: Sequence[_Packed]) -> None:
+        # A point is written twice, to the log and to the storages; size_of is an estimate of
+        # JSON, which takes more than both.
+        size = sum(item.size for item in packed)
+        require_space(self.name, self._path, RESERVE + size)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.upsert_points([item.point for item in packed]))
+
+    def count(self) -> int:
+        with self._shard() as shard:
+            return shard.count(edge.CountRequest(exact=True))
+
+    def key_page(self, after: Any) -> tuple[list[str], Any]:
+        request = edge.ScrollRequest(offset=after, limit=1000, with_payload=[ID])
+        with self._shard() as shard:
+            points, following = shard.scroll(request)
+        return [key_of_point(point) for point in points], following
+
+    def delete(self, keys: Sequence[str]) -> None:
+        selected: list[Any] = [point_id(key) for key in keys]
+        require_space(self.name, self._path, LITTLE)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.delete_points(selected))
+
+    def judge(self, error: Exception) -> Trouble:
+        return PERMANENT
+
+    def optimize(self) -> None:
+        # Segments are written anew before the old ones go: at most once their size where that
+        # was measured, with int8 vectors and graphs below twice.
+        size = allocated((self._path / "segments").rglob("*"))
+        require_space(self.name, self._path, RESERVE + 2 * size)
+        with self._shard() as shard:
+            shard.optimize()
+
+    def close(self) -> None:
+        self._shard.close()
+
+    def _make(self, facts: Facts) -> edge.EdgeShard:
+        """Make the shard, or what a killed ``create`` left of it, whole, and then the record."""
+        if _read(self._record) is not None:  # another thread was faster
+            return self._load()
+        require_space(self.name, self._path, RESERVE)
+        shard = self._make_shard(_edge_config(facts))
+        try:
+            if shard.count(edge.CountRequest()):  # that only the log still held
+                raise CollectionMismatch(
+                    f"{self.name} holds documents, but no record of the model that filled it; use "
+                    "another collection."
+                )
+            shard.flush()
+            self._sync_folders()
+            _write(self._record, facts)
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
+    def _make_shard(self, config: edge.EdgeConfig) -> edge.EdgeShard:
+        if not any(self._path.iterdir()):
+            return edge.EdgeShard.create(str(self._path), config)
+        try:  # given the configuration, the engine adds whatever is missing and deletes nothing
+            return edge.EdgeShard.load(str(self._path), config)
+        except Exception as error:
+            if "ncompatible" not in str(error):
+                raise self._explained(error) from error
+            raise CollectionMismatch(
+                f"{self.name} was begun for other vectors, and holds no documents: {error}. "
+                "Delete the directory, or use another collection."
+            ) from error
+
+    def _sync_folders(self) -> None:
+        """The engine brings its files to the disk, but not all of their names."""
+        inside = [path for path in self._path.rglob("*") if path.is_dir()]
+        for folder in (*inside, self._path, self._path.parent):
+            _sync(folder)
+
+    def _load(self) -> edge.EdgeShard:
+        if self._path.exists():
+            require_space(self.name, self._path, LITTLE)
+        try:
+            return edge.EdgeShard.load(str(self._path))
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> OSError:
+        """What hinders the engine from opening; it has no error types of its own."""
+        if "WouldBlock" in str(error):
+            return BlockingIOError(
+                f"{self.name} is open elsewhere; the embedded engine lets one process at a time "
+                "open it, and that once. Close the other index (a forked child keeps what its "
+                "parent had open until it ends), or run a Qdrant server."
+            )
+        return OSError(
+            f"{self.name} cannot be opened: {error}. Nothing was changed; put the directory back "
+            "from a copy, or delete it and add the documents again."
+        )
+
+    def _has_shard(self) -> bool:
+        """Whether there is anything to load; what a killed ``create`` left may be too little."""
+        segments = self._path / "segments"
+        return (self._path / "edge_config.json").exists() or any(segments.glob("*"))
+
+    def _retrieve(
+        self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
+    ) -> Sequence[Any]:
+        with self._shard() as shard:
+            return shard.retrieve(list(point_ids), payload, vectors)
+
+    def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
+        require_space(self.name, self._path, RESERVE)
+        with self._shard() as shard:
+            shard.update(edge.UpdateOperation.set_payload([*point_ids], values))
+
+    def _filter(self, condition: object) -> edge.Filter | None:
+        return to_edge_filter(condition, point_id)
+
+    def _request(
+        self,
+        using: str,
+        query: Any,
+        coarse: list[float] | None,
+        limit: int,
+        condition: edge.Filter | None,
+    ) -> edge.QueryRequest:
+        return edge.QueryRequest(
+            prefetches=None if coarse is None else [_edge_prefetch(coarse, limit, condition)],
+            limit=limit,
+            query=edge.Query.Nearest(query, using=using),
+            filter=condition,
+            params=_edge_params(self._storage, coarse) if using == DENSE else None,
+            with_payload=[ID],
+        )
+
+    def _query(self, requests: list[edge.QueryRequest]) -> Sequence[Sequence[Any]]:
+        with self._shard() as shard:
+            return shard.query_batch(edge.QueryBatchRequest(requests))
+
+    def _sparse_vector(self, indices: list[int], values: list[float]) -> edge.SparseVector:
+        return edge.SparseVector(indices, values)
+
+
+def _to_point(record: Record) -> edge.Point:
+    key = record.document.key
+    return edge.Point(point_id(key), vectors_of(record, edge.SparseVector), payload_of(record))
+
+
+def _edge_config(facts: Facts) -> edge.EdgeConfig:
+    half = edge.VectorStorageDatatype.Float16 if facts["storage"] == "float16" else None
+    int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8)
+    dense = {
+        name: edge.EdgeVectorParams(
+            size,
+            edge.Distance.Dot,
+            datatype=half,
+            quantization_config=int8 if facts["storage"] == "int8" else None,
+        )
+        for name, size in sizes_of(facts).items()
+    }
+    sparse = {SPARSE: edge.EdgeSparseVectorParams()} if facts["sparse"] else {}
+    return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
+
+
+def _edge_params(storage: Storage, coarse: object | None) -> edge.SearchParams | None:
+    options = quantized_search(storage, coarse)
+    if options is None:
+        return None
+    return edge.SearchParams(quantization=edge.QuantizationSearchParams(**options))
+
+
+def _edge_prefetch(coarse: list[float], limit: int, condition: edge.Filter | None) -> edge.Prefetch:
+    query = edge.Query.Nearest(coarse, using=COARSE)
+    return edge.Prefetch(limit=gathered(limit), query=query, filter=condition)
+
+
+# ------------------------------------------------------------------ the record
+
+
+def _read(record: Path) -> Facts | None:
+    """The facts that were recorded, None if there are none that can be read."""
+    try:
+        facts = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _write(record: Path, facts: Facts) -> None:
+    """Record the facts, whole or not at all, whatever happens to the machine."""
+    unfinished = record.with_suffix(".partial")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(facts))
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(record)
+    _sync(record.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Bring to the disk which files a folder has."""
+    if os.name == "nt":  # opens no folder
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

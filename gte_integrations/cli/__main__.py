@@ -1,0 +1,5 @@
+"""``python -m gte_integrations.cli``."""
+
+from gte_integrations.cli import main
+
+main()

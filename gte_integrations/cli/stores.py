@@ -1,0 +1,172 @@
+"""Where a collection is, as it is written on the command line: ``qdrant:DIR``, a URL and so on."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from gte_integrations._index.masking import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gte_core import Encoder
+    from gte_integrations._index.index import HybridIndex
+    from gte_integrations._index.records import Facts
+    from gte_integrations._index.storage import Storage
+    from gte_integrations.milvus import MilvusHybridIndex
+    from gte_integrations.qdrant import QdrantHybridIndex
+
+Engine = Literal["qdrant", "milvus"]
+
+_ENGINES: dict[str, Engine] = {"qdrant": "qdrant", "milvus": "milvus"}
+_PORTS: dict[str, Engine] = {"6333": "qdrant", "19530": "milvus"}
+_PACKAGES = {"grpc", "milvus_lite", "pymilvus", "qdrant_client", "qdrant_edge"}
+_FORM = re.compile(r"(?P<engine>qdrant|milvus)(?::|\+(?=https?://))(?P<location>.+)", re.DOTALL)
+_PORT = re.compile(r"https?://[^/]+:(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """An engine, and the directory, file or URL it shall open."""
+
+    engine: Engine
+    location: str
+
+    def __str__(self) -> str:
+        """As it is written, without its secrets."""
+        return f"{self.engine}{'+' if self.is_url else ':'}{masked(self.location)}"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether a server is meant."""
+        return "://" in self.location
+
+    @classmethod
+    def parse(cls, text: str) -> StoreLocation:
+        """Read ``qdrant:DIR``, ``milvus:FILE``, ``ENGINE+URL``, or a URL with an engine's port.
+
+        Raises ``ValueError`` that says how to write it.
+        """
+        if match := _FORM.fullmatch(text):
+            _check_port(match["location"])
+            return cls(_ENGINES[match["engine"]], match["location"])
+        shown = masked(text)
+        if not text.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{shown!r} does not say which engine; write qdrant:DIR, milvus:FILE, "
+                "qdrant+http://HOST:PORT or milvus+http://HOST:PORT."
+            )
+        port = _PORT.match(text)
+        if port and (engine := _PORTS.get(port[1])):
+            return cls(engine, text)
+        raise ValueError(
+            f"{shown!r} may be either engine, as its port is neither 6333 (Qdrant) nor 19530 "
+            f"(Milvus); write qdrant+{shown} or milvus+{shown}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How a collection keeps its dense vectors: arguments of an index, by their names there."""
+
+    dimensions: int | None = None
+    coarse_dimensions: int | None = None
+    storage: Storage = "float32"
+
+
+class StoreError(Exception):
+    """The engine behind a collection failed, or lacks the collection."""
+
+
+def read_metadata(store: StoreLocation, collection: str) -> Facts | None:
+    """What is stored with a collection about its making; None if there is no collection.
+
+    Needs no model and makes nothing. ``CollectionMismatch`` if another library made it.
+    """
+    with open_index(store, collection, cast("Encoder", _NoModel())) as index:
+        return index.metadata() if _is_there(store) else None
+
+
+def no_collection(store: StoreLocation, collection: str) -> StoreError:
+    """The error for a collection that was to be read."""
+    lacks = "has no" if _is_there(store) else "does not exist, so it has no"
+    return StoreError(f"{store} {lacks} collection {collection!r}; fill it first, with gte index.")
+
+
+@contextmanager
+def open_index(
+    store: StoreLocation,
+    collection: str,
+    encoder: Encoder,
+    sizes: Sizes = Sizes(),
+) -> Iterator[HybridIndex[Any]]:
+    """Open a collection with the engine that the location names; the other is not imported.
+
+    What goes wrong inside the engine is raised as ``StoreError`` that names the location.
+    """
+    try:
+        with _index_class(store.engine)(
+            store.location,
+            collection,
+            encoder,
+            dimensions=sizes.dimensions,
+            coarse_dimensions=sizes.coarse_dimensions,
+            storage=sizes.storage,
+        ) as index:
+            yield index
+    except Exception as error:
+        if type(error) is LookupError:
+            raise no_collection(store, collection) from error
+        if not _is_from_engine(error):
+            raise
+        failed = StoreError(f"{store}: {getattr(error, 'message', None) or error}")
+        for note in getattr(error, "__notes__", []):
+            failed.add_note(note)
+        raise failed from error
+
+
+def _check_port(location: str) -> None:
+    """Refuse a URL that the engines' clients would quote with a part of its password."""
+    try:
+        _ = urlsplit(location).port
+    except ValueError:
+        raise ValueError(
+            f"{masked(location)!r} has no number for a port; write http://HOST:PORT, and in a name "
+            "or password before the host %2F for a slash, %3F for ? and %23 for #."
+        ) from None
+
+
+class _NoModel:
+    """What an index needs of an encoder to be opened, and no more."""
+
+    dimensions = 1
+
+
+def _is_there(store: StoreLocation) -> bool:
+    """Whether there is anything that can be opened. Milvus Lite would make what is missing."""
+    return store.is_url or Path(store.location).exists()
+
+
+def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:
+    if engine == "qdrant":
+        from gte_integrations.qdrant import QdrantHybridIndex
+
+        return QdrantHybridIndex
+    from gte_integrations.milvus import MilvusHybridIndex
+
+    # It logs every error with a traceback before it raises it.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    return MilvusHybridIndex
+
+
+def _is_from_engine(error: Exception) -> bool:
+    # qdrant-edge raises plain Exception.
+    return type(error) is Exception or any(
+        kind.__module__.partition(".")[0] in _PACKAGES for kind in type(error).__mro__
+    )
