@@ -30,6 +30,7 @@ lint: $(VENV)/.package
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.package
 	$(BIN)/ruff check --fix

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from gte_core.runtime.forks import renew_in_children
+from gte_core.forks import renew_in_children
 
 
 class Waiting(Protocol):

@@ -27,10 +27,10 @@ from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, as_queries
 from gte_core.exceptions import MissingHeadError
 from gte_core.explanation import Explanation, explain
+from gte_core.forks import Threads, computing
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
 from gte_core.runtime.engine import EncodedTexts, PackedEngine
-from gte_core.runtime.forks import Threads, computing
 from gte_core.runtime.packs import computed_ahead, windows
 from gte_core.texts import (
     NameOf,

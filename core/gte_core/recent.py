@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
-from gte_core.runtime.forks import renew_in_children
+from gte_core.forks import renew_in_children
 
 _ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
 

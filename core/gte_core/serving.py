@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from gte_core.batching import FairQueue
 from gte_core.embedder import GTEEmbedder
+from gte_core.forks import Threads, renew_in_children
 from gte_core.recent import RecentVectors, Vectors, vectors_of
-from gte_core.runtime.forks import Threads, renew_in_children
 from gte_core.runtime.packs import plan_packs
 from gte_core.tokenizer import TokenizedText
 

@@ -23,9 +23,9 @@ from gte_core.checkpoint.hub import DEFAULT_MODEL, absolute_model
 from gte_core.embedder import GTEEmbedder, OnTruncation
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint
+from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors
 from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
-from gte_core.runtime.forks import renew_in_children
 from gte_core.serving import Call, Serving
 from gte_core.texts import as_texts, checked, named
 from gte_core.truncation import too_long, warn_truncated

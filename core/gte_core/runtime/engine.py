@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gte_core.checkpoint.config import GTEConfig
 from gte_core.exceptions import NonFiniteError
+from gte_core.forks import computing
 from gte_core.network.device import to_device
 from gte_core.network.heads import max_per_id, to_csr
 from gte_core.network.model import GTEModel
 from gte_core.runtime.cuda_graphs import GraphedPass
-from gte_core.runtime.forks import computing
 from gte_core.runtime.passes import HostCopy, PackPass, PackRunner, PassInputs, Texts
 from gte_core.texts import NameOf, as_text, named
 from gte_core.tokenizer import TokenizedText

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gte_core.batching import Turns
 from gte_core.exceptions import TextTooLargeError
+from gte_core.forks import computing
 from gte_core.network.attention import PackLayout
-from gte_core.runtime.forks import computing
 from gte_core.runtime.packs import plan_packs
 from gte_core.texts import NameOf
 
