@@ -119,7 +119,8 @@ class _Ingest:
         try:
             self._run(documents, batch_size, advance)
         except BaseException as error:
-            error.add_note(_how_far(self.report))
+            if self.report.total:
+                error.add_note(_how_far(self.report))
             raise
         self.report.retries = self.sender.retries
         return self.report

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import reprlib
+import stat
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -111,10 +112,10 @@ def _expand(path: Path) -> list[_Source]:
 
 def _expand_folder(folder: Path) -> list[_Source]:
     files = list(_visible_files(folder))
-    readable = [file for file in files if _kind(file) in _READABLE]
+    readable = [file for file in files if _kind(file) in _READABLE or file.is_dir()]
     if not readable:
         raise ValueError(f"{folder}: nothing to read in this folder; {_ALLOWED}")
-    kinds = Counter(map(_kind, files))
+    kinds = Counter(_kind(file) for file in files if not file.is_dir())
     others = [
         f"{kinds[kind]} {kind or 'without suffix'}" for kind in sorted(kinds.keys() - _READABLE)
     ]
@@ -128,7 +129,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir():
+        if not entry.is_dir() or not os.access(entry, os.R_OK | os.X_OK):
             yield entry
         elif not entry.is_symlink():
             yield from _visible_files(entry)
@@ -139,12 +140,19 @@ def _name_twins(sources: Iterable[_Source]) -> list[_Source]:
     once: dict[Path, _Source] = {}
     paths: defaultdict[str, list[Path]] = defaultdict(list)
     for source in sources:
-        if once.setdefault(source.path.resolve(), source) is source:
+        if once.setdefault(_real(source.path), source) is source:
             paths[source.name].append(source.path)
     return [
         replace(source, twin=next((p for p in paths[source.name] if p != source.path), None))
         for source in once.values()
     ]
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:  # links that lead to one another: reading says so
+        return path.absolute()
 
 
 def _names_nearby(path: Path) -> str:
@@ -165,6 +173,7 @@ def _names_nearby(path: Path) -> str:
 def _read(source: _Source) -> Iterator[Document | Unreadable]:
     """The documents of a file. What goes wrong with one of them leaves the others."""
     try:
+        _check_regular(source.path)
         if _kind(source.path) in _TEXTS:
             yield _read_text(source)
             return
@@ -172,6 +181,12 @@ def _read(source: _Source) -> Iterator[Document | Unreadable]:
             yield row if isinstance(row, Unreadable) else _row_document(source, row)
     except (OSError, ValueError) as error:
         yield Unreadable(error)
+
+
+def _check_regular(path: Path) -> None:
+    """Raise for what cannot be read as a file; a pipe would be waited for without end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path}: is no regular file, or a folder that cannot be opened.")
 
 
 def _jsonl_rows(path: Path) -> Iterator[_Row | Unreadable]:

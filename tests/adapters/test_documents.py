@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import tracemalloc
 from datetime import UTC, datetime
@@ -341,6 +342,26 @@ class TestWhatCannotBeRead:
         assert "b.md" in dangling
         assert "c.csv, line 1: no 'text' among" in column
         assert "d.parquet: not a Parquet file" in parquet
+
+    def test_what_is_no_file_is_named_and_not_waited_for(self, write, tmp_path):
+        os.mkfifo(tmp_path / "a.txt")
+        os.mkfifo(tmp_path / "b.jsonl")
+        (tmp_path / "c.md").symlink_to(tmp_path / "c.md")
+        write("d.txt", "fine")
+        text, lines, loop, fine = reasons(tmp_path)
+        assert fine == "d.txt"
+        assert "a.txt: is no regular file" in text
+        assert "b.jsonl: is no regular file" in lines
+        assert "c.md" in loop
+        assert "is no regular file" in reasons(tmp_path / "a.txt")[0]
+
+    def test_a_folder_that_cannot_be_opened_leaves_the_others(self, write, tmp_path, monkeypatch):
+        write("locked/a.txt", "x")
+        write("open/b.txt", "y")
+        monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")
+        locked, fine = reasons(tmp_path)
+        assert fine == "open/b.txt"
+        assert "locked: is no regular file, or a folder that cannot be opened" in locked
 
 
 class TestOrigins:

@@ -12,6 +12,7 @@ from gte_integrations.qdrant import QdrantHybridIndex
     [
         ("http://user:secret@host:6333", "http://user:***@host:6333"),
         ("https://secret@host", "https://***@host"),
+        ("https://secret:@host", "https://***@host"),
         ("https://:secret@host", "https://:***@host"),
         ("qdrant+http://user:se@cr/et?#@host/path", "qdrant+http://user:***@host/path"),
         ("https://host/db?token=secret&name=x#part", "https://host/db?token=***&name=***#part"),

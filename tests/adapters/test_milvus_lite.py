@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pymilvus import AsyncMilvusClient, MilvusClient
 
+from gte_integrations._index.milvus import rows
 from gte_integrations.milvus import MilvusHybridIndex
 
 DOCUMENTS = [(number, f"text number {number}") for number in range(10)]
@@ -67,6 +69,52 @@ def test_closing_one_index_leaves_the_others_on_its_path(file, encoder):
     with MilvusHybridIndex(file, "docs", encoder) as index:
         index.create()
         assert index.count() == 0
+
+
+def test_a_database_may_be_made_by_many_threads_at_once(file, encoder):
+    indexes = [MilvusHybridIndex(file, "docs", encoder) for _ in range(2)]
+    start = threading.Barrier(4)
+
+    def create(index):
+        start.wait(60)
+        index.create()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(create, indexes * 2))
+    assert indexes[0].add(DOCUMENTS).written == 10
+    for index in indexes:
+        index.close()
+
+
+def test_a_close_ends_the_add_that_is_under_way(file, encoder):
+    def documents():
+        yield from DOCUMENTS
+        index.close()
+        yield from [(number, f"more {number}") for number in range(100, 110)]
+
+    index = MilvusHybridIndex(file, "docs", encoder)
+    index.create()
+    with pytest.raises(RuntimeError, match=r"index\.db' was closed .*while it was in use"):
+        index.add(documents(), batch_size=5)
+    command = [sys.executable, "-c", OTHER_PROCESS, file]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.stdout == "5\n", result.stderr
+    assert index.count() == 5  # another verb opens it again
+    index.close()
+
+
+@pytest.mark.parametrize("float_index", ["FLAT", "AUTOINDEX"])
+def test_a_reopened_database_gives_as_many_hits_as_before(file, encoder, monkeypatch, float_index):
+    """AUTOINDEX is what 0.1.0 made."""
+    make = rows._index_params
+    monkeypatch.setattr(rows, "_index_params", lambda facts, _: make(facts, float_index))
+    documents = [(number, f"text number {number} v{number % 3}") for number in range(400)]
+    with MilvusHybridIndex(file, "docs", encoder) as index:
+        index.create()
+        index.add(documents)
+    with MilvusHybridIndex(file, "docs", encoder) as index:
+        for limit in (300, 400):
+            assert len(index.search("text", mode="dense", limit=limit)[0]) == limit
 
 
 def test_a_client_of_the_users_own_keeps_its_server(file, encoder):
@@ -178,6 +226,7 @@ import importlib.util, multiprocessing, os, sys, threading
 spec = importlib.util.spec_from_file_location("conftest_of_tests", sys.argv[1])
 module = sys.modules["conftest_of_tests"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
+from gte_integrations._index.milvus import rows
 from gte_integrations.milvus import MilvusHybridIndex
 
 index = MilvusHybridIndex(sys.argv[2], "docs", module.HashEncoder())

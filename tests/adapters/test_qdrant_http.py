@@ -377,7 +377,7 @@ def test_a_document_that_alone_is_too_large_is_an_error(server, index):
     server.most_bytes = 10_000
     with pytest.raises(UnexpectedResponse, match="413") as caught:
         index.add([*DOCUMENTS, ("large", "x" * 20_000)])
-    note, _ = caught.value.__notes__
+    [note] = caught.value.__notes__
     assert note == "Too large for the server by itself: document 'large'."
 
 

@@ -34,10 +34,14 @@ class Connection:
         self._server: LiteServer | None = None
         self._opening = threading.Lock()
         self._process = os.getpid()
+        self._closed = False
 
     @property
     def client(self) -> Any:
-        """The client, connected now if it was not. ``RuntimeError`` if that was before a fork."""
+        """The client, connected now if it was not.
+
+        ``RuntimeError`` if that was before a fork, or between ``close`` and ``allow``.
+        """
         if self._client is None:
             with self._opening:
                 if self._client is None:
@@ -45,6 +49,10 @@ class Connection:
         if self._process != os.getpid():
             raise self._forked()
         return self._client
+
+    def allow(self) -> None:
+        """Let it be opened again after ``close``: another verb begins."""
+        self._closed = False
 
     def room_for(self, collection: str) -> AbstractContextManager[None]:
         """Make a collection, alone and where nothing is in its way, if that is in our hands."""
@@ -55,11 +63,17 @@ class Connection:
         if not self._owned or self._process != os.getpid():
             return
         with self._opening:
+            self._closed = True
             opened, self._client, self._server = self._server or self._client, None, None
         if opened is not None:
             opened.close()
 
     def _open(self) -> Any:
+        if self._closed:
+            raise RuntimeError(
+                f"{masked(self._location)!r} was closed by another thread while it was in use. "
+                "What was written before is kept; end what uses an index before closing it."
+            )
         if open_before_fork():
             raise self._forked()
         self._process = os.getpid()

@@ -71,15 +71,18 @@ def schema_of(facts: Facts) -> CollectionSchema:
     return schema
 
 
-def index_params_of(facts: Facts, *, without: Collection[str] = ()) -> Any:
-    """An index for each field with vectors, but for those that have theirs already."""
-    every = _index_params(facts)
+def index_params_of(facts: Facts, *, without: Collection[str] = (), exact: bool = False) -> Any:
+    """An index for each field with vectors, but for those that have theirs already.
+
+    ``exact`` is for Milvus Lite, whose AUTOINDEX loses hits once the collection was opened again.
+    """
+    every = _index_params(facts, "FLAT" if exact else "AUTOINDEX")
     return type(every)(one for one in every if one.field_name not in without)
 
 
-def _index_params(facts: Facts) -> Any:
+def _index_params(facts: Facts, float_index: str) -> Any:
     params = MilvusClient.prepare_index_params()
-    dense = _INT8_INDEX if facts["storage"] == "int8" else {"index_type": "AUTOINDEX"}
+    dense = _INT8_INDEX if facts["storage"] == "int8" else {"index_type": float_index}
     params.add_index(DENSE, metric_type=METRIC, **dense)
     if facts["coarse_dimensions"]:
         params.add_index(COARSE, metric_type=METRIC, **dense)

@@ -13,7 +13,13 @@ from gte_integrations._index.index import gathered
 from gte_integrations._index.qdrant.client import (
     edge,
 )
-from gte_integrations._index.qdrant.disk_space import LITTLE, RESERVE, allocated, require_space
+from gte_integrations._index.qdrant.disk_space import (
+    LITTLE,
+    OPENING,
+    RESERVE,
+    allocated,
+    require_space,
+)
 from gte_integrations._index.qdrant.filters import to_edge_filter
 from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
 from gte_integrations._index.qdrant.points import (
@@ -163,7 +169,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
 
     def _load(self) -> edge.EdgeShard:
         if self._path.exists():
-            require_space(self.name, self._path, LITTLE)
+            require_space(self.name, self._path, OPENING)
         try:
             return edge.EdgeShard.load(str(self._path))
         except Exception as error:
