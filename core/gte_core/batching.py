@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from gte_core.forks import renew_in_children
@@ -37,6 +34,8 @@ class Waiting(Protocol):
 
 
 W = TypeVar("W", bound=Waiting)
+
+_LOOK_AGAIN = 1.0  # seconds
 
 
 class FairQueue(Generic[W]):
@@ -82,55 +81,74 @@ class FairQueue(Generic[W]):
         return taken
 
 
-# Compared by identity: two equal tickets are two.
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ticket:
-    n_tokens: int
-    is_long: bool
+class Ticket:
+    """A thread's claim to a turn.
+
+    Attributes:
+        n_tokens: tokens of the turn.
+        is_long: whether its call takes more than one unit.
+        left: whether the turn is over, or nobody waits for it any more.
+    """
+
+    def __init__(self, n_tokens: int, *, is_long: bool) -> None:
+        self.n_tokens = n_tokens
+        self.is_long = is_long
+        self.left = False
+        self.go = threading.Lock()  # released when the turn comes
+        self.go.acquire()
 
 
-@dataclass(eq=False)
 class Turns:
     """A lock for one pass at a time, handed to waiting threads in the order of a fair queue.
 
-    Attributes:
+    ::
+
+        ticket = Ticket(n_tokens, is_long=False)
+        try:
+            turns.wait(ticket)
+            ...
+        finally:
+            ticket.left = True
+            turns.hand_over()
+
+    Written out, because Ctrl-C strikes between any two calls of Python code: in a context manager
+    it could leave the turn taken for ever. No call comes before ``left`` is set, and who waits
+    looks every second whether a turn was not handed over.
+
+    Args:
         unit: tokens of a unit.
     """
 
-    unit: int
-    _changed: threading.Condition = field(init=False)
-    _waiting: FairQueue[_Ticket] = field(init=False)
-    _taken: bool = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, unit: int) -> None:
+        self.unit = unit
         self.renew()
         renew_in_children(self)
 
     def renew(self) -> None:
         """Begin again with nobody waiting."""
-        self._changed = threading.Condition()
-        self._waiting = FairQueue()
-        self._taken = False
+        self._lock = threading.Lock()
+        self._waiting: FairQueue[Ticket] = FairQueue()
+        self._holder: Ticket | None = None
 
-    @contextmanager
-    def turn(self, n_tokens: int, *, is_long: bool) -> Iterator[None]:
-        """Wait for a turn, and hold it."""
-        ticket = _Ticket(n_tokens, is_long)
-        with self._changed:
+    def wait(self, ticket: Ticket) -> None:
+        """Wait for the ticket's turn."""
+        with self._lock:
             self._waiting.put(ticket)
-            try:
-                self._changed.wait_for(
-                    lambda: not self._taken and self._waiting.first(self.unit) is ticket
-                )
-            except BaseException:  # an interrupt, such as Ctrl-C
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
-                raise
-            self._waiting.take(ticket)
-            self._taken = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken = False
-                self._changed.notify_all()
+        self.hand_over()
+        while not ticket.go.acquire(timeout=_LOOK_AGAIN) and self._holder is not ticket:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Give the turn to who is next, if it is free."""
+        with self._lock:
+            if self._holder is not None and not self._holder.left:
+                return
+            self._holder = None
+            while (first := self._waiting.first(self.unit)) is not None:
+                if first.left:
+                    self._waiting.remove(first)
+                    continue
+                self._holder = first
+                self._waiting.take(first)
+                first.go.release()
+                return

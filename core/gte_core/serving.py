@@ -7,15 +7,18 @@ calls that wait by then share a unit, a long call has one unit and waits again.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar, cast
+from weakref import ref
 
 from gte_core.batching import FairQueue
 from gte_core.embedder import GTEEmbedder
-from gte_core.forks import Threads, renew_in_children
+from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors, vectors_of
 from gte_core.runtime.packs import plan_packs
 from gte_core.tokenizer import TokenizedText
@@ -34,6 +37,7 @@ class Call(Generic[R]):
         finish: makes the answer of the finished call; raises what is wrong with that.
         refuse_truncated: raises for texts, by their places, that are too long; None where such
             texts are encoded.
+        answer: who waits gets it here; a ``Future`` for an event loop.
 
     Attributes:
         answer: done, or cancelled by the caller, who is then served no further.
@@ -48,9 +52,10 @@ class Call(Generic[R]):
         check: Callable[[], object],
         finish: Callable[[Call[R]], R],
         refuse_truncated: Callable[[Sequence[int]], None] | None,
+        answer: Answer[R] | Future[R],
     ) -> None:
         self.texts = texts
-        self.answer: Future[R] = Future()
+        self.answer = answer
         self.found: dict[str, Vectors] = {}
         self.cut_off: set[str] = set()
         self.is_long = False
@@ -141,6 +146,50 @@ class Call(Generic[R]):
             self.answer.set_exception(error)
 
 
+class Answer(Generic[R]):
+    """A ``Future`` for one thread that waits, made of a lock that Ctrl-C cannot leave taken."""
+
+    def __init__(self) -> None:
+        self._settled = threading.Lock()
+        self._settled.acquire()
+        self._is_done = self._is_cancelled = False
+        self._result: R | None = None
+        self._error: BaseException | None = None
+
+    def cancel(self) -> None:
+        """Want it no longer."""
+        self._is_cancelled = True
+
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._is_cancelled
+
+    def done(self) -> bool:
+        """Whether there is nothing left to do for it."""
+        return self._is_done or self._is_cancelled
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether it is still wanted."""
+        return not self._is_cancelled
+
+    def set_result(self, result: R) -> None:
+        """Answer."""
+        self._result, self._is_done = result, True
+        self._settled.release()
+
+    def set_exception(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._error, self._is_done = error, True
+        self._settled.release()
+
+    def result(self) -> R:
+        """Wait for it."""
+        self._settled.acquire()
+        if self._error is not None:
+            raise self._error
+        return cast("R", self._result)
+
+
 class Serving:
     """Computes calls from any thread, in one thread of its own.
 
@@ -152,12 +201,15 @@ class Serving:
     def __init__(self, embedder: Callable[[], GTEEmbedder], kept: RecentVectors) -> None:
         self._embedder = embedder
         self._kept = kept
-        self._thread = Threads(1, "gte-encode")
+        self._has_ended = False
         self.renew()
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Begin again with a free lock and nobody waiting."""
+        """Begin again with free locks, no thread, and nobody waiting."""
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._arrived: deque[Call[Any]] = deque()
         self._waiting: FairQueue[Call[Any]] = FairQueue()
         self._working = threading.Lock()
@@ -165,10 +217,38 @@ class Serving:
     def submit(self, call: Call[Any]) -> None:
         """Have it computed. Whoever waits for its answer may cancel that."""
         self._arrived.append(call)
-        try:
-            self._thread.pool.submit(self._work)
-        except RuntimeError:  # the interpreter is about to end, and starts no thread any more
+        self._start()
+        if self._has_ended:
             self._work()
+        else:
+            self._wakes.put(None)
+
+    def _start(self) -> None:
+        """See to it that the thread runs, unless the interpreter is about to end."""
+        # Not a pool of concurrent.futures, which has locks that Ctrl-C can leave taken.
+        with self._starting:
+            if self._has_ended or (self._thread and self._thread.is_alive()):
+                return
+            if self._thread is None:
+                atexit.register(_end, ref(self))
+            wakes = self._wakes
+            serving = ref(self, lambda _: wakes.put(None))  # so that the thread ends, too
+            self._thread = threading.Thread(
+                target=_run, args=(serving, wakes), name="gte-encode", daemon=True
+            )
+            self._thread.start()
+
+    def end(self) -> None:
+        """Finish what is under way, before the interpreter ends under it."""
+        self._has_ended = True
+        self._wakes.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def serve(self) -> bool:
+        """Serve until nobody waits; whether to go on waiting for calls."""
+        self._work()
+        return not self._has_ended
 
     def _work(self) -> None:
         """Serve until nobody waits. Each call brings the thread here, mostly for nothing."""
@@ -221,6 +301,22 @@ class Serving:
             self._kept.put(computed)
             known |= computed
         return known
+
+
+def _run(serving: ref[Serving], wakes: SimpleQueue[None]) -> None:
+    """The thread; it keeps nobody alive while it waits, and ends with whom it serves."""
+    while True:
+        wakes.get()
+        served = serving()
+        if served is None or not served.serve():
+            return
+        del served
+
+
+def _end(serving: ref[Serving]) -> None:
+    served = serving()
+    if served is not None:
+        served.end()
 
 
 def _is_finished(call: Call[Any]) -> bool:

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -26,7 +27,7 @@ from gte_core.encoder import Fingerprint
 from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors
 from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
-from gte_core.serving import Call, Serving
+from gte_core.serving import Answer, Call, Serving
 from gte_core.texts import as_texts, checked, named
 from gte_core.truncation import too_long, warn_truncated
 
@@ -137,10 +138,11 @@ class SharedEncoder:
         size = self._size(dimensions)
         vectors = self._kept.get(wanted)
         if any(text not in vectors for text in wanted):
-            call = self._call(wanted, check=lambda: None, finish=lambda call: call.found)
+            answer: Answer[dict[str, Vectors]] = Answer()
+            call = self._call(wanted, lambda: None, lambda call: call.found, answer)
             try:
                 self._serving.submit(call)
-                vectors = call.answer.result()
+                vectors = answer.result()
             except BaseException:  # an interrupt, such as Ctrl-C
                 call.answer.cancel()
                 raise
@@ -183,15 +185,19 @@ class SharedEncoder:
         def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
             return self._embeddings(texts, call.found, self._size(dimensions))
 
-        call = self._call(texts, check, finish)
-        self._serving.submit(call)
-        return await asyncio.wrap_future(call.answer)
+        answer: Future[HybridEmbeddings] = Future()
+        self._serving.submit(self._call(texts, check, finish, answer))
+        return await asyncio.wrap_future(answer)
 
     def _call(
-        self, texts: list[str], check: Callable[[], object], finish: Callable[[Call[R]], R]
+        self,
+        texts: list[str],
+        check: Callable[[], object],
+        finish: Callable[[Call[R]], R],
+        answer: Answer[R] | Future[R],
     ) -> Call[R]:
         refuse = self._refuse if self.settings.on_truncation == "error" else None
-        return Call(texts, check=check, finish=finish, refuse_truncated=refuse)
+        return Call(texts, check=check, finish=finish, refuse_truncated=refuse, answer=answer)
 
     def _size(self, dimensions: int | None) -> int:
         return check_dimensions(

@@ -110,12 +110,15 @@ def check_recorded(name: str, found: Facts, kind: str = "collection") -> None:
 
 
 def compare_facts(name: str, expected: Facts, found: Facts, kind: str = "collection") -> None:
-    """Raise ``CollectionMismatch`` with every difference, one a line."""
+    """Raise ``CollectionMismatch`` with every difference, one a line.
+
+    A fact that an old collection lacks is no difference.
+    """
     check_recorded(name, found, kind)
     differences = [
         f"  {fact}: the {kind} has {found.get(fact)!r}, this index needs {value!r}"
         for fact, value in expected.items()
-        if found.get(fact) != value
+        if found.get(fact, value) != value
     ]
     if differences:
         raise CollectionMismatch(

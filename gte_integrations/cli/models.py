@@ -55,11 +55,11 @@ def recorded_sizes(
     """
     if metadata is None:
         return Sizes()
-    dimensions, coarse = embedder.dimensions, metadata["coarse_dimensions"]
+    dimensions, coarse = embedder.dimensions, metadata.get("coarse_dimensions")
     if options.dimensions is None:
-        dimensions = min(dimensions, metadata["dimensions"])
+        dimensions = min(dimensions, metadata.get("dimensions", dimensions))
     fits = coarse is not None and coarse < dimensions
-    return Sizes(dimensions, coarse if fits else None, metadata["storage"])
+    return Sizes(dimensions, coarse if fits else None, metadata.get("storage", "float32"))
 
 
 def label(embedder: GTEEmbedder) -> str:
@@ -72,15 +72,15 @@ def label(embedder: GTEEmbedder) -> str:
 def _recorded(metadata: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` that a collection records; ``model`` is what was given."""
     found = {
-        "max_length": metadata["max_length"],
-        "dtype": _DTYPES.get(metadata["numeric"]),
+        "max_length": metadata.get("max_length"),
+        "dtype": _DTYPES.get(metadata.get("numeric", "")),
         "query_prefix": metadata.get("query_prefix"),
     }
     name = metadata.get("name", metadata["model"])
     if model is None:
         found["model"] = _findable(name)
     if model in (None, name):
-        found["revision"] = metadata["revision"]
+        found["revision"] = metadata.get("revision")
     return {argument: value for argument, value in found.items() if value}
 
 

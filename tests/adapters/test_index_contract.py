@@ -1153,3 +1153,17 @@ def test_both_engines_rank_alike_with_the_bundled_model(make_place, tmp_path):
         place.close()
     assert rankings[0] == rankings[1] == rankings[2]
     assert rankings[0][0][0] == "seeds"
+
+
+def test_a_fact_that_a_collection_lacks_is_no_difference(place, index, encoder, monkeypatch):
+    index.add([("a", "oak")])
+    index.close()
+    again = place.open(encoder)
+    describe = again._store.describe
+
+    def without_storage():
+        return {fact: value for fact, value in describe().items() if fact != "storage"}
+
+    monkeypatch.setattr(again._store, "describe", without_storage)
+    again.create()
+    assert again.count() == 1

@@ -62,11 +62,12 @@ inside, go_on = threading.Event(), threading.Event()
 def hold():
     with ExitStack() as held:
         for lock in (
-            embedder._engine._packs._turns.turn(5, is_long=False),
-            encoder.embedder._engine._packs._turns.turn(5, is_long=False),
+            embedder._engine._packs._turns._lock,
+            encoder.embedder._engine._packs._turns._lock,
             encoder._loading,
             encoder._kept._lock,
             encoder._serving._working,
+            encoder._serving._starting,
             shared._ENCODERS._lock,
         ):
             held.enter_context(lock)

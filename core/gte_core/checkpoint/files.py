@@ -101,8 +101,14 @@ def shown(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most 200 characters of a text from a file, such as another library's message."""
-    printable = text[: _QUOTED + 1].encode("utf-8", "backslashreplace").decode("utf-8")
+    """At most 200 characters of a text from a file, such as another library's message.
+
+    What would steer a terminal is escaped.
+    """
+    printable = "".join(
+        character if character.isprintable() else repr(character)[1:-1]
+        for character in text[: _QUOTED + 1]
+    )
     return printable if len(printable) <= _QUOTED else f"{printable[: _QUOTED - 3]}..."
 
 

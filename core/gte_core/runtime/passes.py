@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gte_core.batching import Turns
+from gte_core.batching import Ticket, Turns
 from gte_core.exceptions import TextTooLargeError
 from gte_core.forks import computing
 from gte_core.network.attention import PackLayout
@@ -162,16 +162,20 @@ class PackRunner:
         while waiting:
             pack = waiting.popleft()
             n_tokens = sum(lengths[i] for i in pack)
+            ticket = Ticket(n_tokens, is_long=is_long)
             try:
-                with self._turns.turn(n_tokens, is_long=is_long):
-                    launched = self._pass(launch, pack)
-                    self._budget.passed(n_tokens)
+                self._turns.wait(ticket)
+                launched = self._pass(launch, pack)
+                self._budget.passed(n_tokens)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._give_way(n_tokens, map(name_of, pack), error)
                 waiting = self._plan({i: lengths[i] for i in chain(pack, *waiting)})
                 continue
+            finally:  # see Turns
+                ticket.left = True
+                self._turns.hand_over()
             if ahead is not None:
                 yield ahead
             ahead = pack, launched
