@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
+from unicodedata import category
 from urllib.parse import unquote
 
 import numpy as np
@@ -104,7 +105,7 @@ class Prepared:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to embed; such a vector would match anything a little."""
-        return not self.text.strip()
+        return all(char.isspace() or category(char) == "Cf" for char in self.text)
 
 
 @dataclass(frozen=True, slots=True)

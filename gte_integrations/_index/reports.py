@@ -27,7 +27,7 @@ class IndexReport:
         seconds_encoding: time spent in the model.
         seconds_writing: time spent writing, much of it at the same time.
         truncated_ids: the first 100 of those that were truncated.
-        empty: documents without a text, or of white space alone; they are not stored.
+        empty: documents of nothing that can be seen; they are not stored.
         empty_ids: the first 100 of those.
         deleted: documents that were stored, and whose text is empty now.
     """

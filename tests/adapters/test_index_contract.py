@@ -416,9 +416,10 @@ def test_the_largest_payload_comes_back_as_it_was(index):
 
 
 def test_empty_texts_are_left_out_and_named(index, encoder):
-    report = index.add([("a", ""), ("b", "oak"), (3, " \n\t\u3000")])
-    assert (report.empty, report.empty_ids) == (2, ["a", 3])
-    assert (report.written, report.deleted, report.total) == (1, 0, 3)
+    unseen = "\u200b\ufeff \u2060"  # characters without width
+    report = index.add([("a", ""), ("b", "oak"), (3, " \n\t\u3000"), ("c", unseen)])
+    assert (report.empty, report.empty_ids) == (3, ["a", 3, "c"])
+    assert (report.written, report.deleted, report.total) == (1, 0, 4)
     assert encoder.texts == ["oak"]
     assert [hit.id for hit in index.search("2024", mode="dense")[0]] == ["b"]
     many = index.add([(number, "") for number in range(300)])
