@@ -7,7 +7,6 @@ from langchain_milvus import Milvus
 from pymilvus import Function, FunctionType
 
 from gte_integrations.langchain import GTEEmbeddings
-from gte_integrations.langchain_milvus import milvus_settings
 
 TEXTS = [
     "Printing a brochure: the pages are arranged so that they can be folded.",
@@ -25,9 +24,7 @@ BY_RANK = Function(
 embeddings = GTEEmbeddings(model="demo", dimensions=128)  # or the real model, which is the default
 with tempfile.TemporaryDirectory() as folder:
     store = Milvus(
-        [embeddings, embeddings.milvus_sparse()],
-        connection_args={"uri": str(Path(folder) / "store.db")},
-        **milvus_settings(),
+        **embeddings.milvus_options(), connection_args={"uri": str(Path(folder) / "store.db")}
     )
     store.add_texts(TEXTS, ids=[str(number) for number in range(len(TEXTS))])
     for query in ("spell checking", "how do I add a footnote?"):

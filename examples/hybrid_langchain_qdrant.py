@@ -1,6 +1,6 @@
 """LangChain on Qdrant: hybrid search, one forward pass a text."""
 
-from langchain_qdrant import QdrantVectorStore, RetrievalMode
+from langchain_qdrant import QdrantVectorStore
 from qdrant_client import models
 
 from gte_integrations.langchain import GTEEmbeddings
@@ -13,13 +13,7 @@ TEXTS = [
 ]
 
 embeddings = GTEEmbeddings(model="demo", dimensions=128)  # or the real model, which is the default
-store = QdrantVectorStore.from_texts(
-    TEXTS,
-    embeddings,
-    sparse_embedding=embeddings.qdrant_sparse(),
-    retrieval_mode=RetrievalMode.HYBRID,
-    location=":memory:",
-)
+store = QdrantVectorStore.from_texts(TEXTS, **embeddings.qdrant_options(), location=":memory:")
 # Qdrant's own default of k = 2 lets the best hit of one list beat what both agree on.
 by_rank = models.RrfQuery(rrf=models.Rrf(k=61))
 

@@ -21,7 +21,7 @@ TEXTS = [
 embedding = GTEEmbedding(model_name="demo", dimensions=128)  # or the real model, the default
 with tempfile.TemporaryDirectory() as folder:
     store = GTEMilvusVectorStore(
-        embedding, uri=str(Path(folder) / "store.db"), use_async_client=False
+        **embedding.milvus_options(), uri=str(Path(folder) / "store.db"), use_async_client=False
     )
     index = VectorStoreIndex.from_documents(
         [Document(text=text) for text in TEXTS],

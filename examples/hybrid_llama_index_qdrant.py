@@ -5,7 +5,6 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient
 
 from gte_integrations.llama_index import GTEEmbedding
-from gte_integrations.llama_index_qdrant import qdrant_settings
 
 TEXTS = [
     "Printing a brochure: the pages are arranged so that they can be folded.",
@@ -15,7 +14,7 @@ TEXTS = [
 ]
 
 embedding = GTEEmbedding(model_name="demo", dimensions=128)  # or the real model, the default
-store = QdrantVectorStore("help", client=QdrantClient(":memory:"), **qdrant_settings(embedding))
+store = QdrantVectorStore("help", client=QdrantClient(":memory:"), **embedding.qdrant_options())
 index = VectorStoreIndex.from_documents(
     [Document(text=text) for text in TEXTS],
     storage_context=StorageContext.from_defaults(vector_store=store),

@@ -1,21 +1,40 @@
-"""The settings of a model as pydantic fields, for the objects of LangChain."""
+"""What the pydantic classes of both frameworks share: settings of a model, or an encoder."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from gte_core import EncoderSettings, OnTruncation, SharedEncoder, shared_encoder
+from gte_core import CachingEncoder, EncoderSettings, OnTruncation, as_encoder, shared_encoder
 
 # A path, a torch.device and a torch.dtype are taken as their names.
 Text = Annotated[str, BeforeValidator(lambda value: value if value is None else str(value))]
 
 
-class EncoderFields(BaseModel):
-    """The settings of a model, and the shared encoder behind them; loaded at first use.
+def _caching(encoder: Any) -> CachingEncoder | None:
+    return None if encoder is None else shared_encoder(as_encoder(encoder))
 
-    The fields are arguments of ``GTEEmbedder.from_pretrained``, described there.
+
+# The annotation of a field that holds an encoder of the user's, with a cache of both its vectors.
+GivenEncoder = Annotated[Any, BeforeValidator(_caching)]
+
+
+def refuse_settings_beside(encoder: CachingEncoder | None, given: set[str]) -> None:
+    """Raise ``ValueError`` where an encoder was given, and settings of a model as well."""
+    if encoder is not None and given:
+        raise ValueError(
+            f"encoder was given, and so was {', '.join(sorted(given))}; an encoder has its own "
+            "settings, so pass one or the other."
+        )
+
+
+class EncoderFields(BaseModel):
+    """A model by its settings, or an encoder that is there; loaded at first use.
+
+    The fields are arguments of ``GTEEmbedder.from_pretrained``, described there. In place of all
+    but ``dimensions``, ``encoder`` takes what ``gte_core.as_encoder`` takes: a loaded
+    ``GTEEmbedder``, or any other object that satisfies ``Encoder``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -28,16 +47,39 @@ class EncoderFields(BaseModel):
     max_length: int = 8192
     query_prefix: str = ""
     on_truncation: OnTruncation = "warn"
+    deterministic: bool = False
     torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False
+    given_encoder: GivenEncoder = Field(default=None, alias="encoder", exclude=True, repr=False)
 
-    _encoder: SharedEncoder | None = PrivateAttr(default=None)
+    _encoder: CachingEncoder | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> EncoderFields:
+        refuse_settings_beside(
+            self.given_encoder, self.model_fields_set - {"given_encoder", "dimensions"}
+        )
+        return self
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        # A pickle of a former version lacks the fields that came later.
+        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
+        super().__setstate__(state | {"__dict__": defaults | state["__dict__"]})
 
     @property
-    def encoder(self) -> SharedEncoder:
-        """The encoder that all objects of these settings share; nothing is loaded by asking."""
-        settings = EncoderSettings(**self.model_dump(exclude={"dimensions"}))
+    def encoder(self) -> CachingEncoder:
+        """The encoder in use, with a cache that all who use it share; nothing is loaded by asking.
+
+        The one that was given, or the one that all objects of these settings share.
+        """
         # Held here, and looked up again, because a copy may have other settings.
-        self._encoder = shared_encoder(settings)
+        self._encoder = self.given_encoder or shared_encoder(
+            EncoderSettings(**self.model_dump(exclude={"dimensions"}))
+        )
         return self._encoder
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes another object with the same encoder."""
+        given = {} if self.given_encoder is None else {"encoder": self.given_encoder}
+        return self.model_dump(exclude_unset=True) | given

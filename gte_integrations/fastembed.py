@@ -2,8 +2,7 @@
 
 ::
 
-    encoder = shared_encoder(EncoderSettings(model="Alibaba-NLP/gte-multilingual-base"))
-    dense, sparse = register_fastembed(encoder)
+    dense, sparse = register_fastembed("Alibaba-NLP/gte-multilingual-base")
     vector = {
         "dense": models.Document(text="The seed catalogue", model=dense),
         "sparse": models.Document(text="The seed catalogue", model=sparse),
@@ -17,12 +16,13 @@ which another version may change.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_core import Encoder, as_queries
+from gte_core import Encoder, Role, SharedEncoder, as_encoder, shared_encoder
 from gte_integrations._index.ingest import batches
 from gte_integrations._index.records import Vectorizer, sparse_rows
 
@@ -41,12 +41,13 @@ except ImportError as error:
 __all__ = ["register_fastembed"]
 
 
-def register_fastembed(encoder: Encoder, *, name: str | None = None) -> tuple[str, str | None]:
+def register_fastembed(
+    encoder: Encoder | str | Path, *, name: str | None = None
+) -> tuple[str, str | None]:
     """Make a model known to FastEmbed, for this process; return its dense and its sparse name.
 
     The sparse name, the dense one with ``-sparse`` behind it, is None for a model without a sparse
-    head. With an encoder of ``gte_core.shared_encoder``, which remembers recent texts, both vectors
-    of a text come from one pass; with another one, each costs a pass of its own.
+    head. Both vectors of a text come from one pass.
     ``Document(options={"dimensions": 128})`` gives shorter dense vectors.
 
     A client keeps the models that it has used: register before it does. Worker processes, as of
@@ -58,16 +59,17 @@ def register_fastembed(encoder: Encoder, *, name: str | None = None) -> tuple[st
     the encoder is there. It computes in one process, so ``parallel`` above 1 is a ``ValueError``.
 
     Args:
-        encoder: the model.
+        encoder: the name of a model, a loaded ``GTEEmbedder``, or another encoder.
         name: what to call it, by default as its fingerprint does. A name registered before gets
             the new encoder; one of FastEmbed's own models is a ``ValueError``.
     """
-    dense = name or encoder.fingerprint.model
-    _register(TextEmbedding, _dense_model(encoder, dense), dense)
-    if not encoder.has_sparse:
+    shared = shared_encoder(as_encoder(encoder))
+    dense = name or shared.fingerprint.model
+    _register(TextEmbedding, _dense_model(shared, dense), dense)
+    if not shared.has_sparse:
         return dense, None
     sparse = f"{dense}-sparse"
-    _register(SparseTextEmbedding, _sparse_model(encoder, sparse), sparse)
+    _register(SparseTextEmbedding, _sparse_model(shared, sparse), sparse)
     return dense, sparse
 
 
@@ -102,16 +104,13 @@ class _Model:
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Any]:
         """Yield a vector for each text."""
-        _check_parallel(parallel)
-        texts = [documents] if isinstance(documents, str) else documents
-        for batch in batches(texts, batch_size):
-            yield from self._vectors(batch)
+        yield from self._embed(documents, "document", batch_size, parallel)
 
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Any]:
         """Yield a vector for each query, with the model's query prefix."""
-        yield from self.embed(as_queries(self.encoder, query), batch_size, parallel)
+        yield from self._embed(query, "query", batch_size, parallel)
 
     def passage_embed(
         self, texts: Iterable[str], batch_size: int = 256, parallel: int | None = None
@@ -124,18 +123,25 @@ class _Model:
         listed = [texts] if isinstance(texts, str) else texts
         return sum(_count_tokens(self.encoder, batch) for batch in batches(listed, batch_size))
 
-    def _vectors(self, texts: list[str]) -> Iterable[Any]:
+    def _embed(
+        self, texts: str | Iterable[str], role: Role, batch_size: int, parallel: int | None
+    ) -> Iterator[Any]:
+        _check_parallel(parallel)
+        for batch in batches([texts] if isinstance(texts, str) else texts, batch_size):
+            yield from self._vectors(batch, role)
+
+    def _vectors(self, texts: list[str], role: Role) -> Iterable[Any]:
         raise NotImplementedError
 
 
 class _DenseModel(_Model):
-    def _vectors(self, texts: list[str]) -> Iterable[NDArray[np.float32]]:
-        return self.encoder.encode_dense(texts, dimensions=self.dimensions)
+    def _vectors(self, texts: list[str], role: Role) -> Iterable[NDArray[np.float32]]:
+        return self.encoder.encode_dense(texts, role=role, dimensions=self.dimensions)
 
 
 class _SparseModel(_Model):
-    def _vectors(self, texts: list[str]) -> Iterable[SparseEmbedding]:
-        matrix = self.encoder.encode_sparse(texts)
+    def _vectors(self, texts: list[str], role: Role) -> Iterable[SparseEmbedding]:
+        matrix = self.encoder.encode_sparse(texts, role=role)
         return [
             SparseEmbedding(values=weights, indices=ids) for ids, weights in sparse_rows(matrix)
         ]
@@ -151,12 +157,10 @@ def _check_parallel(parallel: int | None) -> None:
 
 
 def _count_tokens(encoder: Encoder, texts: list[str]) -> int:
-    from gte_core import GTEEmbedder, SharedEncoder  # they bring torch
-
-    model = encoder.embedder if isinstance(encoder, SharedEncoder) else encoder
-    if isinstance(model, GTEEmbedder):
+    if isinstance(encoder, SharedEncoder):
+        model = encoder.embedder
         return sum(map(len, model.tokenizer.encode(texts, model.max_length)))
-    return int(model.encode(texts).n_tokens.sum())  # no other encoder counts without a pass
+    return int(encoder.encode_available(texts).n_tokens.sum())  # others count by a pass
 
 
 def _dense_model(encoder: Encoder, name: str) -> type[_Model]:

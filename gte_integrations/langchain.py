@@ -4,8 +4,7 @@
 
     embeddings = GTEEmbeddings(model="demo", dimensions=128)
     store = QdrantVectorStore.from_texts(
-        texts, embeddings, sparse_embedding=embeddings.qdrant_sparse(),
-        retrieval_mode=RetrievalMode.HYBRID, location=":memory:",
+        texts, **embeddings.qdrant_options(), location=":memory:"
     )
 
 Objects with the same model settings share one loaded model and one cache of both vectors, built
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import deprecated
 
 try:
     from langchain_core.callbacks import (
@@ -39,7 +39,7 @@ except ImportError as error:
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
-from gte_core import RerankerSettings, SharedReranker, as_queries, shared_reranker
+from gte_core import RerankerSettings, SharedReranker, shared_reranker
 from gte_integrations._encoder_fields import EncoderFields, Text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class GTEEmbeddings(EncoderFields, Embeddings):
     """Dense GTE vectors for LangChain: unit length, ``dimensions`` components.
 
-    ``qdrant_sparse()`` and ``milvus_sparse()`` give the sparse half for hybrid vector stores.
+    ``qdrant_options()`` and ``milvus_options()`` make a vector store hybrid.
     """
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -59,7 +59,8 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Dense vector of a query, its prefix put before it where the model wants one."""
-        return self.embed_documents(as_queries(self.encoder, text))[0]
+        dense = self.encoder.encode_dense(text, role="query", dimensions=self.dimensions)
+        return _as_lists(dense)[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """:meth:`embed_documents` off the event loop; calls that wait together share a batch."""
@@ -68,27 +69,39 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """:meth:`embed_query` off the event loop; calls that wait together share a batch."""
-        [vector] = await self.aembed_documents(as_queries(self.encoder, text))
-        return vector
+        dense = await self.encoder.aencode_dense(text, role="query", dimensions=self.dimensions)
+        return _as_lists(dense)[0]
 
     @property
     def cache_namespace(self) -> str:
         """For ``CacheBackedEmbeddings(namespace=...)``: differs wherever vectors would."""
         size = self.encoder.dimensions if self.dimensions is None else self.dimensions
-        identity = f"{self.encoder.fingerprint} {size} {self.query_prefix}"
+        identity = f"{self.encoder.fingerprint} {size} {self.encoder.query_prefix}"
         return f"gte-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
 
+    def qdrant_options(self) -> dict[str, Any]:
+        """Arguments that make a ``QdrantVectorStore`` hybrid, at one pass a text."""
+        from gte_integrations.langchain_qdrant import store_options
+
+        return store_options(self)
+
+    def milvus_options(self) -> dict[str, Any]:
+        """Arguments that make a ``Milvus`` hybrid, at one pass a text."""
+        from gte_integrations.langchain_milvus import store_options
+
+        return store_options(self)
+
+    @deprecated("qdrant_sparse is deprecated; pass **qdrant_options() to QdrantVectorStore.")
     def qdrant_sparse(self) -> GTEQdrantSparse:
-        """The sparse half for ``QdrantVectorStore(sparse_embedding=...)``."""
-        from gte_integrations.langchain_qdrant import GTEQdrantSparse
+        """Deprecated: the ``sparse_embedding`` of :meth:`qdrant_options`."""
+        sparse: GTEQdrantSparse = self.qdrant_options()["sparse_embedding"]
+        return sparse
 
-        return GTEQdrantSparse(**self.model_dump())
-
+    @deprecated("milvus_sparse is deprecated; pass **milvus_options() to Milvus.")
     def milvus_sparse(self) -> GTEMilvusSparse:
-        """The sparse half for ``Milvus(embedding_function=[embeddings, ...])``."""
-        from gte_integrations.langchain_milvus import GTEMilvusSparse
-
-        return GTEMilvusSparse(**self.model_dump())
+        """Deprecated: the second ``embedding_function`` of :meth:`milvus_options`."""
+        sparse: GTEMilvusSparse = self.milvus_options()["embedding_function"][1]
+        return sparse
 
 
 class GTEHybridRetriever(BaseRetriever):

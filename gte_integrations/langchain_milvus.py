@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 try:
     from langchain_milvus.utils.sparse import BaseSparseEmbedding
@@ -12,9 +13,25 @@ except ImportError as error:
         "pip install 'gte-integrations[langchain-milvus]'"
     ) from error
 
-from gte_core import as_queries
+from typing_extensions import deprecated
+
 from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._index.sparse import sparse_dicts, stored_dicts
+
+if TYPE_CHECKING:
+    from gte_integrations.langchain import GTEEmbeddings
+
+
+# Index 0 is of the dense half, 1 of the sparse one.
+_STORE_OPTIONS: dict[str, Any] = {
+    "vector_field": ["dense", "sparse"],
+    "index_params": [
+        {"metric_type": "IP", "index_type": "AUTOINDEX", "params": {}},
+        {"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX", "params": {}},
+    ],
+    "search_params": [{"metric_type": "IP", "params": {}} for _ in range(2)],
+    "enable_dynamic_field": True,
+}
 
 
 class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
@@ -30,30 +47,30 @@ class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
 
     def embed_query(self, query: str) -> dict[int, float]:
         """``{token id: weight}`` of a query, {} if no token has weight."""
-        return sparse_dicts(self.encoder.encode_sparse(as_queries(self.encoder, query)))[0]
+        return sparse_dicts(self.encoder.encode_sparse(query, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """:meth:`embed_documents` off the event loop."""
-        return stored_dicts((await self.encoder.aencode(texts)).sparse)
+        return stored_dicts(await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """:meth:`embed_query` off the event loop."""
-        both = await self.encoder.aencode(as_queries(self.encoder, query))
-        return sparse_dicts(both.sparse)[0]
+        return sparse_dicts(await self.encoder.aencode_sparse(query, role="query"))[0]
 
 
-def milvus_settings() -> dict[str, Any]:
-    """Arguments for ``Milvus(...)`` with a dense and a sparse function, in this order.
+def store_options(embeddings: GTEEmbeddings) -> dict[str, Any]:
+    """What ``GTEEmbeddings.milvus_options`` gives.
 
     LangChain's own defaults drop the smallest weights, which Milvus Lite refuses, rank dense
     vectors by distance, and take the metadata columns from the first document alone.
     """
     return {
-        "vector_field": ["dense", "sparse"],
-        "index_params": [
-            {"metric_type": "IP", "index_type": "AUTOINDEX", "params": {}},
-            {"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX", "params": {}},
-        ],
-        "search_params": [{"metric_type": "IP", "params": {}} for _ in range(2)],
-        "enable_dynamic_field": True,
+        "embedding_function": [embeddings, GTEMilvusSparse(**embeddings.arguments())],
+        **deepcopy(_STORE_OPTIONS),
     }
+
+
+@deprecated("milvus_settings is deprecated; pass **GTEEmbeddings(...).milvus_options() to Milvus.")
+def milvus_settings() -> dict[str, Any]:
+    """Deprecated: ``GTEEmbeddings.milvus_options`` without the embedding functions."""
+    return deepcopy(_STORE_OPTIONS)

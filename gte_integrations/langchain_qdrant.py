@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 try:
+    from langchain_qdrant import RetrievalMode
     from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 except ImportError as error:
     raise ImportError(
@@ -10,11 +13,11 @@ except ImportError as error:
         "pip install 'gte-integrations[langchain-qdrant]'"
     ) from error
 
-from typing import Any
-
-from gte_core import as_queries
 from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._index.sparse import sparse_lists
+
+if TYPE_CHECKING:
+    from gte_integrations.langchain import GTEEmbeddings
 
 
 class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
@@ -30,16 +33,24 @@ class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
 
     def embed_query(self, text: str) -> SparseVector:
         """Sparse vector of a query."""
-        return self.embed_documents(as_queries(self.encoder, text))[0]
+        return _as_vectors(self.encoder.encode_sparse(text, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
         """:meth:`embed_documents` off the event loop."""
-        return _as_vectors((await self.encoder.aencode(texts)).sparse)
+        return _as_vectors(await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, text: str) -> SparseVector:
         """:meth:`embed_query` off the event loop."""
-        [vector] = await self.aembed_documents(as_queries(self.encoder, text))
-        return vector
+        return _as_vectors(await self.encoder.aencode_sparse(text, role="query"))[0]
+
+
+def store_options(embeddings: GTEEmbeddings) -> dict[str, Any]:
+    """What ``GTEEmbeddings.qdrant_options`` gives."""
+    return {
+        "embedding": embeddings,
+        "sparse_embedding": GTEQdrantSparse(**embeddings.arguments()),
+        "retrieval_mode": RetrievalMode.HYBRID,
+    }
 
 
 def _as_vectors(matrix: Any) -> list[SparseVector]:

@@ -11,6 +11,7 @@ together or apart: a text costs one forward pass, whichever of them asks first.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, model_validator
     from llama_index.core.callbacks import CBEventType, EventPayload
     from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -39,25 +40,35 @@ except ImportError as error:
     ) from error
 
 from gte_core import (
+    CachingEncoder,
     EncoderSettings,
     OnTruncation,
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
-    as_queries,
     shared_encoder,
     shared_reranker,
 )
+from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside
 
 _dispatcher = get_dispatcher(__name__)
+# The fields that are settings of a model, which is called ``model_name`` here.
+_SETTINGS = [field.name for field in fields(EncoderSettings) if field.name != "model"]
+_RERANKER_SETTINGS = [field.name for field in fields(RerankerSettings) if field.name != "model"]
 
 
 class GTEEmbedding(BaseEmbedding):
     """Dense GTE vectors for LlamaIndex: unit length, ``dimensions`` components.
 
     ``model_name`` is the ``model`` of ``GTEEmbedder.from_pretrained``; the other settings are its
-    arguments. Those that change vectors are in ``to_dict()``, and so in every pipeline's cache
-    key; where and how fast they are computed is not.
+    arguments. In place of all but ``dimensions``, ``encoder`` takes what ``gte_core.as_encoder``
+    takes: a loaded ``GTEEmbedder``, or any other object that satisfies ``Encoder``.
+
+    What changes vectors is in ``to_dict()``, and so in every pipeline's cache key; where and how
+    fast they are computed is not. Of an encoder without settings it holds the fingerprint, from
+    which ``from_dict`` cannot make it again.
+
+    ``qdrant_options()`` and ``milvus_options()`` make a vector store hybrid.
     """
 
     model_config = ConfigDict(
@@ -75,19 +86,56 @@ class GTEEmbedding(BaseEmbedding):
     device: str | None = Field(default=None, exclude=True)
     dtype: str = Field(default="auto", exclude=True)
     on_truncation: OnTruncation = Field(default="warn", exclude=True)
+    deterministic: bool = Field(default=False, exclude=True)
     torch_compile: bool = Field(default=False, exclude=True)
     cache_dir: str | None = Field(default=None, exclude=True)
     local_files_only: bool = Field(default=False, exclude=True)
     embed_batch_size: int = Field(default=64, gt=0, le=2048, exclude=True)
     num_workers: int | None = Field(default=None, exclude=True)
     embeddings_cache: Any | None = Field(default=None, exclude=True)
+    given_encoder: GivenEncoder = Field(default=None, alias="encoder", exclude=True, repr=False)
 
-    _encoder: SharedEncoder | None = PrivateAttr(default=None)
+    _encoder: CachingEncoder | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> GTEEmbedding:
+        if self.given_encoder is not None:
+            names = {"model_name", *_SETTINGS} & self.model_fields_set - {"dimensions"}
+            refuse_settings_beside(self.given_encoder, names)
+            self.__dict__["model_name"] = self.given_encoder.model
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was set, and not the callbacks of this process.
-        names = self.model_fields_set - {"callback_manager", "rate_limiter"}
-        return partial(type(self), **{name: getattr(self, name) for name in names}), ()
+        names = self.model_fields_set - {"callback_manager", "rate_limiter", "given_encoder"}
+        given = {} if self.given_encoder is None else {"encoder": self.given_encoder}
+        return partial(type(self), **{name: getattr(self, name) for name in names} | given), ()
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """What makes it again, as far as it changes vectors; see the class."""
+        found = super().to_dict(**options)
+        encoder = self.given_encoder
+        if isinstance(encoder, SharedEncoder):
+            settings = encoder.settings.arguments()
+            return found | {name: settings[name] for name in _SETTINGS if name in found}
+        if encoder is not None:
+            found |= {"encoder": str(encoder.fingerprint), "query_prefix": encoder.query_prefix}
+        return found
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **options: Any) -> GTEEmbedding:
+        """Make it again; ``ValueError`` for the dict of one that has an encoder without settings.
+
+        ``encoder=`` gives that encoder again.
+        """
+        if "encoder" in data and "encoder" not in options:
+            raise ValueError(
+                f"This GTEEmbedding was made with an encoder ({data['encoder']}) that a dict "
+                "cannot hold; pass it again: from_dict(data, encoder=...)."
+            )
+        if "encoder" in options:
+            data = {name: data[name] for name in data.keys() - {"model_name", *_SETTINGS}}
+        return super().from_dict(data, **options)
 
     @classmethod
     def class_name(cls) -> str:
@@ -95,30 +143,35 @@ class GTEEmbedding(BaseEmbedding):
         return "GTEEmbedding"
 
     @property
-    def encoder(self) -> SharedEncoder:
-        """The encoder that all objects of these settings share; nothing is loaded by asking."""
-        settings = EncoderSettings(
-            model=self.model_name,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            query_prefix=self.query_prefix,
-            on_truncation=self.on_truncation,
-            torch_compile=self.torch_compile,
-            cache_dir=self.cache_dir,
-            local_files_only=self.local_files_only,
-        )
+    def encoder(self) -> CachingEncoder:
+        """The encoder in use, with a cache that all who use it share; nothing is loaded by asking.
+
+        The one that was given, or the one that all objects of these settings share.
+        """
+        settings = {name: getattr(self, name) for name in _SETTINGS if name != "dimensions"}
         # Held here, and looked up again, because fields can be set.
-        self._encoder = shared_encoder(settings)
+        self._encoder = self.given_encoder or shared_encoder(
+            EncoderSettings(model=self.model_name, **settings)
+        )
         return self._encoder
 
+    def qdrant_options(self) -> dict[str, Any]:
+        """Arguments that make a ``QdrantVectorStore`` hybrid, at one pass a text."""
+        from gte_integrations.llama_index_qdrant import store_options
+
+        return store_options(self)
+
+    def milvus_options(self) -> dict[str, Any]:
+        """Arguments of a ``GTEMilvusVectorStore``, which is hybrid at one pass a text."""
+        return {"embedding": self}
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embeddings(as_queries(self.encoder, query))[0]
+        dense = self.encoder.encode_dense(query, role="query", dimensions=self.dimensions)
+        return _as_lists(dense)[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        [vector] = await self._aget_text_embeddings(as_queries(self.encoder, query))
-        return vector
+        encode = self.encoder.aencode_dense
+        return _as_lists(await encode(query, role="query", dimensions=self.dimensions))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -234,17 +287,8 @@ class GTERerank(BaseNodePostprocessor):
         return sorted(ranked, key=lambda node: -node.get_score())[: self.top_n]
 
     def _shared(self) -> SharedReranker:
-        settings = RerankerSettings(
-            model=self.model_name,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            torch_compile=self.torch_compile,
-            cache_dir=self.cache_dir,
-            local_files_only=self.local_files_only,
-        )
-        self._reranker = shared_reranker(settings)
+        settings = {name: getattr(self, name) for name in _RERANKER_SETTINGS}
+        self._reranker = shared_reranker(RerankerSettings(model=self.model_name, **settings))
         return self._reranker
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 try:
@@ -24,7 +25,7 @@ except ImportError as error:
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from gte_core import SharedEncoder, as_queries
+from gte_core import CachingEncoder, Encoder, as_encoder, shared_encoder
 from gte_integrations._index.sparse import sparse_dicts, stored_dicts
 from gte_integrations.llama_index import GTEEmbedding
 
@@ -36,18 +37,22 @@ _UPCOMING: ContextVar[_Upcoming | None] = ContextVar("upcoming", default=None)
 
 
 class GTESparseFunction(BaseSparseEmbeddingFunction):
-    """Sparse GTE vectors for ``MilvusVectorStore(sparse_embedding_function=...)``."""
+    """Sparse GTE vectors for ``MilvusVectorStore(sparse_embedding_function=...)``.
 
-    def __init__(self, encoder: SharedEncoder) -> None:
-        self.encoder = encoder
+    Args:
+        encoder: the name of a model, or an encoder.
+    """
+
+    def __init__(self, encoder: Encoder | str | Path) -> None:
+        self.encoder = shared_encoder(as_encoder(encoder))
 
     def encode_queries(self, queries: list[str]) -> list[SparseVector]:
         """``{token id: weight}`` of queries, {} if no token has weight."""
-        return sparse_dicts(self.encoder.encode_sparse(as_queries(self.encoder, queries)))
+        return sparse_dicts(self.encoder.encode_sparse(queries, role="query"))
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseVector]:
         """:meth:`encode_queries` off the event loop."""
-        return sparse_dicts((await self.encoder.aencode(as_queries(self.encoder, queries))).sparse)
+        return sparse_dicts(await self.encoder.aencode_sparse(queries, role="query"))
 
     def encode_documents(self, documents: list[str]) -> list[SparseVector]:
         """``{token id: weight}`` of texts; never empty, which not every Milvus takes."""
@@ -58,7 +63,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseVector]:
         """:meth:`encode_documents` off the event loop."""
-        return stored_dicts((await self.encoder.aencode(documents)).sparse)
+        return stored_dicts(await self.encoder.aencode_sparse(documents))
 
 
 class GTEMilvusVectorStore(MilvusVectorStore):
@@ -96,7 +101,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         use_async_client: bool = True,
         **store_options: Any,
     ) -> None:
-        embedding.encoder.embedder.require_sparse_head()
+        embedding.encoder.require_sparse_head()
         super().__init__(
             **store_options,
             uri=uri,
@@ -132,7 +137,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
 
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """:meth:`add` without blocking the event loop."""
-        vectors = stored_dicts((await self._encoder.aencode(_embedded_texts(nodes))).sparse)
+        vectors = stored_dicts(await self._encoder.aencode_sparse(_embedded_texts(nodes)))
         with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))
 
@@ -186,7 +191,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         return function
 
     @property
-    def _encoder(self) -> SharedEncoder:
+    def _encoder(self) -> CachingEncoder:
         return self._sparse_function.encoder
 
 

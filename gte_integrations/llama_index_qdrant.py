@@ -2,7 +2,7 @@
 
 ::
 
-    store = QdrantVectorStore("docs", client=client, **qdrant_settings(embedding))
+    store = QdrantVectorStore("docs", client=client, **embedding.qdrant_options())
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ except ImportError as error:
         "pip install 'gte-integrations[llama-index-qdrant]'"
     ) from error
 
-from gte_core import as_queries
+from typing_extensions import deprecated
+
 from gte_integrations._index.fusion import RRF, fuse
 from gte_integrations._index.sparse import sparse_lists
 from gte_integrations.llama_index import GTEEmbedding
@@ -26,15 +27,21 @@ from gte_integrations.llama_index import GTEEmbedding
 SparseVectors = tuple[list[list[int]], list[list[float]]]
 
 
+@deprecated("qdrant_settings is deprecated; use the embedding's own qdrant_options().")
 def qdrant_settings(embedding: GTEEmbedding) -> dict[str, Any]:
-    """Arguments for ``QdrantVectorStore(...)`` that make it hybrid at one pass a text."""
+    """Deprecated: ``embedding.qdrant_options()``."""
+    return embedding.qdrant_options()
+
+
+def store_options(embedding: GTEEmbedding) -> dict[str, Any]:
+    """What ``GTEEmbedding.qdrant_options`` gives."""
     encoder = embedding.encoder
 
     def encode_documents(texts: list[str]) -> SparseVectors:
         return _unzipped(encoder.encode_sparse(texts))
 
     def encode_queries(texts: list[str]) -> SparseVectors:
-        return _unzipped(encoder.encode_sparse(as_queries(encoder, texts)))
+        return _unzipped(encoder.encode_sparse(texts, role="query"))
 
     return {
         "enable_hybrid": True,
@@ -59,7 +66,7 @@ def reciprocal_rank_fusion(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha!r}, but must be from 0 (sparse) to 1 (dense).")
     nodes = {node.node_id: node for r in (sparse_result, dense_result) for node in r.nodes or ()}
-    dense, sparse = (_leg(r) for r in (dense_result, sparse_result))
+    dense, sparse = (_hits(r) for r in (dense_result, sparse_result))
     fusion = RRF(dense_weight=alpha, sparse_weight=1 - alpha)
     found = fuse(dense if alpha > 0 else [], sparse if alpha < 1 else [], fusion, top_k)
     return VectorStoreQueryResult(
@@ -69,7 +76,7 @@ def reciprocal_rank_fusion(
     )
 
 
-def _leg(result: VectorStoreQueryResult) -> list[tuple[str | int, float]]:
+def _hits(result: VectorStoreQueryResult) -> list[tuple[str | int, float]]:
     ids = [node.node_id for node in result.nodes or ()]
     # Without scores, the order is the ranking.
     scores = result.similarities or [float(-rank) for rank in range(len(ids))]

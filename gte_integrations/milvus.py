@@ -18,7 +18,7 @@ from typing import Any
 
 import scipy.sparse as sp
 
-from gte_core import Encoder, HybridEmbeddings, as_queries
+from gte_core import Encoder, EncoderSettings, HybridEmbeddings, Role, as_encoder
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import check_collection
 from gte_integrations._index.fusion import RRF, Linear
@@ -145,8 +145,9 @@ class GTEEmbeddingFunction:
             raise TypeError(
                 "encoder and model_name were given, but say the same; pass one of both."
             )
-        model = model_name if encoder is None else encoder
-        self._vectorizer = MilvusVectorizer(_loaded(model), dimensions=dimensions)
+        if encoder is None:
+            encoder = EncoderSettings().model if model_name is None else model_name
+        self._vectorizer = MilvusVectorizer(as_encoder(encoder), dimensions=dimensions)
         self._vectorizer.need_sparse("GTEEmbeddingFunction")
 
     @property
@@ -160,25 +161,17 @@ class GTEEmbeddingFunction:
 
     def encode_documents(self, documents: Sequence[str]) -> dict[str, Any]:
         """The vectors of texts that are stored."""
-        both = self._encode(documents)
+        both = self._encode(documents, "document")
         return {"dense": list(both.dense), "sparse": sp.csr_matrix(never_empty_rows(both.sparse))}
 
     def encode_queries(self, queries: Sequence[str]) -> dict[str, Any]:
         """The vectors of texts that are searched for, with the model's query prefix."""
-        both = self._encode(as_queries(self._vectorizer.encoder, queries))
+        both = self._encode(queries, "query")
         return {"dense": list(both.dense), "sparse": sp.csr_matrix(with_spare_column(both.sparse))}
 
-    def _encode(self, texts: Sequence[str]) -> HybridEmbeddings:
-        return self._vectorizer.encoder.encode(texts, dimensions=self._vectorizer.dimensions)
-
-
-def _loaded(model: Encoder | str | Path | None) -> Encoder:
-    if not (model is None or isinstance(model, (str, Path))):
-        return model
-    from gte_core import EncoderSettings, shared_encoder  # they bring torch
-
-    settings = EncoderSettings() if model is None else EncoderSettings(model=str(model))
-    return shared_encoder(settings)
+    def _encode(self, texts: Sequence[str], role: Role) -> HybridEmbeddings:
+        encoder, dimensions = self._vectorizer.encoder, self._vectorizer.dimensions
+        return encoder.encode(texts, role=role, dimensions=dimensions)
 
 
 class MilvusHybridIndex(HybridIndex[str]):

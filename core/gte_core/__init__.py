@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from gte_core.former import register_former
 
 if TYPE_CHECKING:
+    from gte_core.cached import CachedEncoder as CachedEncoder
+    from gte_core.cached import CachingEncoder as CachingEncoder
     from gte_core.checkpoint.config import GTEConfig as GTEConfig
+    from gte_core.completion import as_encoder as as_encoder
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
-    from gte_core.embedder import OnTruncation as OnTruncation
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
     from gte_core.encoder import Encoder as Encoder
     from gte_core.encoder import Fingerprint as Fingerprint
+    from gte_core.encoder import Role as Role
     from gte_core.encoder import as_queries as as_queries
     from gte_core.exceptions import CollectionMismatch as CollectionMismatch
     from gte_core.exceptions import ConfigError as ConfigError
@@ -33,8 +36,9 @@ if TYPE_CHECKING:
     from gte_core.network.model import GTEModelOutput as GTEModelOutput
     from gte_core.reranker import GTEReranker as GTEReranker
     from gte_core.reranker import RankedDocument as RankedDocument
-    from gte_core.shared import EncoderSettings as EncoderSettings
-    from gte_core.shared import RerankerSettings as RerankerSettings
+    from gte_core.settings import EncoderSettings as EncoderSettings
+    from gte_core.settings import OnTruncation as OnTruncation
+    from gte_core.settings import RerankerSettings as RerankerSettings
     from gte_core.shared import SharedEncoder as SharedEncoder
     from gte_core.shared import SharedReranker as SharedReranker
     from gte_core.shared import release_shared as release_shared
@@ -46,10 +50,12 @@ __version__ = "0.2.0"
 register_former(__name__, {"config": "checkpoint.config"})
 
 _HOMES = {
+    "cached": ("CachedEncoder", "CachingEncoder"),
     "checkpoint.config": ("GTEConfig",),
-    "embedder": ("GTEEmbedder", "OnTruncation"),
+    "completion": ("as_encoder",),
+    "embedder": ("GTEEmbedder",),
     "embeddings": ("HybridEmbeddings",),
-    "encoder": ("Encoder", "Fingerprint", "as_queries"),
+    "encoder": ("Encoder", "Fingerprint", "Role", "as_queries"),
     "exceptions": (
         "CollectionMismatch",
         "ConfigError",
@@ -64,9 +70,8 @@ _HOMES = {
     "explanation": ("Explanation", "TokenContribution"),
     "network.model": ("GTEModel", "GTEModelOutput"),
     "reranker": ("GTEReranker", "RankedDocument"),
+    "settings": ("EncoderSettings", "OnTruncation", "RerankerSettings"),
     "shared": (
-        "EncoderSettings",
-        "RerankerSettings",
         "SharedEncoder",
         "SharedReranker",
         "release_shared",

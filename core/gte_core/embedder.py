@@ -5,74 +5,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain, takewhile
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from gte_core.checkpoint.config import GTEConfig, Task
-from gte_core.checkpoint.files import shown
-from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
-from gte_core.checkpoint.modules import check_computed
+from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
-from gte_core.encoder import Fingerprint, NumericFamily, as_queries
-from gte_core.exceptions import MissingHeadError
+from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
 from gte_core.explanation import Explanation, explain
-from gte_core.forks import Threads, computing
-from gte_core.network.device import choose_device, choose_dtype
-from gte_core.network.model import GTEModel
-from gte_core.runtime.engine import EncodedTexts, PackedEngine
-from gte_core.runtime.packs import computed_ahead, windows
+from gte_core.forks import Threads
+from gte_core.loading import LoadedModel, load
+from gte_core.runtime.engine import EncodedTexts
+from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
     NameOf,
     as_text,
     as_texts,
     check_max_length,
-    checked,
     checked_pairs,
     checked_text,
 )
-from gte_core.tokenizer import GTETokenizer, TokenizedText, check_vocabulary
-from gte_core.truncation import WindowedCall, all_truncated, truncated, warn_truncated
+from gte_core.tokenizer import GTETokenizer, TokenizedText
+from gte_core.truncation import WindowedCall
+from gte_core.windows import Part, WindowedEncoding
 
 logger = logging.getLogger(__name__)
 
-OnTruncation = Literal["warn", "error", "ignore"]
-
-# A window is what is sorted by length at once: large enough to pack well, small enough to stream.
-_WINDOW_PACKS = 16
-_WINDOW_TEXTS = 32_768
-_TOKENIZED_TEXTS = 64
-_TOKENIZED_CHARACTERS = 1_000_000
-# A window's worth, tokenized while a GPU computes. A CPU has nothing to gain: both need its cores.
-_BATCHES_AHEAD = 64
-
 _ASYNC_CALLS = 32  # at once; each waits in a thread for its passes
 
+_NOT_SHOWN = ("cache_dir", "local_files_only")
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """The arguments of ``from_pretrained`` that are not about finding the model."""
-
-    device: str
-    dtype: str
-    dimensions: int
-    max_length: int
-    query_prefix: str
-    on_truncation: OnTruncation
-    deterministic: bool
-    torch_compile: bool
 
 
 class GTEEmbedder:
@@ -82,22 +52,21 @@ class GTEEmbedder:
     was built with, not as weights.
     """
 
-    def __init__(
-        self,
-        *,
-        files: ModelFiles,
-        engine: PackedEngine,
-        tokenizer: GTETokenizer,
-        config: GTEConfig,
-        settings: _Settings,
-        arguments: Mapping[str, Any],
-    ) -> None:
-        self._files = files
-        self._engine = engine
-        self._tokenizer = tokenizer
-        self._config = config
-        self._settings = settings
-        self._arguments = arguments
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._files = loaded.files
+        self._config = loaded.config
+        self._tokenizer = loaded.tokenizer
+        self._engine = loaded.engine
+        self._settings = loaded.settings
+        self._device = loaded.device
+        self._dtype = loaded.dtype
+        self._windows = WindowedEncoding(
+            loaded.engine,
+            loaded.tokenizer,
+            loaded.settings.on_truncation,
+            logger,
+            is_ahead=loaded.device != "cpu",
+        )
         self._fingerprint: Fingerprint | None = None
         # Its own: in the pool that all of a program shares, waiting lists would hold up queries.
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
@@ -145,65 +114,35 @@ class GTEEmbedder:
             HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
             ValueError, TypeError: for an argument that makes no sense.
         """
-        if on_truncation not in get_args(OnTruncation):
-            raise ValueError(
-                f"on_truncation is {on_truncation!r}; allowed are {list(get_args(OnTruncation))}."
-            )
-        checked_text(query_prefix, "query_prefix")
-        computed_on = choose_device(device)
-        computed_in = choose_dtype(dtype, computed_on)
-        files = find_model(
-            model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-        config = GTEConfig.from_pretrained(files.directory)
-        _refuse_classifier(files.model, config.task)
-        check_computed(files.directory, config)
-        tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
-        check_vocabulary(tokenizer, config.vocab_size)
-        size = config.hidden_size if dimensions is None else dimensions
-        settings = _Settings(
-            device=str(computed_on),
-            dtype=str(computed_in).removeprefix("torch."),
-            dimensions=check_dimensions(size, config.hidden_size),
-            max_length=check_max_length(max_length, tokenizer.n_special),
+        given = EncoderSettings(
+            model=str(model),
+            revision=revision,
+            device=None if device is None else str(device),
+            dtype=str(dtype).removeprefix("torch."),
+            dimensions=dimensions,
+            max_length=max_length,
             query_prefix=query_prefix,
             on_truncation=on_truncation,
             deterministic=deterministic,
             torch_compile=torch_compile,
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            local_files_only=local_files_only,
         )
-        load = partial(GTEModel.for_inference, files, device=computed_on)
-        with computing():
-            loaded = load(dtype=computed_in, torch_compile=torch_compile)
-        _refuse_classifier(files.model, loaded.task)
-        engine = PackedEngine(
-            loaded,
-            partial(load, dtype=torch.float32),
-            dropped_ids=tokenizer.dropped_ids,
-            deterministic=deterministic,
-            graphed=torch_compile,
-        )
-        arguments = asdict(settings) | {
-            "revision": files.revision,
-            "device": None if device is None else str(device),
-            "dtype": str(dtype).removeprefix("torch."),
-            "cache_dir": None if cache_dir is None else str(cache_dir),
-            "local_files_only": local_files_only,
-        }
-        return cls(
-            files=files,
-            engine=engine,
-            tokenizer=tokenizer,
-            config=config,
-            settings=settings,
-            arguments=arguments,
-        )
+        return cls(load(given, model))
 
     def __repr__(self) -> str:
-        shown = {"model": self.model, "revision": self.revision} | asdict(self._settings)
-        return f"GTEEmbedder({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        settings = replace(self._settings, device=self.device, dtype=self.dtype).arguments()
+        shown = [f"{name}={value!r}" for name, value in settings.items() if name not in _NOT_SHOWN]
+        return f"GTEEmbedder({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_arguments, (type(self), self.model, self._arguments)
+        arguments = self._settings.arguments()
+        return _from_arguments, (type(self), arguments.pop("model"), arguments)
+
+    @property
+    def settings(self) -> EncoderSettings:
+        """What it was loaded with; ``device`` and ``dtype`` as they were given."""
+        return self._settings
 
     @property
     def model(self) -> str:
@@ -218,17 +157,22 @@ class GTEEmbedder:
     @property
     def device(self) -> str:
         """Where it computes, such as ``"cpu"`` or ``"cuda:0"``."""
-        return self._settings.device
+        return self._device
 
     @property
     def dtype(self) -> str:
         """The type of the matrix products, such as ``"bfloat16"``; never ``"auto"``."""
-        return self._settings.dtype
+        return self._dtype
 
     @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another."""
-        return self._settings.dimensions
+        return self._size(self._settings.dimensions)
+
+    @property
+    def max_dimensions(self) -> int:
+        """Size of the model's own dense vectors."""
+        return self._config.hidden_size
 
     @property
     def max_length(self) -> int:
@@ -239,6 +183,11 @@ class GTEEmbedder:
     def query_prefix(self) -> str:
         """Text that goes before queries, usually none."""
         return self._settings.query_prefix
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether the checkpoint gives dense vectors; every one that loads does."""
+        return True
 
     @property
     def has_sparse(self) -> bool:
@@ -262,7 +211,7 @@ class GTEEmbedder:
         Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
         """
         if self._fingerprint is None:
-            family = _FAMILIES.get(self._settings.dtype, "float")
+            family = _FAMILIES.get(self._dtype, "float")
             identity = self._files.identity
             self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
         return self._fingerprint
@@ -271,6 +220,7 @@ class GTEEmbedder:
         self,
         texts: str | Iterable[str],
         *,
+        role: Role = "document",
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> HybridEmbeddings:
@@ -278,25 +228,29 @@ class GTEEmbedder:
 
         Args:
             texts: one text (a list of one) or any iterable of them.
+            role: ``"query"`` puts ``query_prefix`` before each.
             dimensions: size of the dense vectors, from 1 to the model's own.
             show_progress: draw a progress bar on stderr.
 
         Raises:
             MissingHeadError: the checkpoint has no sparse head; use :meth:`encode_dense`.
             TypeError: something is not a str, naming its index.
-            ValueError: ``dimensions`` is out of range.
+            ValueError: ``dimensions`` or ``role`` is not allowed.
             TruncationError: texts are too long, under ``on_truncation="error"``; it has the
                 indices of all, and names the first 20.
             NonFiniteError: a vector is NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in the device's memory, even alone.
         """
         self.require_sparse_head()
-        return self.encode_available(texts, dimensions=dimensions, show_progress=show_progress)
+        return self.encode_available(
+            texts, role=role, dimensions=dimensions, show_progress=show_progress
+        )
 
     def encode_available(
         self,
         texts: str | Iterable[str],
         *,
+        role: Role = "document",
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> HybridEmbeddings:
@@ -306,14 +260,14 @@ class GTEEmbedder:
         ``truncated`` are as ever. Arguments and errors are those of :meth:`encode`.
         """
         size = self._size(dimensions)
-        call = WindowedCall(self.max_length)
-        parts = self._encode_windows(as_texts(texts), call, show_progress=show_progress)
+        parts = self._parts(texts, role, show_progress=show_progress)
         return HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
 
     def encode_iter(
         self,
         texts: str | Iterable[str],
         *,
+        role: Role = "document",
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> Iterator[HybridEmbeddings]:
@@ -324,39 +278,40 @@ class GTEEmbedder:
         """
         self.require_sparse_head()
         size = self._size(dimensions)
-        call = WindowedCall(self.max_length, is_stream=True)
-        parts = self._encode_windows(as_texts(texts), call, show_progress=show_progress)
+        parts = self._parts(texts, role, is_stream=True, show_progress=show_progress)
         return (self._embeddings(*part, size) for part in parts)
 
     def encode_dense(
         self,
         texts: str | Iterable[str],
         *,
+        role: Role = "document",
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
-        parts = self._encode_windows(
-            as_texts(texts),
-            WindowedCall(self.max_length),
-            sparse=False,
-            show_progress=show_progress,
-        )
+        parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
         return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
 
     def encode_sparse(
-        self, texts: str | Iterable[str], *, show_progress: bool = False
+        self,
+        texts: str | Iterable[str],
+        *,
+        role: Role = "document",
+        show_progress: bool = False,
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         self.require_sparse_head()
-        parts = self._encode_windows(
-            as_texts(texts), WindowedCall(self.max_length), show_progress=show_progress
-        )
+        parts = self._parts(texts, role, show_progress=show_progress)
         return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
 
     async def aencode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+        self,
+        texts: str | Iterable[str],
+        *,
+        role: Role = "document",
+        dimensions: int | None = None,
     ) -> HybridEmbeddings:
         """:meth:`encode` in a thread, so that the event loop goes on; up to 32 calls at once.
 
@@ -364,7 +319,7 @@ class GTEEmbedder:
         """
         stopped = threading.Event()
         wanted = takewhile(lambda _: not stopped.is_set(), as_texts(texts))
-        encode = partial(self.encode, wanted, dimensions=dimensions)
+        encode = partial(self.encode, wanted, role=role, dimensions=dimensions)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads.pool, encode)
         finally:
@@ -391,12 +346,12 @@ class GTEEmbedder:
         n = len(listed)
         size = self._size(dimensions)
         texts = [
-            *as_queries(self, [query for query, _ in listed]),
+            *with_prefix([query for query, _ in listed], "query", self.query_prefix),
             *(document for _, document in listed),
         ]
         limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
         call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
-        parts = self._encode_windows(texts, call)
+        parts = self._windows.parts(texts, call)
         both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
         scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
         if sparse_weight:
@@ -415,8 +370,8 @@ class GTEEmbedder:
         dimensions: int | None = None,
     ) -> Explanation:
         """Take a score apart: both parts, and the shared tokens with their contributions."""
-        checked_text(query, "query")
-        texts = [*as_queries(self, query), checked_text(document, "document")]
+        asked = self.query_prefix + checked_text(query, "query")
+        texts = [asked, checked_text(document, "document")]
         both = self.encode(texts, dimensions=dimensions)
         return explain(
             both[0],
@@ -429,10 +384,20 @@ class GTEEmbedder:
     def require_sparse_head(self) -> None:
         """Raise :class:`MissingHeadError` for a checkpoint without the sparse head."""
         if not self.has_sparse:
-            raise MissingHeadError(
-                f"{self.model!r} has no sparse head, so it gives dense vectors alone: "
-                "use encode_dense."
-            )
+            raise missing_sparse_head(self.model)
+
+    def _parts(
+        self,
+        texts: str | Iterable[str],
+        role: Role,
+        *,
+        sparse: bool = True,
+        is_stream: bool = False,
+        show_progress: bool = False,
+    ) -> Iterator[Part]:
+        given = with_prefix(texts, role, self.query_prefix)
+        call = WindowedCall(self.max_length, is_stream=is_stream)
+        return self._windows.parts(given, call, sparse=sparse, show_progress=show_progress)
 
     def _size(self, dimensions: int | None) -> int:
         return check_dimensions(
@@ -440,23 +405,13 @@ class GTEEmbedder:
         )
 
     def tokenized_windows(
-        self, texts: Iterable[str], *, max_length: int | None = None, max_items: int = _WINDOW_TEXTS
+        self, texts: Iterable[str], *, max_items: int
     ) -> Iterator[list[TokenizedText]]:
         """What :meth:`encode_tokenized` takes, a window at a time; reads the texts lazily.
 
         A window has ``pack_tokens`` tokens for each of 16 packs, or ``max_items`` texts.
         """
-        batches = windows(
-            checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
-        )
-        tokenize = partial(self._tokenizer.encode, max_length=max_length or self.max_length)
-        depth = 0 if self._settings.device == "cpu" else _BATCHES_AHEAD
-        tokenized = computed_ahead(tokenize, batches, depth=depth)
-        return windows(
-            chain.from_iterable(tokenized),
-            max_size=_WINDOW_PACKS * self.pack_tokens,
-            max_items=max_items,
-        )
+        return self._windows.tokenized(texts, max_length=self.max_length, max_items=max_items)
 
     def encode_tokenized(
         self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
@@ -479,60 +434,11 @@ class GTEEmbedder:
             self._tokenizer.decode_token,
         )
 
-    def _encode_windows(
-        self,
-        texts: Iterable[str],
-        call: WindowedCall,
-        *,
-        sparse: bool = True,
-        show_progress: bool = False,
-    ) -> Iterator[tuple[EncodedTexts, NameOf]]:
-        """Encode a stream window by window, with the names of each; at least one, maybe empty."""
-        done = n_truncated = 0
-        ready = self.tokenized_windows(texts, max_length=call.max_length)
-        with _progress_bar(texts, show=show_progress) as advance:
-            try:
-                for window in chain([next(ready, [])], ready):
-                    cut_off = truncated(window, done)
-                    if cut_off and self._settings.on_truncation == "error":
-                        rest = () if call.is_stream else ready
-                        raise call.refusal([*cut_off, *all_truncated(rest, done + len(window))])
-                    n_truncated += len(cut_off)
-                    names = partial(call.name, done)
-                    encoded = self._engine.encode(window, sparse=sparse, name_of=names)
-                    yield encoded, names
-                    done += len(window)
-                    advance(len(window))
-            finally:
-                if n_truncated and self._settings.on_truncation == "warn":
-                    warn_truncated(logger, n_truncated, call.max_length)
-
 
 def _from_arguments(
     kind: type[GTEEmbedder], model: str, arguments: Mapping[str, Any]
 ) -> GTEEmbedder:
     return kind.from_pretrained(model, **arguments)
-
-
-@contextmanager
-def _progress_bar(texts: Iterable[str], *, show: bool) -> Iterator[Callable[[int], object]]:
-    """Something to call with the number of texts done; draws a bar only if asked to."""
-    if not show:
-        yield lambda count: count
-        return
-    total = len(texts) if isinstance(texts, Sized) else None
-    with tqdm(total=total, unit=" texts") as bar:
-        yield bar.update
-
-
-def _refuse_classifier(model: str, task: Task | None) -> None:
-    """Asked of config.json first, then of the weights, which know where it announces no head."""
-    if task == "sequence_classification":
-        raise MissingHeadError(
-            f"{shown(model)} is a sequence classifier: it scores pairs of texts, as a reranker "
-            "does, and has no trained embedding. Load it with GTEReranker (GTEModel gives its "
-            f"logits), or load an embedding model, such as {DEFAULT_MODEL!r}."
-        )
 
 
 def _dot(one: dict[str, float], other: dict[str, float]) -> float:

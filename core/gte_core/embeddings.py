@@ -39,6 +39,13 @@ class HybridEmbeddings:
     decode_token: TokenDecoder = field(repr=False)
 
     @classmethod
+    def of_dense(cls, dense: Floats) -> HybridEmbeddings:
+        """Dense vectors ``(n, dimensions)`` alone, of texts that nobody counted."""
+        counts = np.zeros(len(dense), np.int64)
+        sparse = sp.csr_array(np.zeros((len(dense), 0), np.float32))
+        return cls(dense, sparse, counts, counts > 0, str)
+
+    @classmethod
     def concatenate(cls, parts: Iterable[HybridEmbeddings]) -> HybridEmbeddings:
         """Join parts in order; undoes ``encode_iter``. ``ValueError`` when there are none."""
         parts = list(parts)
@@ -51,7 +58,7 @@ class HybridEmbeddings:
             sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr")),
             np.concatenate([part.n_tokens for part in parts]),
             np.concatenate([part.truncated for part in parts]),
-            _joint_decoder([part.decode_token for part in parts]),
+            joint_decoder([part.decode_token for part in parts]),
         )
 
     @property
@@ -135,7 +142,7 @@ class _KnownTokens:
         return self.strings[token_id]
 
 
-def _joint_decoder(decoders: Sequence[TokenDecoder]) -> TokenDecoder:
+def joint_decoder(decoders: Sequence[TokenDecoder]) -> TokenDecoder:
     """A decoder for the tokens of all parts; those of unpickled parts know their own alone."""
     for decoder in decoders:
         if not isinstance(decoder, _KnownTokens):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
+from gte_core.exceptions import MissingHeadError
 from gte_core.texts import as_texts, checked
 
 NumericFamily = Literal["float", "int8", "fp8"]
+
+Role = Literal["document", "query"]
+"""What a text is to the model: some put a prompt before queries, or compute them otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +41,30 @@ class Fingerprint:
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors. Safe to call from several threads."""
+    """Turns texts into vectors. Safe to call from several threads.
+
+    In every verb, one text stands for a list of one, ``role`` says whether the texts are documents
+    or queries, and ``dimensions`` asks for dense vectors of another size than the encoder's own.
+    """
 
     @property
     def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for a smaller one."""
+        """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
+        ...
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Width of the sparse vectors, above every token id; None where it is not known."""
+        ...
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether the model gives dense vectors."""
         ...
 
     @property
     def has_sparse(self) -> bool:
-        """Whether the model gives sparse vectors; if not, only ``encode_dense`` works."""
+        """Whether the model gives sparse vectors."""
         ...
 
     @property
@@ -55,33 +74,71 @@ class Encoder(Protocol):
 
     @property
     def query_prefix(self) -> str:
-        """Text that the model wants before a query, usually none."""
+        """Text that ``role="query"`` puts before each text, usually none."""
         ...
 
     def encode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """Both vectors of every text in one pass; one text is a list of one."""
+        """Both vectors of every text in one pass; ``MissingHeadError`` if the model lacks one."""
+        ...
+
+    def encode_available(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """What the model has, in one pass, with the counts of tokens.
+
+        A half that it lacks is empty: ``dense`` has no columns, or ``sparse`` no entries.
+        """
         ...
 
     def encode_dense(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
-        """Dense vectors alone, ``(n, dimensions)``."""
+        """Dense vectors alone, float32 ``(n, dimensions)``."""
         ...
 
-    def encode_sparse(self, texts: str | Iterable[str]) -> sp.csr_array[np.float32]:
-        """Sparse vectors alone, ``(n, vocab_size)``."""
+    def encode_sparse(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> sp.csr_array[np.float32]:
+        """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         ...
 
     async def aencode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """``encode`` without blocking the event loop."""
         ...
 
 
+def with_prefix(texts: str | Iterable[str], role: Role, query_prefix: str) -> Iterable[str]:
+    """The texts as a model reads them in this role: queries with the prefix before each.
+
+    ``ValueError`` for another role; ``TypeError`` naming what is no text, once it is read.
+    """
+    if role not in get_args(Role):
+        raise ValueError(f"role is {role!r}; allowed are {list(get_args(Role))}.")
+    if role == "document":
+        return as_texts(texts)
+    given = as_texts(texts, "queries")
+    prefixed = (query_prefix + text for text in checked(given, "queries"))
+    return list(prefixed) if isinstance(given, Sized) else prefixed
+
+
+def missing_sparse_head(model: str) -> MissingHeadError:
+    """The error about a model that gives dense vectors alone."""
+    return MissingHeadError(
+        f"{model!r} has no sparse head, so it gives dense vectors alone: use encode_dense."
+    )
+
+
 def as_queries(encoder: Encoder, texts: str | Iterable[str]) -> list[str]:
-    """The texts as the model wants queries: with its ``query_prefix`` in front of each."""
-    queries = checked(as_texts(texts, "queries"), "queries")
-    return [encoder.query_prefix + query for query in queries]
+    """Deprecated: the texts with ``encoder.query_prefix`` before each."""
+    warnings.warn(
+        'as_queries is deprecated; pass role="query" to the encoder\'s verb instead.',
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return [
+        encoder.query_prefix + query for query in checked(as_texts(texts, "queries"), "queries")
+    ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.embeddings import HybridEmbeddings
+from gte_core.embeddings import HybridEmbeddings, TokenDecoder
 from gte_core.forks import renew_in_children
 
+_NO_IDS = np.empty(0, dtype=np.int32)
+_NO_WEIGHTS = np.empty(0, dtype=np.float32)
 _ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
 
 
@@ -41,6 +44,23 @@ def vectors_of(both: HybridEmbeddings) -> Iterator[Vectors]:
         yield Vectors(
             dense.copy(), ids.astype(np.int32), weights.copy(), n_tokens, truncated=truncated
         )
+
+
+def embeddings_of(
+    rows: Sequence[Vectors], size: int, vocab_size: int, decode_token: TokenDecoder
+) -> HybridEmbeddings:
+    """The embeddings of texts whose vectors are kept; ``size`` is that of the uncut dense rows."""
+    dense = np.array([row.dense for row in rows], dtype=np.float32).reshape(len(rows), size)
+    bounds = np.cumsum([0, *(len(row.ids) for row in rows)])
+    ids = np.concatenate([_NO_IDS, *(row.ids for row in rows)])
+    weights = np.concatenate([_NO_WEIGHTS, *(row.weights for row in rows)])
+    return HybridEmbeddings(
+        dense,
+        sp.csr_array((weights, ids, bounds), shape=(len(rows), vocab_size)),
+        np.array([row.n_tokens for row in rows], dtype=np.int64),
+        np.array([row.truncated for row in rows], dtype=np.bool_),
+        decode_token,
+    )
 
 
 class RecentVectors:

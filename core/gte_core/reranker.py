@@ -21,12 +21,11 @@ from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
 from gte_core.runtime.packs import batched
 from gte_core.runtime.passes import HostCopy, PackRunner
+from gte_core.settings import DEFAULT_RERANKER
 from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text, named
 from gte_core.tokenizer import PairTokenizer, check_vocabulary
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_RERANKER = "Alibaba-NLP/gte-multilingual-reranker-base"
 
 _PAIRS_AT_ONCE = 512
 

@@ -33,7 +33,6 @@ class Call(Generic[R]):
 
     Args:
         texts: as the caller gave them.
-        check: raises what is wrong with the call, before anything is computed.
         finish: makes the answer of the finished call; raises what is wrong with that.
         refuse_truncated: raises for texts, by their places, that are too long; None where such
             texts are encoded.
@@ -49,7 +48,6 @@ class Call(Generic[R]):
         self,
         texts: list[str],
         *,
-        check: Callable[[], object],
         finish: Callable[[Call[R]], R],
         refuse_truncated: Callable[[Sequence[int]], None] | None,
         answer: Answer[R] | Future[R],
@@ -59,7 +57,6 @@ class Call(Generic[R]):
         self.found: dict[str, Vectors] = {}
         self.cut_off: set[str] = set()
         self.is_long = False
-        self._check = check
         self._finish = finish
         self._refuse_truncated = refuse_truncated
         self._places: Mapping[str, int] = {}
@@ -86,7 +83,6 @@ class Call(Generic[R]):
 
     def begin(self, embedder: GTEEmbedder, kept: RecentVectors) -> None:
         """Look up what is known, and plan the first units of what is not."""
-        self._check()
         self._pack_tokens = embedder.pack_tokens
         self.found = kept.get(self.texts)
         self.cut_off = {text for text, vectors in self.found.items() if vectors.truncated}

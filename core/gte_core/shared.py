@@ -1,8 +1,4 @@
-"""One loaded encoder per configuration and process, with a cache that holds both heads of a text.
-
-Frameworks keep dense and sparse in separate objects. When both are faces of one
-:class:`SharedEncoder`, whichever asks second finds the vectors that the first one's pass left.
-"""
+"""One loaded model per configuration and process, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -12,68 +8,44 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.checkpoint.hub import DEFAULT_MODEL, absolute_model
-from gte_core.embedder import GTEEmbedder, OnTruncation
-from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
-from gte_core.encoder import Fingerprint
+from gte_core.cached import CACHE_BYTES, CachedEncoder, CachingEncoder
+from gte_core.checkpoint.hub import absolute_model
+from gte_core.embedder import GTEEmbedder
+from gte_core.embeddings import HybridEmbeddings, check_dimensions
+from gte_core.encoder import Encoder, Fingerprint, Role, with_prefix
 from gte_core.forks import renew_in_children
-from gte_core.recent import RecentVectors, Vectors
-from gte_core.reranker import DEFAULT_RERANKER, GTEReranker
+from gte_core.loading import located
+from gte_core.recent import RecentVectors, Vectors, embeddings_of
+from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
-from gte_core.texts import as_texts, checked, named
+from gte_core.settings import EncoderSettings, RerankerSettings
+from gte_core.texts import checked, named
 from gte_core.truncation import too_long, warn_truncated
 
 logger = logging.getLogger(__name__)
 
-_CACHE_BYTES = 256 * 2**20
 _KEPT_LOADED = 2
-_NO_IDS = np.empty(0, dtype=np.int32)
-_NO_WEIGHTS = np.empty(0, dtype=np.float32)
 
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSettings:
-    """The arguments of :meth:`GTEEmbedder.from_pretrained` but for the size, which is cut late.
+class _Model:
+    """A model of this process, loaded when it is first needed, with its cache and its queue."""
 
-    Equal settings share one encoder. ``device`` and ``dtype`` are strings here.
-    """
-
-    model: str = DEFAULT_MODEL
-    revision: str | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    max_length: int = 8192
-    query_prefix: str = ""
-    on_truncation: OnTruncation = "warn"
-    torch_compile: bool = False
-    cache_dir: str | None = None
-    local_files_only: bool = False
-
-
-class SharedEncoder:
-    """An :class:`Encoder` that loads at first use, keeps both vectors, and joins async calls.
-
-    Made by :func:`shared_encoder`; pickles as its settings. It keeps the vectors of recent texts,
-    256 MiB of them, and beside them those of the latest call whatever their number.
-    """
-
-    def __init__(self, settings: EncoderSettings) -> None:
-        self.settings = settings
-        self._loaded: GTEEmbedder | None = None
-        self._kept = RecentVectors(_CACHE_BYTES)
-        self._serving = Serving(lambda: self.embedder, self._kept)
+    def __init__(self, load: Callable[[], GTEEmbedder]) -> None:
+        self._load = load
+        self._embedder: GTEEmbedder | None = None
+        self.kept = RecentVectors(CACHE_BYTES)
+        self.serving = Serving(lambda: self.embedder, self.kept)
         self.renew()
         renew_in_children(self)
 
@@ -81,19 +53,57 @@ class SharedEncoder:
         """Begin again with a free lock, as a forked child must."""
         self._loading = threading.Lock()
 
+    @property
+    def embedder(self) -> GTEEmbedder:
+        """The loaded model."""
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = self._load()
+            return self._embedder
+
+
+class SharedEncoder(CachingEncoder):
+    """An :class:`Encoder` that loads at first use, keeps both vectors, and joins async calls.
+
+    Made by :func:`shared_encoder`; pickles as its settings. Encoders whose settings come to the
+    same weights, device and type share the loaded model and its cache, also with a
+    :class:`GTEEmbedder` that was handed to :func:`shared_encoder`.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self.settings = settings
+        self._found: _Model | None = None
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock, as a forked child must."""
+        self._finding = threading.Lock()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_encoder, (self.settings,)
 
     @property
     def embedder(self) -> GTEEmbedder:
         """The model, loaded when it is first needed."""
-        with self._loading:
-            if self._loaded is None:
-                # Truncation is reported here, also for texts that cost no pass.
-                quiet = asdict(self.settings) | {"on_truncation": "ignore"}
-                self._loaded = GTEEmbedder.from_pretrained(**quiet)
-                _RECENTLY_LOADED.append(self)
-            return self._loaded
+        return self._model.embedder
+
+    @property
+    def _model(self) -> _Model:
+        with self._finding:
+            if self._found is None:
+                found = _model_of(self.settings)
+                if found.embedder:  # loads it
+                    _RECENTLY_LOADED.append(self)
+                self._found = found
+            return self._found
+
+    def adopt(self, embedder: GTEEmbedder) -> None:
+        """Compute with an embedder that is loaded, unless a model like it is."""
+        decided = replace(embedder.settings, device=embedder.device, dtype=embedder.dtype)
+        with self._finding:
+            if self._found is None:
+                self._found = _MODELS.get(_identity(decided), lambda: _Model(lambda: embedder))
 
     @property
     def model(self) -> str:
@@ -102,8 +112,19 @@ class SharedEncoder:
 
     @property
     def dimensions(self) -> int:
-        """Size of the model's dense vectors."""
-        return self.embedder.dimensions
+        """Size of the dense vectors when a call does not ask for another."""
+        full = self.embedder.max_dimensions
+        return full if self.settings.dimensions is None else self.settings.dimensions
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the sparse vectors."""
+        return self.embedder.vocab_size
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether the checkpoint gives dense vectors."""
+        return self.embedder.has_dense
 
     @property
     def has_sparse(self) -> bool:
@@ -117,92 +138,61 @@ class SharedEncoder:
 
     @property
     def query_prefix(self) -> str:
-        """Text that goes before queries, usually none."""
+        """Text that ``role="query"`` puts before each text, usually none."""
         return self.settings.query_prefix
 
-    def encode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    def encode_available(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """Both vectors of every text; those encoded lately cost no pass.
+        """:meth:`encode` with what the checkpoint has: sparse rows are empty without the head.
 
         Calls from all threads and event loops wait in one queue, where short ones go first.
         """
-        self.embedder.require_sparse_head()
-        return self.encode_available(texts, dimensions=dimensions)
-
-    def encode_available(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
-    ) -> HybridEmbeddings:
-        """:meth:`encode` with what the checkpoint has: sparse rows are empty without the head."""
-        wanted = _listed(texts)
-        size = self._size(dimensions)
-        vectors = self._kept.get(wanted)
+        wanted, size = self._fed(texts, role), self._size(dimensions)
+        vectors = self._model.kept.get(wanted)
         if any(text not in vectors for text in wanted):
             answer: Answer[dict[str, Vectors]] = Answer()
-            call = self._call(wanted, lambda: None, lambda call: call.found, answer)
+            call = self._call(wanted, lambda call: call.found, answer)
             try:
-                self._serving.submit(call)
+                self._model.serving.submit(call)
                 vectors = answer.result()
             except BaseException:  # an interrupt, such as Ctrl-C
                 call.answer.cancel()
                 raise
         return self._embeddings(wanted, vectors, size)
 
-    def encode_dense(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
-    ) -> NDArray[np.float32]:
-        """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
-        return self.encode_available(texts, dimensions=dimensions).dense
-
-    def encode_sparse(self, texts: str | Iterable[str]) -> sp.csr_array[np.float32]:
-        """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
-        return self.encode(texts).sparse
-
-    async def aencode(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
+    async def aencode_available(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` without blocking the event loop; short calls that wait share a pass.
+        """:meth:`encode_available` without blocking the event loop."""
+        wanted = self._fed(texts, role)
+        await self._ready()
+        size = self._size(dimensions)
 
-        Of a call that is cancelled, what is not yet computed is dropped.
-        """
-
-        def check() -> None:
-            self.embedder.require_sparse_head()
-            self._size(dimensions)
-
-        return await self._answer(_listed(texts), dimensions, check)
-
-    async def aencode_dense(
-        self, texts: str | Iterable[str], *, dimensions: int | None = None
-    ) -> NDArray[np.float32]:
-        """:meth:`encode_dense` without blocking the event loop, as :meth:`aencode`."""
-        both = await self._answer(_listed(texts), dimensions, lambda: self._size(dimensions))
-        return both.dense
-
-    async def _answer(
-        self, texts: list[str], dimensions: int | None, check: Callable[[], object]
-    ) -> HybridEmbeddings:
         def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
-            return self._embeddings(texts, call.found, self._size(dimensions))
+            return self._embeddings(wanted, call.found, size)
 
         answer: Future[HybridEmbeddings] = Future()
-        self._serving.submit(self._call(texts, check, finish, answer))
+        self._model.serving.submit(self._call(wanted, finish, answer))
         return await asyncio.wrap_future(answer)
 
-    def _call(
-        self,
-        texts: list[str],
-        check: Callable[[], object],
-        finish: Callable[[Call[R]], R],
-        answer: Answer[R] | Future[R],
-    ) -> Call[R]:
-        refuse = self._refuse if self.settings.on_truncation == "error" else None
-        return Call(texts, check=check, finish=finish, refuse_truncated=refuse, answer=answer)
+    async def _ready(self) -> None:
+        if self._found is None:
+            await asyncio.to_thread(lambda: self._model)
+
+    def _fed(self, texts: str | Iterable[str], role: Role) -> list[str]:
+        """The texts as the model reads them, which is what the cache knows them by."""
+        return list(checked(with_prefix(texts, role, self.query_prefix)))
 
     def _size(self, dimensions: int | None) -> int:
-        return check_dimensions(
-            self.dimensions if dimensions is None else dimensions, self.dimensions
-        )
+        size = self.dimensions if dimensions is None else dimensions
+        return check_dimensions(size, self.embedder.max_dimensions)
+
+    def _call(
+        self, texts: list[str], finish: Callable[[Call[R]], R], answer: Answer[R] | Future[R]
+    ) -> Call[R]:
+        refuse = self._refuse if self.settings.on_truncation == "error" else None
+        return Call(texts, finish=finish, refuse_truncated=refuse, answer=answer)
 
     def _refuse(self, rows: Sequence[int]) -> None:
         raise too_long(named(rows), rows, self.settings.max_length)
@@ -219,79 +209,13 @@ class SharedEncoder:
     ) -> HybridEmbeddings:
         rows = [vectors[text] for text in texts]
         self._report_truncated(rows)
-        dense = np.array([row.dense for row in rows], dtype=np.float32)
-        bounds = np.cumsum([0, *(len(row.ids) for row in rows)])
-        ids = np.concatenate([_NO_IDS, *(row.ids for row in rows)])
-        weights = np.concatenate([_NO_WEIGHTS, *(row.weights for row in rows)])
-        return HybridEmbeddings(
-            cut(dense.reshape(len(rows), self.dimensions), size),
-            sp.csr_array((weights, ids, bounds), shape=(len(rows), self.embedder.vocab_size)),
-            np.array([row.n_tokens for row in rows], dtype=np.int64),
-            np.array([row.truncated for row in rows], dtype=np.bool_),
+        both = embeddings_of(
+            rows,
+            self.embedder.max_dimensions,
+            self.vocab_size,
             self.embedder.tokenizer.decode_token,
         )
-
-
-class _Registry(Generic[K, V]):
-    """What was made of settings and somebody still holds: one of each in this process."""
-
-    def __init__(self, make: Callable[[K], V]) -> None:
-        self._make = make
-        self._made: WeakValueDictionary[K, V] = WeakValueDictionary()
-        self.renew()
-        renew_in_children(self)
-
-    def renew(self) -> None:
-        """Begin again with a free lock, as a forked child must."""
-        self._lock = threading.Lock()
-
-    def get(self, settings: K) -> V:
-        """The one of these settings."""
-        with self._lock:
-            made = self._made.get(settings)
-            if made is None:
-                made = self._made[settings] = self._make(settings)
-            return made
-
-    def clear(self) -> None:
-        """Make anew what is asked for from now on."""
-        with self._lock:
-            self._made.clear()
-
-
-_ENCODERS = _Registry(SharedEncoder)
-# Held, so that objects that come and go find their model loaded.
-_RECENTLY_LOADED: deque[SharedEncoder | SharedReranker] = deque(maxlen=_KEPT_LOADED)
-
-
-def shared_encoder(settings: EncoderSettings) -> SharedEncoder:
-    """The encoder of these settings: one in this process.
-
-    It lives as long as anyone holds it; the two loaded last are held here, until
-    :func:`release_shared`. A directory is known by its absolute path.
-    """
-    return _ENCODERS.get(replace(settings, model=absolute_model(settings.model)))
-
-
-def release_shared() -> None:
-    """Let go of models that nobody else holds, and of directories that were written anew."""
-    _RECENTLY_LOADED.clear()
-    _ENCODERS.clear()
-    _RERANKERS.clear()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankerSettings:
-    """The arguments of :meth:`GTEReranker.from_pretrained`. Equal settings share one reranker."""
-
-    model: str = DEFAULT_RERANKER
-    revision: str | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    max_length: int = 8192
-    torch_compile: bool = False
-    cache_dir: str | None = None
-    local_files_only: bool = False
+        return both.with_dimensions(size)
 
 
 class SharedReranker:
@@ -317,18 +241,107 @@ class SharedReranker:
         """Relevance of each ``(query, document)`` pair, a raw logit, float32 ``(n,)``."""
         with self._loading:
             if self._loaded is None:
-                self._loaded = GTEReranker.from_pretrained(**asdict(self.settings))
+                self._loaded = GTEReranker.from_pretrained(**self.settings.arguments())
                 _RECENTLY_LOADED.append(self)
         return self._loaded.score(pairs)
 
 
-_RERANKERS = _Registry(SharedReranker)
+class _Registry(Generic[K, V]):
+    """What was made under a key and somebody still holds: one of each in this process."""
+
+    def __init__(self) -> None:
+        self._made: WeakValueDictionary[K, V] = WeakValueDictionary()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin again with a free lock, as a forked child must."""
+        self._lock = threading.Lock()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The one of this key, made if there is none."""
+        with self._lock:
+            made = self._made.get(key)
+            if made is None:
+                made = self._made[key] = make()
+            return made
+
+    def clear(self) -> None:
+        """Make anew what is asked for from now on."""
+        with self._lock:
+            self._made.clear()
+
+
+_ENCODERS: _Registry[EncoderSettings, SharedEncoder] = _Registry()
+_CACHES: _Registry[int, CachedEncoder] = _Registry()
+_MODELS: _Registry[EncoderSettings, _Model] = _Registry()
+_RERANKERS: _Registry[RerankerSettings, SharedReranker] = _Registry()
+# Held, so that objects that come and go find their model loaded.
+_RECENTLY_LOADED: deque[SharedEncoder | SharedReranker] = deque(maxlen=_KEPT_LOADED)
+
+
+@overload
+def shared_encoder(source: EncoderSettings | GTEEmbedder) -> SharedEncoder: ...
+
+
+@overload
+def shared_encoder(source: Encoder) -> CachingEncoder: ...
+
+
+def shared_encoder(source: EncoderSettings | Encoder) -> CachingEncoder:
+    """The caching encoder of these settings, or over this encoder: one in this process.
+
+    It lives as long as anyone holds it; the two loaded last are held here, until
+    :func:`release_shared`.
+
+    Args:
+        source: settings, of which a directory is known by its absolute path; a loaded
+            ``GTEEmbedder``, which everyone whose settings come to the same model then shares;
+            or any other encoder, which gets a cache. One that has a cache is returned as it is.
+    """
+    if isinstance(source, CachingEncoder):
+        return source
+    if isinstance(source, EncoderSettings):
+        settings = replace(source, model=absolute_model(source.model))
+        return _ENCODERS.get(settings, lambda: SharedEncoder(settings))
+    if isinstance(source, GTEEmbedder):
+        encoder = _ENCODERS.get(source.settings, lambda: SharedEncoder(source.settings))
+        encoder.adopt(source)
+        return encoder
+    return _CACHES.get(id(source), lambda: CachedEncoder(source))
 
 
 def shared_reranker(settings: RerankerSettings) -> SharedReranker:
     """The reranker of these settings: one in this process, held as :func:`shared_encoder` does."""
-    return _RERANKERS.get(replace(settings, model=absolute_model(settings.model)))
+    settings = replace(settings, model=absolute_model(settings.model))
+    return _RERANKERS.get(settings, lambda: SharedReranker(settings))
 
 
-def _listed(texts: str | Iterable[str]) -> list[str]:
-    return list(checked(as_texts(texts)))
+def release_shared() -> None:
+    """Let go of models that nobody else holds, and of directories that were written anew."""
+    _RECENTLY_LOADED.clear()
+    for registry in (_ENCODERS, _CACHES, _MODELS, _RERANKERS):
+        registry.clear()
+
+
+def _model_of(settings: EncoderSettings) -> _Model:
+    """The model that the settings come to, which others may have loaded."""
+    files, device, dtype = located(settings, settings.model)
+    decided = replace(settings, revision=files.revision, device=device, dtype=dtype)
+    # Sizes are cut, prefixes put and truncation told by whoever shares it.
+    plain = replace(decided, dimensions=None, query_prefix="", on_truncation="ignore")
+    return _MODELS.get(
+        _identity(plain), lambda: _Model(lambda: GTEEmbedder.from_pretrained(**plain.arguments()))
+    )
+
+
+def _identity(decided: EncoderSettings) -> EncoderSettings:
+    """What makes two loaded models one: not how their texts are given and their vectors cut."""
+    return replace(
+        decided,
+        dimensions=None,
+        query_prefix="",
+        on_truncation="ignore",
+        cache_dir=None,
+        local_files_only=False,
+    )

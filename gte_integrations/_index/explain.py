@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gte_core import Encoder, Explanation, as_queries
+from gte_core import Encoder, Explanation
 from gte_integrations._index.fusion import DocumentId, Linear
 from gte_integrations._index.records import Floats
 from gte_integrations._index.sparse import sparse_dicts
@@ -25,15 +25,15 @@ def explain(
     """Encode the query once, in the size of the stored vectors, and compare it with each."""
     if not documents:
         return {}
-    texts, size = as_queries(encoder, query), len(next(iter(documents.values())).dense)
+    size = len(next(iter(documents.values())).dense)
     weights: dict[int, float] = {}
     name: Callable[[int], str] = str
     if encoder.has_sparse:
-        both = encoder.encode(texts, dimensions=size)
+        both = encoder.encode(query, role="query", dimensions=size)
         dense, name = both.dense[0], both.decode_token
         [weights] = sparse_dicts(both.sparse)
     else:
-        dense = encoder.encode_dense(texts, dimensions=size)[0]
+        dense = encoder.encode_dense(query, role="query", dimensions=size)[0]
     return {
         document_id: Explanation.of(
             float(dense @ stored.dense),

@@ -16,9 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_queries
+from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_encoder
+from gte_core.pickling import restore_by_name, state_by_name
 from gte_integrations._index.fusion import DocumentId
-from gte_integrations._index.pickling import restore_by_name, state_by_name
 from gte_integrations._index.sparse import EMPTY_WEIGHT
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -398,7 +398,7 @@ class Vectorizer:
         dimensions: int | None = None,
         coarse_dimensions: int | None = None,
     ) -> None:
-        self.encoder = encoder
+        self.encoder = encoder = as_encoder(encoder)
         self.dimensions = encoder.dimensions
         if dimensions is not None:
             self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
@@ -447,12 +447,8 @@ class Vectorizer:
         """What the model gives, with no columns in ``sparse`` where it has no sparse head."""
         if self.encoder.has_sparse:
             return self.encoder.encode(texts, dimensions=self.dimensions)
-        # An encoder need not have this verb; without it nobody counts tokens.
-        encode_available = getattr(self.encoder, "encode_available", None)
-        if encode_available is None:
-            return _without_counts(self.encoder.encode_dense(texts, dimensions=self.dimensions))
-        both: HybridEmbeddings = encode_available(texts, dimensions=self.dimensions)
-        return replace(both, sparse=_no_sparse(len(texts)))
+        both = self.encoder.encode_available(texts, dimensions=self.dimensions)
+        return replace(both, sparse=HybridEmbeddings.of_dense(both.dense).sparse)
 
     @property
     def default_mode(self) -> Mode:
@@ -461,14 +457,13 @@ class Vectorizer:
 
     def query_vectors(self, queries: str | Sequence[str], mode: Mode) -> Queries:
         """Dense ``(n, dimensions)`` and sparse ``(n, vocab_size)`` vectors, as far as needed."""
-        texts = as_queries(self.encoder, queries)
         if mode == "dense":
-            dense = self.encoder.encode_dense(texts, dimensions=self.dimensions)
+            dense = self.encoder.encode_dense(queries, role="query", dimensions=self.dimensions)
             return Queries(dense, self._coarse(dense))
         self.need_sparse(f"mode={mode!r}")
         if mode == "sparse":
-            return Queries(sparse=self.encoder.encode_sparse(texts))
-        both = self.encoder.encode(texts, dimensions=self.dimensions)
+            return Queries(sparse=self.encoder.encode_sparse(queries, role="query"))
+        both = self.encoder.encode(queries, role="query", dimensions=self.dimensions)
         return Queries(both.dense, self._coarse(both.dense), both.sparse)
 
     def need_sparse(self, what: str) -> None:
@@ -482,7 +477,7 @@ class Vectorizer:
     def _coarse(self, dense: Floats) -> Floats | None:
         if self.coarse_dimensions is None:
             return None
-        return _without_counts(dense).with_dimensions(self.coarse_dimensions).dense
+        return HybridEmbeddings.of_dense(dense).with_dimensions(self.coarse_dimensions).dense
 
     def _as_records(self, documents: Sequence[Prepared], both: HybridEmbeddings) -> list[Record]:
         dense, sparse = both.dense, both.sparse
@@ -516,16 +511,6 @@ class Embedded:
 
     records: list[Record]
     n_tokens: int
-
-
-def _without_counts(dense: Floats) -> HybridEmbeddings:
-    """Dense vectors alone, of texts that nobody counted."""
-    counts = np.zeros(len(dense), np.int64)
-    return HybridEmbeddings(dense, _no_sparse(len(dense)), counts, counts > 0, str)
-
-
-def _no_sparse(n_texts: int) -> Sparse:
-    return sp.csr_array(np.zeros((n_texts, 0), np.float32))
 
 
 def sparse_rows(matrix: Sparse) -> Iterator[tuple[NDArray[np.int64], Floats]]:

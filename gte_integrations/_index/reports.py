@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gte_core.pickling import restore_by_name, state_by_name
 from gte_integrations._index.fusion import DocumentId
-from gte_integrations._index.pickling import restore_by_name, state_by_name
 
 _MOST_NAMED = 100
 

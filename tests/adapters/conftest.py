@@ -1,22 +1,18 @@
 """An encoder made of hashes, and the places where an index can live."""
 
-import hashlib
 import logging
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
-import scipy.sparse as sp
 
-from gte_core import Fingerprint, HybridEmbeddings
+from gte_core import Fingerprint
+from gte_core.testing import HashEncoder
 
 VOCAB_SIZE = 500
 SIZE = 32
@@ -24,42 +20,43 @@ SERVERS = {"qdrant_server": "QDRANT_URL", "milvus_server": "MILVUS_URI"}
 FINGERPRINT = Fingerprint("hash", "0" * 40, 512)
 
 
-@dataclass
-class HashEncoder:
-    """Satisfies ``Encoder``: a word is a token, its vector and its weight come from its hash."""
+class RecordingEncoder:
+    """A ``HashEncoder`` that counts calls, keeps texts, and fails at those in ``failures``."""
 
-    dimensions: int = SIZE
-    has_sparse: bool = True
-    query_prefix: str = ""
-    fingerprint: Fingerprint = FINGERPRINT
-    calls: Counter = field(default_factory=Counter)
-    texts: list = field(default_factory=list)
-    failures: dict = field(default_factory=dict)
+    has_dense = True
+    vocab_size = VOCAB_SIZE
 
-    def encode(self, texts, *, dimensions=None):
-        return self._both("encode", texts, dimensions)
+    def __init__(self, dimensions=SIZE, has_sparse=True, query_prefix="", fingerprint=FINGERPRINT):
+        self.hashes = HashEncoder(
+            dimensions=dimensions,
+            vocab_size=VOCAB_SIZE,
+            has_sparse=has_sparse,
+            max_length=fingerprint.max_length,
+        )
+        self.dimensions, self.has_sparse = dimensions, has_sparse
+        self.query_prefix, self.fingerprint = query_prefix, fingerprint
+        self.calls, self.texts, self.failures = Counter(), [], {}
 
-    def encode_available(self, texts, *, dimensions=None):
-        return self._both("encode_dense", texts, dimensions)
+    def encode(self, texts, *, role="document", dimensions=None):
+        return self.hashes.encode(self._take("encode", texts, role), dimensions=dimensions)
 
-    def _both(self, call, texts, dimensions):
-        texts = self._take(call, texts)
-        sparse = self._sparse(texts)
-        n_tokens = np.array([len(_words(text)) + 2 for text in texts], np.int64)
-        truncated = n_tokens > self.fingerprint.max_length
-        return HybridEmbeddings(self._dense(texts, dimensions), sparse, n_tokens, truncated, str)
+    def encode_available(self, texts, *, role="document", dimensions=None):
+        texts = self._take("encode_available", texts, role)
+        return self.hashes.encode_available(texts, dimensions=dimensions)
 
-    def encode_dense(self, texts, *, dimensions=None):
-        return self._dense(self._take("encode_dense", texts), dimensions)
+    def encode_dense(self, texts, *, role="document", dimensions=None):
+        texts = self._take("encode_dense", texts, role)
+        return self.hashes.encode_dense(texts, dimensions=dimensions)
 
-    def encode_sparse(self, texts):
-        return self._sparse(self._take("encode_sparse", texts))
+    def encode_sparse(self, texts, *, role="document"):
+        return self.hashes.encode_sparse(self._take("encode_sparse", texts, role))
 
-    async def aencode(self, texts, *, dimensions=None):
-        return self.encode(texts, dimensions=dimensions)
+    async def aencode(self, texts, *, role="document", dimensions=None):
+        return self.encode(texts, role=role, dimensions=dimensions)
 
-    def _take(self, call, texts):
+    def _take(self, call, texts, role):
         texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [self.query_prefix + text if role == "query" else text for text in texts]
         self.calls[call] += 1
         self.texts.extend(texts)
         for text in texts:
@@ -67,38 +64,15 @@ class HashEncoder:
                 raise self.failures[text]
         return texts
 
-    def _dense(self, texts, dimensions):
-        total = np.zeros((len(texts), self.dimensions))
-        for row, text in enumerate(texts):
-            for word in ["", *_words(text)]:
-                total[row] += np.random.default_rng(_number(word)).normal(size=self.dimensions)
-        cut = total[:, : dimensions or self.dimensions]
-        return np.float32(cut / np.linalg.norm(cut, axis=1, keepdims=True).clip(1e-9))
-
-    def _sparse(self, texts):
-        matrix = np.zeros((len(texts), VOCAB_SIZE), np.float32)
-        for row, text in enumerate(texts):
-            for word in _words(text):  # like the model's, a weight depends on the whole text
-                matrix[row, _number(word) % VOCAB_SIZE] = 0.2 + _number(word + text) % 9973 / 9973
-        return sp.csr_array(matrix)
-
-
-def _words(text):
-    return re.findall(r"\w+", text.lower())
-
-
-def _number(word):
-    return int.from_bytes(hashlib.blake2b(repr(word).encode(), digest_size=7).digest())
-
 
 @pytest.fixture
 def encoder():
-    return HashEncoder()
+    return RecordingEncoder()
 
 
 @pytest.fixture(scope="session")
 def make_encoder():
-    return HashEncoder
+    return RecordingEncoder
 
 
 class Place:

@@ -128,7 +128,7 @@ def encoder():
         spec = importlib.util.spec_from_file_location("harness_conftest", path)
         module = sys.modules["harness_conftest"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    return sys.modules["harness_conftest"].HashEncoder()
+    return sys.modules["harness_conftest"].RecordingEncoder()
 
 
 def prepare(engine, directory):

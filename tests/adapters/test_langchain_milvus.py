@@ -4,18 +4,15 @@ import pytest
 from langchain_milvus import Milvus
 
 from gte_integrations.langchain import GTEEmbeddings
-from gte_integrations.langchain_milvus import GTEMilvusSparse, milvus_settings
 
 TEXTS = [f"Help page {number} on printing and spelling" for number in range(129)] + ["☃"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:langchain_milvus")
 def test_a_hybrid_store_costs_one_pass(encoded, tmp_path):
-    settings = {"model": "demo", "max_length": 999}  # nothing in the cache yet
+    embeddings = GTEEmbeddings(model="demo", max_length=999)  # nothing in the cache yet
     store = Milvus(
-        [GTEEmbeddings(**settings), GTEMilvusSparse(**settings)],
-        connection_args={"uri": str(tmp_path / "store.db")},
-        **milvus_settings(),
+        **embeddings.milvus_options(), connection_args={"uri": str(tmp_path / "store.db")}
     )
     store.add_texts(TEXTS, ids=[str(number) for number in range(130)])
     assert [len(texts) for texts in encoded] == [130]
@@ -26,7 +23,8 @@ def test_a_hybrid_store_costs_one_pass(encoded, tmp_path):
 
 
 def test_documents_are_never_empty_and_queries_may_be(demo):
-    sparse = GTEEmbeddings(model="demo", dtype="float32").milvus_sparse()
+    options = GTEEmbeddings(model="demo", dtype="float32").milvus_options()
+    _, sparse = options["embedding_function"]
     width = demo.encode_sparse("").shape[1]
     assert sparse.embed_documents([""]) == [{width: 1e-6}]
     assert sparse.embed_query("") == {}

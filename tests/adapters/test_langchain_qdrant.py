@@ -32,7 +32,7 @@ def test_a_hybrid_store_costs_one_pass(encoded, batch_size, expected):
 
 def test_the_sparse_half_of_embeddings_shares_their_encoder(demo):
     embeddings = GTEEmbeddings(model="demo", dtype="float32", dimensions=64)
-    sparse = embeddings.qdrant_sparse()
+    sparse = embeddings.qdrant_options()["sparse_embedding"]
     assert sparse.encoder is embeddings.encoder
     vectors = sparse.embed_documents(["print a page", ""])
     for vector, (_, ids, weights) in zip(

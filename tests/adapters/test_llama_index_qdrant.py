@@ -6,7 +6,7 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient
 
 from gte_integrations.llama_index import GTEEmbedding
-from gte_integrations.llama_index_qdrant import qdrant_settings, reciprocal_rank_fusion
+from gte_integrations.llama_index_qdrant import reciprocal_rank_fusion
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
@@ -17,7 +17,7 @@ def test_a_hybrid_store_costs_one_pass(encoded, batch_size, expected):
     embedding = GTEEmbedding(
         model_name="demo", max_length=2000 + batch_size, embed_batch_size=batch_size
     )
-    store = QdrantVectorStore("docs", client=QdrantClient(":memory:"), **qdrant_settings(embedding))
+    store = QdrantVectorStore("docs", client=QdrantClient(":memory:"), **embedding.qdrant_options())
     documents = [Document(text=f"Help page {n}", metadata={"page": n}) for n in range(129)]
     documents.append(Document(text="Rechtschreibung prüfen"))
     index = VectorStoreIndex.from_documents(

@@ -1,6 +1,6 @@
 """``_records``: documents, ids, hashes and vectors; no engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -170,16 +170,22 @@ def test_without_a_sparse_head_only_dense_vectors_are_made(make_encoder):
     encoder = make_encoder(has_sparse=False)
     vectorizer = Vectorizer(encoder, dimensions=8)
     assert vectorizer.records([("a", "one")])[0].dense.shape == (8,)
-    assert encoder.calls == {"encode_dense": 1}
+    assert encoder.calls == {"encode_available": 1}
     with pytest.raises(MissingHeadError, match="mode='hybrid' needs sparse vectors, but"):
         vectorizer.query_vectors("one", "hybrid")
+
+
+def giving(encoder, **vectors):
+    """An ``encode`` that gives these in place of some of its vectors."""
+    encode = encoder.encode
+    return lambda texts, **options: replace(encode(texts, **options), **vectors)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_is_not_written(encoder, monkeypatch, bad):
     dense = np.ones((2, 32), np.float32)
     dense[1, 3] = bad
-    monkeypatch.setattr(encoder, "_dense", lambda *_: dense)
+    monkeypatch.setattr(encoder, "encode", giving(encoder, dense=dense))
     with pytest.raises(NonFiniteError, match="gave document 'b' a vector with NaN"):
         Vectorizer(encoder).records([("a", "one"), ("b", "two")])
 
@@ -189,12 +195,13 @@ def test_a_weight_that_is_not_positive_is_not_written(encoder, monkeypatch, bad)
     sparse = sp.csr_array(
         (np.float32([1, 1, bad]), np.array([3, 4, 5]), np.array([0, 0, 2, 3])), shape=(3, 500)
     )
-    monkeypatch.setattr(encoder, "_sparse", lambda *_: sparse)
+    monkeypatch.setattr(encoder, "encode", giving(encoder, sparse=sparse))
     with pytest.raises(NonFiniteError, match="gave document 'c' a vector"):
         Vectorizer(encoder).records([("a", ""), ("b", "two"), ("c", "three")])
 
 
 def test_an_encoder_that_loses_rows_is_noticed(encoder, monkeypatch):
-    monkeypatch.setattr(encoder, "_dense", lambda *_: np.ones((1, 32), np.float32))
+    one = np.ones((1, 32), np.float32)
+    monkeypatch.setattr(encoder, "encode", giving(encoder, dense=one))
     with pytest.raises(ValueError, match=r"2 documents need \(2, 32\)"):
         Vectorizer(encoder).records([("a", "one"), ("b", "two")])

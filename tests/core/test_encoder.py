@@ -1,6 +1,19 @@
-import pytest
+import asyncio
+import inspect
 
-from gte_core import Fingerprint, as_queries
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from gte_core import (
+    Encoder,
+    EncoderSettings,
+    Fingerprint,
+    GTEEmbedder,
+    as_queries,
+    shared_encoder,
+)
+from gte_core.testing import HashEncoder
 
 
 def test_fingerprints_show_what_they_compare():
@@ -11,11 +24,82 @@ def test_fingerprints_show_what_they_compare():
     assert fingerprint != Fingerprint(fingerprint.model, fingerprint.revision, 512)
 
 
-def test_queries_without_a_prefix(small):
-    assert as_queries(small, "a") == ["a"]
-    assert as_queries(small, iter(["a", "b"])) == ["a", "b"]
+def test_the_former_way_to_a_query_names_the_new_one(small):
+    with pytest.warns(DeprecationWarning, match='pass role="query"'):
+        assert as_queries(small, iter(["a", "b"])) == ["a", "b"]
 
 
-def test_what_is_no_query_is_named(small):
+VERBS = ["encode", "encode_available", "encode_dense", "encode_sparse", "aencode"]
+
+
+def embedder(checkpoint):
+    return GTEEmbedder.from_pretrained(checkpoint, query_prefix="w1 ", dtype="float32")
+
+
+def shared(checkpoint):
+    settings = EncoderSettings(model=str(checkpoint), query_prefix="w1 ", dtype="float32")
+    return shared_encoder(settings)
+
+
+def cached(checkpoint):
+    return shared_encoder(HashEncoder(query_prefix="w1 "))
+
+
+def hashes(checkpoint):
+    return HashEncoder(query_prefix="w1 ")
+
+
+@pytest.fixture(params=[embedder, shared, cached, hashes])
+def encoder(request, small_checkpoint):
+    """Everything of ours that says it satisfies ``Encoder``."""
+    return request.param(small_checkpoint)
+
+
+def vectors(encoder, verb, texts, **options):
+    found = getattr(encoder, verb)(texts, **options)
+    found = asyncio.run(found) if inspect.isawaitable(found) else found
+    if hasattr(found, "sparse"):
+        return np.hstack([found.dense, found.sparse.toarray()])
+    return found.toarray() if sp.issparse(found) else found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_query_gets_the_prefix_and_a_document_none(encoder, verb):
+    texts = ["w2 w3", "w4"]
+    as_documents = vectors(encoder, verb, texts)
+    np.testing.assert_allclose(vectors(encoder, verb, texts, role="document"), as_documents)
+    expected = vectors(encoder, verb, ["w1 w2 w3", "w1 w4"])
+    np.testing.assert_allclose(vectors(encoder, verb, texts, role="query"), expected, atol=1e-6)
+    assert not np.allclose(expected, as_documents, atol=1e-3)
+    # Whatever is kept of one role is not given for another.
+    np.testing.assert_allclose(vectors(encoder, verb, texts), as_documents)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_role_that_does_not_exist_is_refused(encoder, verb):
+    with pytest.raises(ValueError, match="role is 'querry'; allowed are"):
+        vectors(encoder, verb, ["w1"], role="querry")
+
+
+def test_what_is_no_query_is_named(encoder):
     with pytest.raises(TypeError, match=r"queries\[1\] must be a str, got int"):
-        as_queries(small, ["a", 1])
+        encoder.encode(["a", 1], role="query")
+
+
+def test_it_says_what_it_has(encoder):
+    both = encoder.encode(["w1", ""])
+    assert both.dense.shape == (2, encoder.dimensions)
+    assert both.sparse.shape == (2, encoder.vocab_size)
+    assert encoder.has_dense
+    assert encoder.has_sparse
+    assert both.n_tokens.tolist() == [3, 2]
+    assert encoder.encode("w1", dimensions=8).dense.shape == (1, 8)
+
+
+def test_every_verb_of_every_encoder_has_the_arguments_of_the_protocol(encoder):
+    for verb in VERBS:
+        promised = inspect.signature(getattr(Encoder, verb)).parameters
+        found = inspect.signature(getattr(type(encoder), verb)).parameters
+        assert list(promised) == [name for name in found if name in promised]
+        for name, parameter in promised.items():
+            assert (found[name].kind, found[name].default) == (parameter.kind, parameter.default)

@@ -64,11 +64,13 @@ def hold():
         for lock in (
             embedder._engine._packs._turns._lock,
             encoder.embedder._engine._packs._turns._lock,
-            encoder._loading,
-            encoder._kept._lock,
-            encoder._serving._working,
-            encoder._serving._starting,
+            encoder._finding,
+            encoder._model._loading,
+            encoder._model.kept._lock,
+            encoder._model.serving._working,
+            encoder._model.serving._starting,
             shared._ENCODERS._lock,
+            shared._MODELS._lock,
         ):
             held.enter_context(lock)
         inside.set()

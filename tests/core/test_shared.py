@@ -300,3 +300,50 @@ def test_the_oldest_vectors_go_first_and_the_latest_stay():
     assert set(kept.get("efgh")) == set("efgh")
     kept.trim()
     assert len(kept.get("abcdefgh")) == 3
+
+
+def test_a_loaded_embedder_is_adopted(encoded, small_checkpoint):
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32", dimensions=32)
+    adopted = shared_encoder(embedder)
+    assert adopted.embedder is embedder
+    assert shared_encoder(embedder) is adopted
+    assert adopted.encode_dense("w1").shape == (1, 32)
+    assert adopted.encode_dense("w1", dimensions=64).shape == (1, 64)
+    assert encoded == [["w1"]]
+
+
+def test_settings_that_come_to_the_same_model_share_it_and_its_cache(
+    encoded, small_checkpoint, monkeypatch
+):
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")
+    adopted = shared_encoder(embedder)
+    adopted.encode("w1")
+    monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+    same = EncoderSettings(
+        model=str(small_checkpoint),
+        device="cpu",
+        dtype="float32",
+        dimensions=16,
+        query_prefix="w1 ",
+        on_truncation="error",
+    )
+    encoder = shared_encoder(same)
+    assert encoder.embedder is embedder
+    assert encoder.encode_dense("w1").shape == (1, 16)
+    assert encoded == [["w1"]]
+
+
+@pytest.mark.parametrize(
+    "other", [{"max_length": 9}, {"dtype": "bfloat16"}, {"deterministic": True}]
+)
+def test_settings_that_change_vectors_do_not(small_checkpoint, other):
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")
+    adopted = shared_encoder(embedder)
+    settings = {"model": str(small_checkpoint), "dtype": "float32"} | other
+    encoder = shared_encoder(EncoderSettings(**settings))
+    assert encoder.embedder is not adopted.embedder
+
+
+def test_an_adopted_embedder_pickles_as_its_settings(small_checkpoint):
+    adopted = shared_encoder(GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32"))
+    assert pickle.loads(pickle.dumps(adopted)) is adopted

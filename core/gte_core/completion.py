@@ -1,0 +1,169 @@
+"""What users hand over as an encoder -> a complete ``Encoder``: every adapter asks here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from gte_core.embeddings import HybridEmbeddings
+from gte_core.encoder import Encoder, Fingerprint, Role, with_prefix
+
+_OF_0_1_0 = (
+    "dimensions",
+    "has_sparse",
+    "fingerprint",
+    "query_prefix",
+    "encode",
+    "encode_dense",
+    "encode_sparse",
+    "aencode",
+)
+_SINCE_0_3_0 = ("vocab_size", "has_dense", "encode_available")
+# One for each object, so that whoever is handed the same encoder shares its cache.
+_COMPLETED: WeakValueDictionary[int, CompletedEncoder] = WeakValueDictionary()
+_VERBS = ("encode", "encode_dense", "encode_sparse", "aencode")
+
+
+def as_encoder(encoder: Encoder | str | Path) -> Encoder:
+    """The encoder that an adapter works with.
+
+    Args:
+        encoder: the name of a model, as in ``GTEEmbedder.from_pretrained``, which is loaded at
+            first use and shared in this process; or an object that satisfies ``Encoder``, returned
+            as it is. One that was written for version 0.1.0, without ``role``, ``vocab_size``,
+            ``has_dense`` and ``encode_available``, is completed: a query gets its ``query_prefix``.
+
+    Raises:
+        TypeError: it is neither; the message names what it lacks.
+    """
+    if isinstance(encoder, str | Path):
+        from gte_core.settings import EncoderSettings
+        from gte_core.shared import shared_encoder  # brings torch
+
+        return shared_encoder(EncoderSettings(model=str(encoder)))
+    lacking = [name for name in _OF_0_1_0 if not _has(encoder, name)]
+    if lacking:
+        raise TypeError(
+            f"encoder is a {type(encoder).__name__} without {', '.join(lacking)}, but must be the "
+            "name of a model, a loaded GTEEmbedder, or another object that satisfies "
+            "gte_core.Encoder."
+        )
+    takes_roles = all(_takes_role(getattr(encoder, verb)) for verb in _VERBS)
+    if takes_roles and all(_has(encoder, name) for name in _SINCE_0_3_0):
+        return encoder
+    completed = _COMPLETED.get(id(encoder))
+    if completed is None:
+        completed = _COMPLETED[id(encoder)] = CompletedEncoder(encoder)
+    return completed
+
+
+class CompletedEncoder:
+    """An encoder of version 0.1.0, with what ``Encoder`` asks for since.
+
+    Args:
+        encoder: what computes.
+    """
+
+    has_dense = True
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else users know it by, such as its model's name.
+        if name.startswith("__") or name == "_encoder":
+            raise AttributeError(name)
+        return getattr(self._encoder, name)
+
+    @property
+    def dimensions(self) -> int:
+        """Size of the dense vectors when a call does not ask for a smaller one."""
+        return cast("int", self._encoder.dimensions)
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Width of the sparse vectors, None where the encoder does not say."""
+        return getattr(self._encoder, "vocab_size", None)
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether the model gives sparse vectors."""
+        return cast("bool", self._encoder.has_sparse)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What vectors of another encoder must share to be comparable with these."""
+        return cast("Fingerprint", self._encoder.fingerprint)
+
+    @property
+    def query_prefix(self) -> str:
+        """Text that ``role="query"`` puts before each text."""
+        return cast("str", self._encoder.query_prefix)
+
+    def encode(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """Both vectors of every text."""
+        both: HybridEmbeddings = self._encoder.encode(self._fed(texts, role), dimensions=dimensions)
+        return both
+
+    def encode_available(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """What the model has. Without sparse vectors, nobody counts tokens: the counts are 0."""
+        if self.has_sparse:
+            return self.encode(texts, role=role, dimensions=dimensions)
+        counting = getattr(self._encoder, "encode_available", None)
+        if counting is not None:
+            both: HybridEmbeddings = counting(self._fed(texts, role), dimensions=dimensions)
+            return both
+        return HybridEmbeddings.of_dense(self.encode_dense(texts, role=role, dimensions=dimensions))
+
+    def encode_dense(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> NDArray[np.float32]:
+        """Dense vectors alone, float32 ``(n, dimensions)``."""
+        dense: NDArray[np.float32] = self._encoder.encode_dense(
+            self._fed(texts, role), dimensions=dimensions
+        )
+        return dense
+
+    def encode_sparse(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> sp.csr_array[np.float32]:
+        """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
+        sparse: sp.csr_array[np.float32] = self._encoder.encode_sparse(self._fed(texts, role))
+        return sparse
+
+    async def aencode(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> HybridEmbeddings:
+        """``encode`` without blocking the event loop."""
+        both: HybridEmbeddings = await self._encoder.aencode(
+            self._fed(texts, role), dimensions=dimensions
+        )
+        return both
+
+    def _fed(self, texts: str | Iterable[str], role: Role) -> Iterable[str]:
+        return with_prefix(texts, role, self.query_prefix)
+
+
+def _has(encoder: object, name: str) -> bool:
+    """Whether there is an attribute; a property is not asked, because that may load a model."""
+    try:
+        inspect.getattr_static(encoder, name)
+    except AttributeError:
+        return hasattr(encoder, name)
+    return True
+
+
+def _takes_role(verb: Any) -> bool:
+    parameters = inspect.signature(verb).parameters.values()
+    return any(p.name == "role" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,0 +1,114 @@
+"""The settings of a model, each defined once; every other place takes these whole.
+
+Explicit signatures elsewhere (``from_pretrained``, the fields of the frameworks' classes, the
+options of the command line) repeat names and defaults for those who read them; a test compares
+each with this list. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from gte_core.checkpoint.hub import DEFAULT_MODEL
+from gte_core.pickling import restore_by_name, state_by_name
+from gte_core.texts import checked_text
+
+DEFAULT_RERANKER = "Alibaba-NLP/gte-multilingual-reranker-base"
+
+OnTruncation = Literal["warn", "error", "ignore"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What every model is loaded with. Pickles by name, so that a field more changes nothing.
+
+    Attributes:
+        model: a hub id, a local directory, or ``"demo"``, the small bundled checkpoint.
+        revision: branch, tag or commit; None for the pinned commit of known models, else main.
+        device: such as ``"cpu"`` or ``"cuda:0"``; None for a GPU where there is one.
+        dtype: of the matrix products; ``"auto"`` is bfloat16 where it is multiplied natively.
+        max_length: tokens of a text, or of a pair, that are read, special tokens included.
+        torch_compile: on CUDA, fuse steps of the layers.
+        cache_dir: where downloads are kept, None for the Hugging Face cache.
+        local_files_only: never ask the hub.
+    """
+
+    # The order in which a pickle of 0.1.0 holds its values.
+    _former_order: ClassVar[tuple[str, ...]]
+
+    model: str
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    max_length: int = 8192
+    torch_compile: bool = False
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_by_name(self)
+
+    def __setstate__(self, state: Any) -> None:
+        restore_by_name(self, state, former_order=self._former_order)
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings by name, as ``from_pretrained`` takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(ModelSettings):
+    """The arguments of :meth:`GTEEmbedder.from_pretrained`. Equal settings share one encoder.
+
+    Attributes:
+        dimensions: size of the dense vectors, from 1 to the model's own; None for that.
+        query_prefix: text put before queries only.
+        on_truncation: ``"warn"`` logs once a call, ``"error"`` raises, ``"ignore"``.
+        deterministic: compute every text by itself, so that no bit depends on the others.
+    """
+
+    _former_order: ClassVar[tuple[str, ...]] = (
+        "model",
+        "revision",
+        "device",
+        "dtype",
+        "max_length",
+        "query_prefix",
+        "on_truncation",
+        "torch_compile",
+        "cache_dir",
+        "local_files_only",
+    )
+
+    model: str = DEFAULT_MODEL
+    dimensions: int | None = None
+    query_prefix: str = ""
+    on_truncation: OnTruncation = "warn"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_truncation not in get_args(OnTruncation):
+            raise ValueError(
+                f"on_truncation is {self.on_truncation!r}; allowed are "
+                f"{list(get_args(OnTruncation))}."
+            )
+        checked_text(self.query_prefix, "query_prefix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankerSettings(ModelSettings):
+    """The arguments of :meth:`GTEReranker.from_pretrained`. Equal settings share one reranker."""
+
+    _former_order: ClassVar[tuple[str, ...]] = (
+        "model",
+        "revision",
+        "device",
+        "dtype",
+        "max_length",
+        "torch_compile",
+        "cache_dir",
+        "local_files_only",
+    )
+
+    model: str = DEFAULT_RERANKER
