@@ -1,25 +1,65 @@
-"""Every piece of Python in the README and the docs runs, offline, as it stands."""
+"""The README and the docs: every piece of code in them runs, and every public name has its page."""
 
+import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+import gte_core
+from gte_core.network.device import has_onednn
+from gte_integrations import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FACES = ROOT / "gte_integrations"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def blocks(page, language):
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for written_in, code in found if written_in == language]
+
+
+def with_blocks(language):
+    pages = [page for page in PAGES if blocks(page, language)]
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.stem)
+
+
+@with_blocks("python")
 def test_code_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
 
 
+@with_blocks("sh")
+def test_commands_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, text in {"notes": "How to print a booklet", "more": "How to add notes"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "readme.md").write_text(text)
+    for line in "".join(blocks(page, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["gte"] or words[1] == "bench":  # which takes minutes
+            continue
+        if "int8" in line and not has_onednn():
+            pytest.skip("int8 needs oneDNN on x86")
+        ran = CliRunner().invoke(cli.app, words[1:])
+        assert ran.exit_code == 0, f"{line}\n{ran.output}"
+
+
+def test_every_command_is_on_the_page_of_the_command_line():
+    page = (ROOT / "docs/search-my-files.md").read_text(encoding="utf-8")
+    for command in cli.app.registered_commands:
+        assert f"gte {command.callback.__name__}" in page
+
+
 def test_the_readme_is_short():
-    prose = BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    prose = re.sub(r"^```python\n.*?^```", "", PAGES[0].read_text(), flags=re.M | re.S)
     assert len(prose.split()) <= 700
 
 
@@ -27,3 +67,34 @@ def test_the_readme_is_short():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def public_names(path, module):
+    """Public names of a module and where each is defined; read, for not every extra is here."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    names = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = ast.literal_eval(node.value)
+    return {name: imported.get(name, f"{module}.{name}") for name in names if name[0] != "_"}
+
+
+def test_every_public_name_has_its_page():
+    homes = {f"gte_core.{name}": f"gte_core.{name}" for name in gte_core.__all__}
+    modules = {"gte_core.testing": ROOT / "core/gte_core/testing.py"}
+    modules |= {f"gte_integrations.{path.stem}": path for path in FACES.glob("[a-z]*.py")}
+    for module, path in modules.items():
+        for name, home in public_names(path, module).items():
+            homes[f"{module}.{name}"] = home
+    reference = "".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    described = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
+    assert len(described) == len(set(described))
+    assert set(described) <= set(homes)
+    # What Qdrant's and Milvus' indexes share has one page.
+    assert {homes[name] for name in described} == set(homes.values())
