@@ -7,12 +7,20 @@ BIN := $(VENV)/bin
 # huggingface-hub: these two get an environment of their own.
 APART := $(VENV)-apart
 
+# The site is made of docs/ and of docstrings that are read, not imported: its environment is small.
+DOCS := $(VENV)-docs
+
 SOURCES := $(shell find core gte_integrations -name '*.py' -o -path '*/data/*' -type f)
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo docs test test-slow lint format clean
 
 demo: $(VENV)/.package
 	$(BIN)/python examples/demo.py
+
+# Into build/site; python -m http.server --directory build/site shows it.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(DOCS)/.requirements
+	$(DOCS)/bin/mkdocs build --clean
 
 # Two workers, one thread each: more threads than cores wait for each other.
 test: export OMP_NUM_THREADS := 1
@@ -60,5 +68,14 @@ $(APART)/.package: $(APART)/.requirements $(SOURCES) README.md LICENSE
 	$(APART)/bin/python -m pip install --no-deps --force-reinstall --no-build-isolation .
 	touch $@
 
+$(DOCS)/.requirements: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c 'import tomllib; \
+		project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --constraint constraints.txt \
+		--requirement $(DOCS)/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(APART) demo-index dist build
+	rm -rf $(VENV) $(APART) $(DOCS) demo-index dist build

@@ -110,7 +110,7 @@ class GTEHybridRetriever(BaseRetriever):
     Scores come in the metadata as ``score``, ``dense_score`` and ``sparse_score``, where the
     payload has no keys of these names.
 
-    Args:
+    Attributes:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         k: how many documents.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
