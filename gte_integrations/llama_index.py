@@ -54,6 +54,7 @@ from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_besid
 _dispatcher = get_dispatcher(__name__)
 # The fields that are settings of a model, which is called ``model_name`` here.
 _SETTINGS = [field.name for field in fields(EncoderSettings) if field.name != "model"]
+_OF_A_MODEL = {"model_name", *_SETTINGS} - {"dimensions"}
 _RERANKER_SETTINGS = [field.name for field in fields(RerankerSettings) if field.name != "model"]
 
 
@@ -100,8 +101,7 @@ class GTEEmbedding(BaseEmbedding):
     @model_validator(mode="after")
     def _one_model(self) -> GTEEmbedding:
         if self.given_encoder is not None:
-            names = {"model_name", *_SETTINGS} & self.model_fields_set - {"dimensions"}
-            refuse_settings_beside(self.given_encoder, names)
+            refuse_settings_beside(self.given_encoder, _OF_A_MODEL & self.model_fields_set)
             self.__dict__["model_name"] = self.given_encoder.model
         return self
 
@@ -134,7 +134,7 @@ class GTEEmbedding(BaseEmbedding):
                 "cannot hold; pass it again: from_dict(data, encoder=...)."
             )
         if "encoder" in options:
-            data = {name: data[name] for name in data.keys() - {"model_name", *_SETTINGS}}
+            data = {name: value for name, value in data.items() if name not in _OF_A_MODEL}
         return super().from_dict(data, **options)
 
     @classmethod
