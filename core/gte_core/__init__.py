@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gte_core.encoder import Role as Role
     from gte_core.encoder import as_queries as as_queries
     from gte_core.exceptions import CollectionMismatch as CollectionMismatch
+    from gte_core.exceptions import CollectionNotFound as CollectionNotFound
     from gte_core.exceptions import ConfigError as ConfigError
     from gte_core.exceptions import GTEError as GTEError
     from gte_core.exceptions import HubError as HubError
@@ -58,6 +59,7 @@ _HOMES = {
     "encoder": ("Encoder", "Fingerprint", "Role", "as_queries"),
     "exceptions": (
         "CollectionMismatch",
+        "CollectionNotFound",
         "ConfigError",
         "GTEError",
         "HubError",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
-from gte_core.explanation import Explanation, explain
+from gte_core.explanation import Explanation
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
 from gte_core.runtime.engine import EncodedTexts
@@ -373,10 +373,15 @@ class GTEEmbedder:
         asked = self.query_prefix + checked_text(query, "query")
         texts = [asked, checked_text(document, "document")]
         both = self.encode(texts, dimensions=dimensions)
-        return explain(
-            both[0],
-            both[1],
-            piece=self._tokenizer.piece,
+        query_weights, document_weights = (
+            dict(zip(ids.tolist(), weights.tolist(), strict=True))
+            for _, ids, weights in both.rows()
+        )
+        return Explanation.of(
+            float(both.dense[0] @ both.dense[1]),
+            query_weights,
+            document_weights,
+            name=self._tokenizer.piece,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
         )

@@ -10,7 +10,8 @@
     ├── NonFiniteError                a vector came out as NaN or infinity
     ├── TruncationError(ValueError)   texts are too long, and on_truncation is "error"
     ├── TextTooLargeError(MemoryError)  a text does not fit in memory, even alone
-    └── CollectionMismatch            a collection was made by something else
+    ├── CollectionMismatch            a collection was made by something else
+    └── CollectionNotFound(LookupError)  there is no such collection
 
 Each message says what was given, what is allowed and what to do.
 """
@@ -62,3 +63,7 @@ class TruncationError(GTEError, ValueError):
 
 class CollectionMismatch(GTEError):
     """An existing collection was built with another model, size, metric or type."""
+
+
+class CollectionNotFound(GTEError, LookupError):
+    """There is no collection of this name yet."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gte_core.embeddings import Floats, HybridEmbeddings, Integers
-
 
 @dataclass(frozen=True, slots=True)
 class TokenContribution:
@@ -65,31 +63,3 @@ class Explanation:
     def score(self) -> float:
         """The weighted sum of both parts."""
         return self.dense_weight * self.dense_score + self.sparse_weight * self.sparse_score
-
-
-def explain(
-    query: HybridEmbeddings,
-    document: HybridEmbeddings,
-    *,
-    piece: Callable[[int], str],
-    dense_weight: float,
-    sparse_weight: float,
-) -> Explanation:
-    """Compare the first text of ``query`` with the first of ``document``, by token id.
-
-    ``piece`` names an id for the reader.
-    """
-    query_dense, query_ids, query_weights = next(query.rows())
-    dense, ids, weights = next(document.rows())
-    return Explanation.of(
-        float(query_dense @ dense),
-        _by_id(query_ids, query_weights),
-        _by_id(ids, weights),
-        name=piece,
-        dense_weight=dense_weight,
-        sparse_weight=sparse_weight,
-    )
-
-
-def _by_id(ids: Integers, weights: Floats) -> dict[int, float]:
-    return dict(zip(ids.tolist(), weights.tolist(), strict=True))

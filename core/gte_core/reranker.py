@@ -17,9 +17,9 @@ from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import Purpose, find_model
 from gte_core.exceptions import MissingHeadError, NonFiniteError
 from gte_core.forks import computing
+from gte_core.iteration import batched
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
-from gte_core.runtime.packs import batched
 from gte_core.runtime.passes import HostCopy, PackRunner
 from gte_core.settings import DEFAULT_RERANKER
 from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text, named

@@ -6,14 +6,12 @@ A window is what is sorted by length at once: large enough to pack well, small e
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from tqdm.auto import tqdm
-
+from gte_core.iteration import progress_bar
 from gte_core.runtime.engine import EncodedTexts, PackedEngine
 from gte_core.runtime.packs import computed_ahead, windows
 from gte_core.settings import OnTruncation
@@ -78,7 +76,7 @@ class WindowedEncoding:
         """Each window's vectors, and what its texts are called; at least one, maybe empty."""
         done = n_truncated = 0
         ready = self.tokenized(texts, max_length=call.max_length)
-        with _progress_bar(texts, show=show_progress) as advance:
+        with progress_bar(texts, "texts", show=show_progress) as advance:
             try:
                 for window in chain([next(ready, [])], ready):
                     cut_off = truncated(window, done)
@@ -93,14 +91,3 @@ class WindowedEncoding:
             finally:
                 if n_truncated and self.on_truncation == "warn":
                     warn_truncated(self.logger, n_truncated, call.max_length)
-
-
-@contextmanager
-def _progress_bar(texts: Iterable[str], *, show: bool) -> Iterator[Callable[[int], object]]:
-    """Something to call with the number of texts done; draws a bar only if asked to."""
-    if not show:
-        yield lambda count: count
-        return
-    total = len(texts) if isinstance(texts, Sized) else None
-    with tqdm(total=total, unit=" texts") as bar:
-        yield bar.update

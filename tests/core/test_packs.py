@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gte_core.runtime.packs import batched, computed_ahead, plan_packs, windows
+from gte_core.iteration import batched
+from gte_core.runtime.packs import computed_ahead, plan_packs, windows
 
 LENGTHS = st.lists(st.integers(1, 50))
 
