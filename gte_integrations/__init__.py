@@ -12,6 +12,6 @@ register_former(
         "_adding": "_index.reports",
         "_fusion": "_index.fusion",
         "_indexing": "_index.search",
-        "_records": "_index.records",
+        "_records": "_index.document",
     },
 )

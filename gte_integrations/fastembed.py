@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_core import Encoder, Role, SharedEncoder, as_encoder, shared_encoder
-from gte_integrations._index.ingest import batches
-from gte_integrations._index.records import Vectorizer, sparse_rows
+from gte_core.iteration import batched
+from gte_integrations._index.sparse import sparse_rows
+from gte_integrations._index.vectorizer import Vectorizer
 
 try:
     from fastembed import SparseEmbedding, SparseTextEmbedding, TextEmbedding
@@ -121,13 +122,13 @@ class _Model:
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """How many tokens the model reads of all texts: special ones too, none that is cut off."""
         listed = [texts] if isinstance(texts, str) else texts
-        return sum(_count_tokens(self.encoder, batch) for batch in batches(listed, batch_size))
+        return sum(_count_tokens(self.encoder, batch) for batch in batched(listed, batch_size))
 
     def _embed(
         self, texts: str | Iterable[str], role: Role, batch_size: int, parallel: int | None
     ) -> Iterator[Any]:
         _check_parallel(parallel)
-        for batch in batches([texts] if isinstance(texts, str) else texts, batch_size):
+        for batch in batched([texts] if isinstance(texts, str) else texts, batch_size):
             yield from self._vectors(batch, role)
 
     def _vectors(self, texts: list[str], role: Role) -> Iterable[Any]:

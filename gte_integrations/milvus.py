@@ -19,10 +19,11 @@ from typing import Any
 import scipy.sparse as sp
 
 from gte_core import Encoder, EncoderSettings, HybridEmbeddings, Role, as_encoder
-from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import check_collection
+from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
-from gte_integrations._index.index import Document, Hit, HybridIndex, IndexReport
+from gte_integrations._index.index import HybridIndex
+from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
 from gte_integrations._index.milvus.client import (
     AnnSearchRequest,
     AsyncMilvusClient,
@@ -42,9 +43,11 @@ from gte_integrations._index.milvus.rows import (
     search_request,
 )
 from gte_integrations._index.milvus.store import MilvusStore
-from gte_integrations._index.records import Limits
+from gte_integrations._index.preparation import Limits
+from gte_integrations._index.reports import IndexReport
+from gte_integrations._index.search import Hit
 from gte_integrations._index.sparse import never_empty_rows, sparse_dicts, with_spare_column
-from gte_integrations._index.storage import Storage, StorageVectorizer
+from gte_integrations._index.vectorizer import Vectorizer
 
 __all__ = [
     "RRF",
@@ -60,11 +63,11 @@ __all__ = [
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
-class MilvusVectorizer(StorageVectorizer):
+class MilvusVectorizer(Vectorizer):
     """What a Milvus client of your own needs: schema, index parameters, rows and requests.
 
     Args:
-        encoder: the model.
+        encoder: the model: its name, or an encoder.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, in the field ``_gte_coarse``; None
             for none.
@@ -77,11 +80,11 @@ class MilvusVectorizer(StorageVectorizer):
 
     def schema(self) -> CollectionSchema:
         """Fields ``id``, ``text``, ``_gte_hash``, ``dense``, ``sparse``; payload is dynamic."""
-        return schema_of(self.facts())
+        return schema_of(self.comparable_metadata())
 
     def index_params(self) -> Any:
         """Indexes of the vectors, both by inner product, which is the cosine of dense ones."""
-        return index_params_of(self.facts())
+        return index_params_of(self.comparable_metadata())
 
     def rows(self, documents: Iterable[object]) -> list[dict[str, Any]]:
         """Embed documents, in any form that ``MilvusHybridIndex.add`` takes, in one call.
@@ -185,7 +188,7 @@ class MilvusHybridIndex(HybridIndex[str]):
             awaited verbs work, such as ``asearch``, but not ``aprune``, and not ``acreate`` in
             Milvus Lite.
         collection: its name.
-        encoder: the model, for documents and queries.
+        encoder: the model, for documents and queries: its name, or an encoder.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, below ``dimensions``. They gather
             the dense candidates, four times as many as are kept, which the full ones then rank:
@@ -202,21 +205,40 @@ class MilvusHybridIndex(HybridIndex[str]):
         self,
         location: str | Path | MilvusClient | AsyncMilvusClient,
         collection: str,
-        encoder: Encoder,
+        encoder: Encoder | str | Path,
         *,
         dimensions: int | None = None,
         coarse_dimensions: int | None = None,
-        storage: Storage = "float32",
+        storage: Quantization = "float32",
         retry_seconds: float = 120.0,
     ) -> None:
-        check_collection(
-            collection,
-            _COLLECTION,
-            "1 to 255 ASCII letters, digits or '_', and not begin with a digit",
-        )
         vectorizer = MilvusVectorizer(
             encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        bridge = Bridge(location) if isinstance(location, AsyncMilvusClient) else None
-        store = MilvusStore(bridge or location, collection, storage)
-        super().__init__(vectorizer, store, retry_seconds=retry_seconds, bridge=bridge)
+        store = _store(location, collection, storage)
+        super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+
+    @classmethod
+    def read_metadata(cls, location: str | Path | MilvusClient, collection: str) -> Metadata | None:
+        """What a collection records, as ``metadata`` gives it, without a model.
+
+        None if there is no collection. It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncMilvusClient``.
+            collection: its name.
+
+        Raises:
+            CollectionMismatch: the collection was made by something else.
+        """
+        store = _store(location, collection, "float32")
+        return read_metadata(store) if store.is_there() else None
+
+
+def _store(location: object, collection: str, storage: Quantization) -> MilvusStore:
+    check_collection(
+        collection,
+        _COLLECTION,
+        "1 to 255 ASCII letters, digits or '_', and not begin with a digit",
+    )
+    return MilvusStore(location, collection, storage)

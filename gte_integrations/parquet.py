@@ -16,37 +16,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_integrations._index.index import HybridIndex, compare_facts
-from gte_integrations._index.ingest import IndexReport, OnError, ingest
+from gte_integrations._index.document import Document
+from gte_integrations._index.ids import from_primary_key, key_to_id, primary_key
+from gte_integrations._index.index import HybridIndex
+from gte_integrations._index.ingest import OnError, ingest
+from gte_integrations._index.metadata import Metadata, compare_metadata
+from gte_integrations._index.preparation import Limits, Prepared, prepare
 from gte_integrations._index.records import (
     ORIGIN,
     TRUNCATED,
-    Document,
     Embedded,
-    Facts,
-    Floats,
-    Limits,
-    Prepared,
     Record,
     Stored,
-    Vectorizer,
-    from_primary_key,
-    key_to_id,
     never_empty,
-    prepare,
-    primary_key,
     users_payload,
 )
-from gte_integrations._index.retry import PERMANENT, Trouble
-from gte_integrations._index.sparse import EMPTY_WEIGHT
+from gte_integrations._index.reports import IndexReport
+from gte_integrations._index.retry import PERMANENT, Failure
+from gte_integrations._index.sparse import EMPTY_WEIGHT, Floats
+from gte_integrations._index.vectorizer import Vectorizer
 
 try:
     import pyarrow as pa
@@ -58,7 +53,7 @@ except ImportError as error:
 
 __all__ = ["add_parquet", "write_parquet"]
 
-_FACTS = b"gte.facts"
+_METADATA = b"gte.facts"  # the key in the file's own metadata
 
 
 def write_parquet(
@@ -78,7 +73,7 @@ def write_parquet(
     """
     unfinished = Path(f"{path}.partial")
     try:
-        with _File(unfinished, vectorizer.facts()) as file:
+        with _File(unfinished, vectorizer.comparable_metadata()) as file:
             report = ingest(
                 vectorizer,
                 file,
@@ -109,13 +104,13 @@ def add_parquet(
     another model or size.
     """
     with pq.ParquetFile(path) as file:
-        facts: Facts = json.loads((file.schema_arrow.metadata or {}).get(_FACTS, b"{}"))
-        of_the_collection = {fact: facts.get(fact) for fact in ("metric", "storage")}
-        expected = {**index.vectorizer.facts(), **of_the_collection}
-        compare_facts(f"The file {str(path)!r}", expected, facts, kind="file")
+        metadata: Metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA, b"{}"))
+        of_the_collection = {key: metadata.get(key) for key in ("metric", "storage")}
+        expected = {**index.vectorizer.comparable_metadata(), **of_the_collection}
+        compare_metadata(f"The file {str(path)!r}", expected, metadata, kind="file")
         return index.ingest(
-            _Stored(index.vectorizer.limits),
-            _rows(file, batch_size),
+            _Rows(index.vectorizer.limits),
+            _read(file, batch_size),
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,
@@ -127,8 +122,8 @@ class _File:
 
     request_bytes = 64 * 2**20  # a row group
 
-    def __init__(self, path: Path, facts: Facts) -> None:
-        schema = _schema(facts).with_metadata({_FACTS: json.dumps(facts).encode()})
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        schema = _schema(metadata).with_metadata({_METADATA: json.dumps(metadata).encode()})
         self._writer = pq.ParquetWriter(path, schema)
         self._schema = schema
         self._written: set[str] = set()
@@ -136,12 +131,7 @@ class _File:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
@@ -169,16 +159,16 @@ class _File:
     def size_of(self, record: Record) -> int:
         return 4 * record.dense_size + 8 * len(record.weights) + record.document.size
 
-    def judge(self, error: Exception) -> Trouble:
+    def classify(self, error: Exception) -> Failure:
         return PERMANENT
 
 
-def _schema(facts: Facts) -> pa.Schema:
+def _schema(metadata: Metadata) -> pa.Schema:
     floats = pa.list_(pa.float32())
     columns = {"id": pa.string(), "text": pa.string(), "_gte_hash": pa.string(), "dense": floats}
-    if facts["coarse_dimensions"]:
+    if metadata["coarse_dimensions"]:
         columns["_gte_coarse"] = floats
-    if facts["sparse"]:
+    if metadata["sparse"]:
         columns["sparse"] = pa.struct({"indices": pa.list_(pa.uint32()), "values": floats})
     return pa.schema({**columns, "$meta": pa.string()})
 
@@ -198,16 +188,8 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredDocument(Prepared):
-    """A document that comes with its vectors."""
-
-    row: Mapping[str, Any] = field(default_factory=dict)
-    truncated: bool = False
-
-
-class _Stored:
-    """Produces records from rows of a file."""
+class _Rows:
+    """Produces records from rows of a file, which hold documents with their vectors."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -217,29 +199,27 @@ class _Stored:
         document_id = key_to_id(from_primary_key(row["id"]))
         meta = json.loads(row["$meta"])
         document = Document(document_id, row["text"], users_payload(meta), meta.get(ORIGIN))
-        prepared = prepare(document, self._limits)
-        values = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
-        return _StoredDocument(**values, row=row, truncated=bool(meta.get(TRUNCATED)))
+        source = {**row, TRUNCATED: bool(meta.get(TRUNCATED))}
+        return replace(prepare(document, self._limits), source=source)
 
     def embed(self, documents: Sequence[Prepared]) -> Embedded:
-        records = [_record(document) for document in documents]
-        return Embedded(records, n_tokens=0)
+        return Embedded([_record(document) for document in documents], n_tokens=0)
 
 
-def _rows(file: pq.ParquetFile, batch_size: int) -> Iterator[Mapping[str, Any]]:
+def _read(file: pq.ParquetFile, batch_size: int) -> Iterator[Mapping[str, Any]]:
     for batch in file.iter_batches(batch_size):
         yield from batch.to_pylist()
 
 
 def _record(document: Prepared) -> Record:
-    stored = cast("_StoredDocument", document)
-    row, coarse = stored.row, stored.row.get("_gte_coarse")
+    row = document.source
+    coarse = row.get("_gte_coarse")
     return Record(
         document,
         np.asarray(row["dense"], np.float32),
         None if coarse is None else np.asarray(coarse, np.float32),
         *_sparse(row.get("sparse")),
-        truncated=stored.truncated,
+        truncated=row[TRUNCATED],
     )
 
 

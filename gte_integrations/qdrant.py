@@ -18,27 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from gte_core import Encoder
-from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import check_collection
+from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
-from gte_integrations._index.index import Document, Hit, HybridIndex, IndexReport
+from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.masking import masked
+from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
 from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
 from gte_integrations._index.qdrant.client_store import ClientStore
 from gte_integrations._index.qdrant.directory import EdgeStore
 from gte_integrations._index.qdrant.points import (
-    DENSE,
-    SPARSE,
-    coarse_prefetch,
     dense_config,
-    dense_rows,
-    search_params,
+    prefetch,
+    searches_of,
     sparse_config,
     sparse_vector,
     to_point,
 )
-from gte_integrations._index.records import sparse_rows
-from gte_integrations._index.storage import Storage, StorageVectorizer
+from gte_integrations._index.reports import IndexReport
+from gte_integrations._index.search import Hit
+from gte_integrations._index.vectorizer import Vectorizer
 
 __all__ = [
     "RRF",
@@ -54,13 +53,13 @@ _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
 _MAX_NAME_BYTES = 255  # of a directory, here and on servers
 
 
-class QdrantVectorizer(StorageVectorizer):
+class QdrantVectorizer(Vectorizer):
     """What a Qdrant client of your own needs: configuration, points and queries.
 
     The vectors are named ``dense`` and ``sparse``.
 
     Args:
-        encoder: the model.
+        encoder: the model: its name, or an encoder.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, named ``_gte_coarse``, which gather
             candidates for the full ones; None for none.
@@ -72,11 +71,11 @@ class QdrantVectorizer(StorageVectorizer):
 
     def vectors_config(self) -> dict[str, models.VectorParams]:
         """The dense vector, for ``create_collection(vectors_config=...)``."""
-        return dense_config(self.facts())
+        return dense_config(self.comparable_metadata())
 
     def sparse_vectors_config(self) -> dict[str, models.SparseVectorParams]:
         """The sparse vector; empty for a model without a sparse head."""
-        return sparse_config(self.facts())
+        return sparse_config(self.comparable_metadata())
 
     def points(self, documents: Iterable[object]) -> list[models.PointStruct]:
         """Embed documents, in any form that ``QdrantHybridIndex.add`` takes, in one call.
@@ -94,25 +93,8 @@ class QdrantVectorizer(StorageVectorizer):
         The sparse one is left out for a query without positive token weights and for a model
         without a sparse head.
         """
-        vectors = self.query_vectors(queries, self.default_mode)
-        searches = [
-            [
-                models.Prefetch(
-                    prefetch=None if coarse is None else coarse_prefetch(coarse, candidates),
-                    query=row,
-                    using=DENSE,
-                    limit=candidates,
-                    params=search_params(self.storage, coarse),
-                )
-            ]
-            for row, coarse in dense_rows(vectors)
-        ]
-        if vectors.sparse is not None:
-            for found, (ids, weights) in zip(searches, sparse_rows(vectors.sparse), strict=True):
-                if len(ids):
-                    query = sparse_vector(ids.tolist(), weights.tolist())
-                    found.append(models.Prefetch(query=query, using=SPARSE, limit=candidates))
-        return searches
+        searches = searches_of(self.query_vectors(queries, self.default_mode), sparse_vector)
+        return [[prefetch(one, candidates, self.storage) for one in query] for query in searches]
 
 
 class QdrantHybridIndex(HybridIndex[Any]):
@@ -130,7 +112,7 @@ class QdrantHybridIndex(HybridIndex[Any]):
             such as ``asearch``.
             Collections made here need a server of version 1.16 or newer.
         collection: its name: letters, digits, "_", "-" and ".", up to 255 bytes in UTF-8.
-        encoder: the model, for documents and queries.
+        encoder: the model, for documents and queries: its name, or an encoder.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
         coarse_dimensions: size of additional, shorter vectors, below ``dimensions``. They gather
             the dense candidates, four times as many as are kept, which the full ones then rank:
@@ -148,28 +130,41 @@ class QdrantHybridIndex(HybridIndex[Any]):
         self,
         location: str | Path | QdrantClient | AsyncQdrantClient,
         collection: str,
-        encoder: Encoder,
+        encoder: Encoder | str | Path,
         *,
         dimensions: int | None = None,
         coarse_dimensions: int | None = None,
-        storage: Storage = "float32",
+        storage: Quantization = "float32",
         retry_seconds: float = 120.0,
     ) -> None:
-        check_collection(
-            collection,
-            _COLLECTION,
-            "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
-        )
-        _check_length(collection)
         vectorizer = QdrantVectorizer(
             encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        bridge = Bridge(location) if isinstance(location, AsyncQdrantClient) else None
-        store = _store(bridge or location, _path_of(location), collection, storage)
-        super().__init__(vectorizer, store, retry_seconds=retry_seconds, bridge=bridge)
+        store = _store(location, collection, storage)
+        super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+
+    @classmethod
+    def read_metadata(cls, location: str | Path | QdrantClient, collection: str) -> Metadata | None:
+        """What a collection records, as ``metadata`` gives it, without a model.
+
+        None if there is no collection. It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncQdrantClient``.
+            collection: its name.
+
+        Raises:
+            CollectionMismatch: the collection was made by something else.
+        """
+        return read_metadata(_store(location, collection, "float32"))
 
 
-def _check_length(collection: str) -> None:
+def _check_name(collection: str) -> None:
+    check_collection(
+        collection,
+        _COLLECTION,
+        "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
+    )
     length = len(collection.encode())
     if length > _MAX_NAME_BYTES:
         raise ValueError(
@@ -178,19 +173,10 @@ def _check_length(collection: str) -> None:
         )
 
 
-def _path_of(location: object) -> Path | None:
-    """The directory of a client's local mode."""
-    if not isinstance(location, (QdrantClient, AsyncQdrantClient)):
-        return None
-    path = location.init_options.get("path")
-    return None if path is None else Path(path)
-
-
-def _store(
-    location: object, path: Path | None, collection: str, storage: Storage
-) -> ClientStore | EdgeStore:
-    if isinstance(location, (QdrantClient, Bridge)):
-        return ClientStore(location, collection, storage=storage, owned=False, path=path)
+def _store(location: object, collection: str, storage: Quantization) -> ClientStore | EdgeStore:
+    _check_name(collection)
+    if isinstance(location, (QdrantClient, AsyncQdrantClient)):
+        return ClientStore(location, collection, quantization=storage, owned=False)
     if not isinstance(location, (str, os.PathLike)):
         raise TypeError(
             f"location is a {type(location).__name__}, but must be a directory, a URL, a "
@@ -199,8 +185,8 @@ def _store(
     place = str(os.fspath(location))
     if place.startswith(("http://", "https://")):
         client = QdrantClient(url=place, check_compatibility=False)
-        return ClientStore(client, collection, storage=storage, owned=True)
-    return EdgeStore(_directory(place), collection, storage=storage)
+        return ClientStore(client, collection, quantization=storage, owned=True)
+    return EdgeStore(_directory(place), collection, quantization=storage)
 
 
 def _directory(place: str) -> Path:

@@ -95,7 +95,13 @@ def test_the_core_imports_no_adapter_and_no_framework(path):
 def test_adapters_use_public_names_of_the_core(path):
     for name in imports_of(path):
         if name.startswith("gte_core"):
-            assert name.split(".")[1] in [*gte_core.__all__, "__version__", "former", "testing"]
+            assert name.split(".")[1] in [
+                *gte_core.__all__,
+                "__version__",
+                "former",
+                "iteration",
+                "testing",
+            ]
 
 
 def test_the_public_names_are_sorted_and_real():

@@ -1,4 +1,4 @@
-"""Async clients under code that waits: one index for both kinds of client, written once."""
+"""Async clients in synchronous code, so that an index is written once for both kinds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Bridge:
-    """An async client that other threads than its own may call, and wait.
+    """An async client with synchronous methods, for threads beside its event loop.
 
     The awaited verbs of an index work in a thread beside the event loop; each request goes back to
     the loop, where the client was made and where its connections live.

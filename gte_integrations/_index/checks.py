@@ -1,4 +1,4 @@
-"""Arguments that an index refuses, with what is allowed instead."""
+"""Checks of an index's arguments; each error says what is allowed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import Fusion, Linear
-from gte_integrations._index.records import Document
 
 
 def check_collection(name: object, allowed: re.Pattern[str], wording: str) -> str:
-    """Return the name of a collection, ``ValueError`` unless the whole of it is ``allowed``."""
+    """The name of a collection; ``ValueError`` with ``wording`` unless it matches ``allowed``."""
     if not isinstance(name, str) or not allowed.fullmatch(name):
         raise ValueError(f"collection is {name!r}, but must be {wording}.")
     return name
 
 
 def check_count(name: str, value: int, *, most: int | None = None) -> None:
-    """Refuse what is no integer of at least 1, or more than ``most``."""
+    """Raise unless the value is an integer of at least 1 and at most ``most``."""
     allowed = f"from 1 to {most:,}" if most else "at least 1"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, {allowed}, got {value!r}.")
@@ -27,20 +27,20 @@ def check_count(name: str, value: int, *, most: int | None = None) -> None:
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse what is not among the values of the literal type ``choices``."""
+    """Raise ``ValueError`` unless the value is one of the literal type ``choices``."""
     if value not in get_args(choices):
         allowed = ", ".join(map(repr, get_args(choices)))
         raise ValueError(f"{name} is {value!r}, but must be one of {allowed}.")
 
 
 def check_fusion(fusion: object) -> None:
-    """Refuse what is no rule of fusion."""
+    """Raise ``TypeError`` unless it is ``Linear`` or ``RRF``."""
     if not isinstance(fusion, get_args(Fusion)):
         raise TypeError(f"fusion is {fusion!r}, but must be Linear(...) or RRF(...).")
 
 
 def check_linear(fusion: object) -> None:
-    """Refuse what gives no score to a document by itself."""
+    """Raise ``TypeError`` unless it is ``Linear``, which scores each document by itself."""
     if not isinstance(fusion, Linear):
         raise TypeError(
             f"fusion is {fusion!r}, but must be Linear(...): only that rule gives a document a "
@@ -49,13 +49,13 @@ def check_linear(fusion: object) -> None:
 
 
 def check_query(query: object) -> None:
-    """Refuse anything but one text."""
+    """Raise ``TypeError`` unless it is one text."""
     if not isinstance(query, str):
         raise TypeError(f"query must be a str, got {type(query).__name__}; explain one at a time.")
 
 
 def check_payload_keys(keys: Iterable[str] | None) -> frozenset[str] | None:
-    """The keys as a set, None for all; ``TypeError`` for a single one and what is no string."""
+    """The keys as a set, None for all; ``TypeError`` unless they are an iterable of strings."""
     if keys is None:
         return None
     chosen = None if isinstance(keys, (str, bytes)) else frozenset(keys)
@@ -68,7 +68,7 @@ def check_payload_keys(keys: Iterable[str] | None) -> frozenset[str] | None:
 
 
 def check_ids(name: str, ids: object) -> None:
-    """Refuse a single id where several are expected."""
+    """Raise ``TypeError`` for a single id where several are expected."""
     if isinstance(ids, (str, bytes, int)):
         raise TypeError(
             f"{name} is {ids!r}, a single {type(ids).__name__}, but must be an iterable of ids; "
@@ -77,7 +77,7 @@ def check_ids(name: str, ids: object) -> None:
 
 
 def check_documents(documents: object) -> None:
-    """Refuse a single document where several are expected."""
+    """Raise ``TypeError`` for a single document where several are expected."""
     if isinstance(documents, (str, bytes, Mapping, Document)):
         raise TypeError(
             f"documents is a single {type(documents).__name__}, but must be an iterable of "

@@ -1,4 +1,4 @@
-"""Documents' scores, taken apart from the vectors that the store holds."""
+"""Explains the scores of documents by the vectors that a store holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from gte_core import Encoder, Explanation
 from gte_integrations._index.fusion import DocumentId, Linear
-from gte_integrations._index.records import Floats
-from gte_integrations._index.sparse import sparse_dicts
+from gte_integrations._index.sparse import Floats, sparse_dicts
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 DocumentId = str | int
-Leg = Sequence[tuple[DocumentId, float]]
+ScoredIds = Sequence[tuple[DocumentId, float]]
 """The hits of one search, dense or sparse: ``(id, score)``, higher is better."""
 
 
@@ -61,16 +61,16 @@ class Fused:
     sparse_score: float | None
 
 
-def fuse(dense_hits: Leg, sparse_hits: Leg, fusion: Fusion, limit: int) -> list[Fused]:
+def fuse(dense_hits: ScoredIds, sparse_hits: ScoredIds, fusion: Fusion, limit: int) -> list[Fused]:
     """The best ``limit`` documents of both searches together, best first, ties by id.
 
-    Neither leg needs to be sorted: its ranks are taken from its scores, ties again by id, so that
-    no engine's order of equal scores shows in the result.
+    The hits need no order: ranks are taken from the scores, ties again by id, so that no engine's
+    order of equal scores shows in the result.
     """
     totals: defaultdict[DocumentId, float] = defaultdict(float)
     weighted = ((dense_hits, fusion.dense_weight), (sparse_hits, fusion.sparse_weight))
-    for leg, weight in weighted:
-        for rank, (document_id, score) in enumerate(best(leg), start=1):
+    for hits, weight in weighted:
+        for rank, (document_id, score) in enumerate(best(hits), start=1):
             totals[document_id] += fusion.share(weight, rank=rank, score=score)
     dense, sparse = dict(dense_hits), dict(sparse_hits)
     return [
@@ -79,7 +79,7 @@ def fuse(dense_hits: Leg, sparse_hits: Leg, fusion: Fusion, limit: int) -> list[
     ]
 
 
-def best(hits: Iterable[tuple[DocumentId, float]], limit: int | None = None) -> Leg:
+def best(hits: Iterable[tuple[DocumentId, float]], limit: int | None = None) -> ScoredIds:
     """The best ``limit`` hits, or all, best first, ties by id: integers, then strings."""
     return sorted(hits, key=_best_first)[:limit]
 

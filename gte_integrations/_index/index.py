@@ -5,15 +5,14 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from operator import length_hint
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self
 
-from gte_core import CollectionMismatch, Explanation
+from gte_core import CollectionNotFound, Explanation
+from gte_core.iteration import batched
+from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import (
     check_choice,
@@ -27,34 +26,15 @@ from gte_integrations._index.checks import (
 )
 from gte_integrations._index.explain import StoredVectors, explain
 from gte_integrations._index.fusion import DocumentId, Fusion, Linear
-from gte_integrations._index.ingest import IndexReport, OnError, Producer, Sink, batches, ingest
-from gte_integrations._index.records import Document, Facts, Mode, Vectorizer, id_to_key
+from gte_integrations._index.ids import id_to_key
+from gte_integrations._index.ingest import OnError, Sink, ingest
+from gte_integrations._index.metadata import Metadata, compare_metadata, recorded_metadata
+from gte_integrations._index.planning import Producer
+from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import (
-    MAX_DEPTH,
-    FilterT,
-    FilterT_contra,
-    Hit,
-    Source,
-    gathered,
-    search,
-)
+from gte_integrations._index.search import MAX_DEPTH, FilterT, FilterT_contra, Hit, Source, search
+from gte_integrations._index.vectorizer import Mode, Vectorizer
 
-__all__ = [
-    "Document",
-    "FilterT",
-    "Hit",
-    "HybridIndex",
-    "IndexReport",
-    "Mode",
-    "OnError",
-    "Store",
-    "compare_facts",
-    "gathered",
-]
-
-T = TypeVar("T")
-P = ParamSpec("P")
 _IDS_PER_REQUEST = 1_000
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
@@ -67,12 +47,17 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
         """The collection and where it is, for messages."""
         ...
 
-    def describe(self) -> Facts | None:
-        """The facts of the collection as it is, None if there is none."""
+    @property
+    def bridge(self) -> Bridge | None:
+        """The way to an async client; None for any other."""
         ...
 
-    def create(self, facts: Facts) -> None:
-        """Make the collection and keep the facts with it."""
+    def describe(self) -> Metadata | None:
+        """The metadata of the collection as it is, None if there is no collection."""
+        ...
+
+    def create(self, metadata: Metadata) -> None:
+        """Make the collection and keep the metadata with it."""
         ...
 
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:
@@ -100,34 +85,6 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
         ...
 
 
-def check_recorded(name: str, found: Facts, kind: str = "collection") -> None:
-    """Raise ``CollectionMismatch`` if it is not said which model filled a collection."""
-    if found.get("model") is None:
-        raise CollectionMismatch(
-            f"{name} exists, but holds no record of the model that filled it, so this library did "
-            f"not make it; use another {kind}."
-        )
-
-
-def compare_facts(name: str, expected: Facts, found: Facts, kind: str = "collection") -> None:
-    """Raise ``CollectionMismatch`` with every difference, one a line.
-
-    A fact that an old collection lacks is no difference.
-    """
-    check_recorded(name, found, kind)
-    differences = [
-        f"  {fact}: the {kind} has {found.get(fact)!r}, this index needs {value!r}"
-        for fact, value in expected.items()
-        if found.get(fact, value) != value
-    ]
-    if differences:
-        raise CollectionMismatch(
-            f"{name} was built differently:\n"
-            + "\n".join(differences)
-            + f"\nUse the encoder and size it was built with, or another {kind}."
-        )
-
-
 class HybridIndex(Generic[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
 
@@ -137,14 +94,12 @@ class HybridIndex(Generic[FilterT]):
         store: Store[FilterT],
         *,
         retry_seconds: float,
-        bridge: Bridge | None = None,
     ) -> None:
         if not retry_seconds >= 0:
             raise ValueError(f"retry_seconds is {retry_seconds!r}, but must be at least 0.")
         self.vectorizer = vectorizer
         self._store = store
         self._retry_seconds = retry_seconds
-        self._bridge = bridge
         self._verified = False
 
     def create(self) -> None:
@@ -153,7 +108,7 @@ class HybridIndex(Generic[FilterT]):
         Raises ``CollectionMismatch`` with every difference if it was built by another model, in
         another size, or by something else.
         """
-        self._verify(self._sender().insist(self._make))
+        self._verify(self._sender().retry(self._make))
 
     def add(
         self,
@@ -205,7 +160,7 @@ class HybridIndex(Generic[FilterT]):
     ) -> IndexReport:
         """``add`` with vectors from elsewhere, which must be those of this index's encoder."""
         check_documents(documents)
-        self._insist_on_opening(self._sender())
+        self._open_with_retries()
         return ingest(
             producer,
             self._store,
@@ -276,41 +231,16 @@ class HybridIndex(Generic[FilterT]):
         Cancelled, it reads no further, and ends when what is in flight is written.
         """
         check_documents(documents)
-        source = _Stoppable(documents)
-        add = partial(self.add, batch_size=batch_size, show_progress=show_progress)
-        running = asyncio.ensure_future(
-            self._beside_the_loop(add, source, on_error=on_error, moved_from=moved_from)
+        source = Stoppable(documents)
+        add = partial(
+            self.add,
+            source,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            on_error=on_error,
+            moved_from=moved_from,
         )
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            source.stop()
-            await asyncio.wait([running])
-            running.exception()  # looked at, or asyncio would report it as lost
-            raise
-
-    async def asearch(
-        self,
-        queries: str | Sequence[str],
-        *,
-        limit: int = 10,
-        mode: Mode | None = None,
-        fusion: Fusion = Linear(),  # noqa: B008
-        candidates: int = 100,
-        filter: FilterT | None = None,  # noqa: A002
-        payload_keys: Iterable[str] | None = None,
-    ) -> list[list[Hit]]:
-        """``search`` in a thread of its own, so that the event loop goes on."""
-        return await self._beside_the_loop(
-            self.search,
-            queries,
-            limit=limit,
-            mode=mode,
-            fusion=fusion,
-            candidates=candidates,
-            filter=filter,
-            payload_keys=payload_keys,
-        )
+        return await source.until_cancelled(in_thread(self._store.bridge, add))
 
     def explain(
         self,
@@ -361,8 +291,7 @@ class HybridIndex(Generic[FilterT]):
     def delete(self, ids: Iterable[DocumentId]) -> int:
         """Remove documents; return how many of them were there."""
         check_ids("ids", ids)
-        sender = self._sender()
-        self._insist_on_opening(sender)
+        sender = self._open_with_retries()
         return self._delete(map(id_to_key, ids), sender)
 
     def prune(self, keep_ids: Iterable[DocumentId]) -> int:
@@ -378,11 +307,10 @@ class HybridIndex(Generic[FilterT]):
                 "keep_ids is empty, so every document would be removed; an iterator that was used "
                 "up before? To empty a collection, delete it and create() it again."
             )
-        sender = self._sender()
-        self._insist_on_opening(sender)
+        sender = self._open_with_retries()
         return self._delete([key for key in self._all_keys(sender) if key not in keep], sender)
 
-    def metadata(self) -> Facts | None:
+    def metadata(self) -> Metadata | None:
         """What is stored about the collection's making; None if there is no collection.
 
         "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
@@ -391,10 +319,7 @@ class HybridIndex(Generic[FilterT]):
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """
-        found = self._store.describe()
-        if found is not None:
-            check_recorded(self._store.name, found)
-        return found
+        return recorded_metadata(self._store)
 
     def count(self) -> int:
         """Number of documents in the collection."""
@@ -416,75 +341,29 @@ class HybridIndex(Generic[FilterT]):
         self._store.close()
         self._verified = False
 
-    async def acreate(self) -> None:
-        """``create`` in a thread of its own."""
-        await self._beside_the_loop(self.create)
-
-    async def aexplain(
-        self,
-        query: str,
-        document_id: DocumentId,
-        *,
-        fusion: Linear = Linear(),  # noqa: B008
-    ) -> Explanation:
-        """``explain`` in a thread of its own."""
-        return await self._beside_the_loop(self.explain, query, document_id, fusion=fusion)
-
-    async def aexplain_all(
-        self,
-        query: str,
-        ids: Iterable[DocumentId],
-        *,
-        fusion: Linear = Linear(),  # noqa: B008
-    ) -> dict[DocumentId, Explanation]:
-        """``explain_all`` in a thread of its own."""
-        return await self._beside_the_loop(self.explain_all, query, ids, fusion=fusion)
-
-    async def adelete(self, ids: Iterable[DocumentId]) -> int:
-        """``delete`` in a thread of its own."""
-        return await self._beside_the_loop(self.delete, ids)
-
-    async def aprune(self, keep_ids: Iterable[DocumentId]) -> int:
-        """``prune`` in a thread of its own."""
-        return await self._beside_the_loop(self.prune, keep_ids)
-
-    async def ametadata(self) -> Facts | None:
-        """``metadata`` in a thread of its own."""
-        return await self._beside_the_loop(self.metadata)
-
-    async def acount(self) -> int:
-        """``count`` in a thread of its own."""
-        return await self._beside_the_loop(self.count)
-
-    async def aoptimize(self) -> None:
-        """``optimize`` in a thread of its own."""
-        await self._beside_the_loop(self.optimize)
+    acreate = awaited(create)
+    asearch = awaited(search)
+    aexplain = awaited(explain)
+    aexplain_all = awaited(explain_all)
+    adelete = awaited(delete)
+    aprune = awaited(prune)
+    ametadata = awaited(metadata)
+    acount = awaited(count)
+    aoptimize = awaited(optimize)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def _beside_the_loop(
-        self, verb: Callable[P, T], /, *arguments: P.args, **options: P.kwargs
-    ) -> T:
-        if self._bridge is not None:
-            self._bridge.enter()
-        return await asyncio.to_thread(verb, *arguments, **options)
-
     def _sender(self) -> Sender:
-        return Sender(self._store.judge, self._retry_seconds)
+        return Sender(self._store.classify, self._retry_seconds)
 
     def _all_keys(self, sender: Sender) -> Iterator[str]:
         after = None
         while True:
-            keys, after = sender.insist(partial(self._store.key_page, after))
+            keys, after = sender.retry(partial(self._store.key_page, after))
             yield from keys
             if after is None:
                 return
@@ -492,14 +371,14 @@ class HybridIndex(Generic[FilterT]):
     def _delete(self, keys: Iterable[str], sender: Sender) -> int:
         store = self._store
         removed = 0
-        for part in batches(keys, _IDS_PER_REQUEST):
-            there = list(sender.insist(partial(store.stored, part)))
+        for part in batched(keys, _IDS_PER_REQUEST):
+            there = list(sender.retry(partial(store.stored, part)))
             if there:
-                sender.insist(partial(store.delete, there))
+                sender.retry(partial(store.delete, there))
             removed += len(there)
         return removed
 
-    def _make(self) -> Facts | None:
+    def _make(self) -> Metadata | None:
         """Make the collection if there is none; say what there is then. May be repeated."""
         found = self._store.describe()
         if found is not None:
@@ -511,32 +390,14 @@ class HybridIndex(Generic[FilterT]):
         if not self._verified:
             self._verify(self._store.describe())
 
-    def _insist_on_opening(self, sender: Sender) -> None:
+    def _open_with_retries(self) -> Sender:
+        sender = self._sender()
         if not self._verified:
-            self._verify(sender.insist(self._store.describe))
+            self._verify(sender.retry(self._store.describe))
+        return sender
 
-    def _verify(self, found: Facts | None) -> None:
+    def _verify(self, found: Metadata | None) -> None:
         if found is None:
-            raise LookupError(f"{self._store.name} does not exist; call create() first.")
-        compare_facts(self._store.name, self.vectorizer.facts(), found)
+            raise CollectionNotFound(f"{self._store.name} does not exist; call create() first.")
+        compare_metadata(self._store.name, self.vectorizer.comparable_metadata(), found)
         self._verified = True
-
-
-class _Stoppable:
-    """An iterable that another thread can end with an error."""
-
-    def __init__(self, items: Iterable[object]) -> None:
-        self._items = items
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[object]:
-        for item in self._items:
-            if self._stopped:
-                raise asyncio.CancelledError
-            yield item
-
-    def __length_hint__(self) -> int:
-        return length_hint(self._items)
-
-    def stop(self) -> None:
-        self._stopped = True

@@ -1,4 +1,4 @@
-"""From documents to a store: looked up, encoded, written, and counted. Knows no engine."""
+"""From documents to a store: look up, encode, write, count. Knows no engine."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from itertools import islice
-from operator import length_hint
-from typing import Any, Literal, Protocol, TypeVar
-
-from tqdm.auto import tqdm
+from typing import Any, Literal, Protocol
 
 from gte_core import NonFiniteError, TextTooLargeError, TruncationError
+from gte_core.iteration import batched, progress_bar
 from gte_integrations._index.checks import check_choice, check_count, check_documents
 from gte_integrations._index.planning import Plan, Planner, Producer, Rejections
-from gte_integrations._index.records import Prepared, Record, Stored
+from gte_integrations._index.preparation import Prepared
+from gte_integrations._index.records import Record, Stored
 from gte_integrations._index.reports import IndexReport
-from gte_integrations._index.retry import Sender, Trouble, split
+from gte_integrations._index.retry import Failure, Sender, split
 from gte_integrations._index.store_thread import StoreThread
 
-__all__ = ["IndexReport", "OnError", "Producer", "Sink", "batches", "ingest"]
-
 OnError = Literal["raise", "skip"]
-T = TypeVar("T")
 
 _OF_ONE_TEXT = (NonFiniteError, TextTooLargeError, TruncationError)
 _KEYS_PER_REQUEST = 1_000
@@ -34,11 +29,11 @@ class Sink(Protocol):
     """Where records are written. Keys are those of ``id_to_key``."""
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """What is known of those documents that are there."""
+        """What is stored of these documents; those that are not there are left out."""
         ...
 
     def set_origins(self, origins: Mapping[str, str]) -> None:
-        """Give stored documents, by key, another origin; all else stays."""
+        """Change the origin of stored documents: key -> new origin."""
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -46,7 +41,7 @@ class Sink(Protocol):
         ...
 
     def pack(self, records: Sequence[Record]) -> Sequence[Any]:
-        """What ``write`` takes, one for each record; made while another batch is written."""
+        """Records as ``write`` takes them, one each; called while another batch is written."""
         ...
 
     def write(self, packed: Sequence[Any]) -> None:
@@ -62,8 +57,8 @@ class Sink(Protocol):
         """How many bytes a request should not exceed."""
         ...
 
-    def judge(self, error: Exception) -> Trouble:
-        """Whether an error of this engine may pass."""
+    def classify(self, error: Exception) -> Failure:
+        """The kind of an error that this engine raised."""
         ...
 
 
@@ -85,12 +80,12 @@ def ingest(
     run = _Ingest(
         producer,
         sink,
-        Sender(sink.judge, retry_seconds),
+        Sender(sink.classify, retry_seconds),
         skip=on_error == "skip",
         given_up=None if moved_from is None else os.fspath(moved_from),
     )
-    with _progress_bar(documents, show=show_progress) as bar:
-        return run.run(documents, batch_size, bar.update)
+    with progress_bar(documents, "documents", show=show_progress) as advance:
+        return run.run(documents, batch_size, advance)
 
 
 class _Ingest:
@@ -130,7 +125,7 @@ class _Ingest:
     ) -> None:
         with self._store:
             try:
-                self._carry_out(self._batches(documents, batch_size), advance)
+                self._carry_out(batched(self._until_an_error(documents), batch_size), advance)
             except BaseException:
                 # What is in flight is still written, but Ctrl-C must not wait for a dead server.
                 self.sender.stop()
@@ -139,19 +134,11 @@ class _Ingest:
             if error is not None:
                 raise error
 
-    def _batches(self, documents: Iterable[object], size: int) -> Iterator[list[object]]:
-        """Batches as they are read; what was read before an error is a last, shorter one."""
-        batch: list[object] = []
+    def _until_an_error(self, documents: Iterable[object]) -> Iterator[object]:
         try:
-            for item in documents:
-                batch.append(item)
-                if len(batch) == size:
-                    yield batch
-                    batch = []
+            yield from documents
         except Exception as error:  # noqa: BLE001  raised when what came before is written
             self._source_error = error
-        if batch:
-            yield batch
 
     def _carry_out(self, batches: Iterator[list[object]], advance: Callable[[int], object]) -> None:
         plan = self._next_plan(batches, {})
@@ -181,7 +168,7 @@ class _Ingest:
         if not keys:
             return {}
         look_up = partial(self.sink.stored, keys)
-        return self._store.submit(partial(self.sender.insist, look_up)).result()
+        return self._store.submit(partial(self.sender.retry, look_up)).result()
 
     def _embed(self, documents: list[Prepared]) -> list[Record]:
         """Records of the documents; of those that precede one that ends the run."""
@@ -206,11 +193,11 @@ class _Ingest:
 
     def _write(self, plan: Plan, records: list[Record], packed: Sequence[Any]) -> None:
         started = time.perf_counter()
-        for keys in batches(plan.emptied, _KEYS_PER_REQUEST):
-            self.sender.insist(partial(self.sink.delete, keys))
+        for keys in batched(plan.emptied, _KEYS_PER_REQUEST):
+            self.sender.retry(partial(self.sink.delete, keys))
             self.report.deleted += len(keys)
         if plan.moved:
-            self.sender.insist(partial(self.sink.set_origins, plan.moved))
+            self.sender.retry(partial(self.sink.set_origins, plan.moved))
         items = list(zip(records, packed, strict=True))
         for part in split(items, lambda item: self.sink.size_of(item[0]), self.sink.request_bytes):
             self.sender.send(
@@ -228,19 +215,8 @@ class _Ingest:
             self._writing.result()
 
 
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut an iterable into lists of ``size`` items, lazily; the last may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
 def _how_far(report: IndexReport) -> str:
     return (
         f"Before this, {report.written:,} documents were written, {report.replaced:,} replaced and "
         f"{report.unchanged:,} found unchanged; run again, it goes on from there."
     )
-
-
-def _progress_bar(documents: object, *, show: bool) -> tqdm[Any]:
-    return tqdm(total=length_hint(documents) or None, unit=" documents", disable=not show)

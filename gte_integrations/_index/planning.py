@@ -1,4 +1,4 @@
-"""What a batch of documents asks of a store: what is new, what changed, what vanished or moved."""
+"""What is to be done for a batch: which documents are new, changed, moved, emptied or rejected."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from gte_integrations._index.document import Unreadable, as_document
 from gte_integrations._index.fusion import DocumentId
-from gte_integrations._index.records import (
-    Embedded,
-    Prepared,
-    Record,
-    Stored,
-    Unreadable,
-    as_document,
-)
+from gte_integrations._index.preparation import Prepared
+from gte_integrations._index.records import Embedded, Record, Stored
 from gte_integrations._index.reports import IndexReport
 
 
@@ -31,7 +26,7 @@ class Producer(Protocol):
 
 
 class Rejections:
-    """What becomes of documents that cannot be added: they are named and skipped, or end the run.
+    """Documents that cannot be added: each is named in the report, or its error ends the run.
 
     Attributes:
         error: what ends the run, once everything that came before it is written.
@@ -86,9 +81,9 @@ class Planner:
     Args:
         producer: reads and checks documents.
         lookup: keys -> what is stored of them.
-        report: where is counted.
-        rejections: what to do with documents that cannot be added.
-        given_up: an origin whose documents may be taken over.
+        report: counts what needs no work.
+        rejections: takes documents that cannot be added.
+        given_up: an origin whose documents may be replaced by those of another, None for none.
     """
 
     def __init__(

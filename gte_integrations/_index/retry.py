@@ -1,4 +1,4 @@
-"""Requests that arrive: split by size, halved when too large, repeated while a server is away."""
+"""Sending to a server: split by size, halved when too large, retried while the server is away."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What a failed request calls for.
+class Failure:
+    """The kind of an error, which says what to do about it.
 
-    "transient" may pass and is tried again, after ``retry_after`` seconds if the server said so;
-    "too large" is tried in halves; "permanent" is raised.
+    A "transient" one is retried, after ``retry_after`` seconds if the server said so. What is
+    "too large" is sent in halves. A "permanent" one is raised.
     """
 
     kind: Literal["transient", "too large", "permanent"]
     retry_after: float = 0.0
 
 
-TRANSIENT, TOO_LARGE, PERMANENT = Trouble("transient"), Trouble("too large"), Trouble("permanent")
+TRANSIENT, TOO_LARGE, PERMANENT = Failure("transient"), Failure("too large"), Failure("permanent")
 
 _BY_GRPC_STATUS = {
     "UNAVAILABLE": TRANSIENT,
@@ -42,22 +42,22 @@ _BY_GRPC_STATUS = {
 }
 
 
-def judge_grpc(status: object) -> Trouble:
-    """What a gRPC status code calls for; anything that is none is permanent."""
+def classify_grpc(status: object) -> Failure:
+    """Classify a gRPC status code; anything else is permanent."""
     return _BY_GRPC_STATUS.get(str(getattr(status, "name", "")), PERMANENT)
 
 
-def judge_http(status: int, content: bytes, retry_after: str | None) -> Trouble:
-    """What an HTTP status calls for; ``retry_after`` is the header of that name."""
+def classify_http(status: int, content: bytes, retry_after: str | None) -> Failure:
+    """Classify an HTTP status; ``retry_after`` is the header Retry-After."""
     if status == 413 or b"larger than allowed" in content:
         return TOO_LARGE
     if status in {408, 429} or status >= 500:
-        return Trouble("transient", seconds_of(retry_after))
+        return Failure("transient", seconds_of(retry_after))
     return PERMANENT
 
 
 def seconds_of(retry_after: str | None) -> float:
-    """What a Retry-After header asks for, in seconds: a number, or until a date; 0 for no sense."""
+    """A Retry-After header, a number or a date, in seconds from now; 0 if it is neither."""
     if retry_after is None:
         return 0.0
     try:
@@ -78,33 +78,35 @@ def _seconds_until(date: str) -> float:
 
 
 class Sender:
-    """Sends what may be sent twice.
+    """Sends requests, and retries those that failed for a passing reason.
+
+    A request may arrive twice, so it must do no harm the second time.
 
     Args:
-        judge: says what an error calls for.
-        seconds: how long one request is repeated before its error is raised; 0 for never.
+        classify: gives the kind of an error.
+        seconds: how long one request is retried before its error is raised; 0 for never.
         clock: gives a time in seconds.
     """
 
     def __init__(
         self,
-        judge: Callable[[Exception], Trouble],
+        classify: Callable[[Exception], Failure],
         seconds: float,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.retries = 0
-        self._judge = judge
+        self._classify = classify
         self._seconds = seconds
         self._clock = clock
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Repeat nothing from now on, also what another thread is waiting for."""
+        """Retry nothing from now on; a pause in another thread ends."""
         self._stopped.set()
 
-    def insist(self, request: Callable[[], T]) -> T:
-        """Return what ``request`` returns, as soon as it does."""
+    def retry(self, request: Callable[[], T]) -> T:
+        """Return what ``request`` returns, at the first attempt that succeeds."""
         started = self._clock()
         attempt = 0
         while True:
@@ -130,9 +132,9 @@ class Sender:
         The error of an item that is too large by itself gets a note that names it.
         """
         try:
-            self.insist(lambda: write(items))
+            self.retry(lambda: write(items))
         except Exception as error:
-            if self._judge(error).kind != "too large":
+            if self._classify(error).kind != "too large":
                 raise
             if len(items) < 2:
                 error.add_note(f"Too large for the server by itself: {name_of(items[0])}.")
@@ -145,14 +147,14 @@ class Sender:
 
     def _pause(self, error: Exception, attempt: int, elapsed: float) -> float | None:
         """Seconds until the next attempt, None if there should be none."""
-        trouble = self._judge(error)
-        if trouble.kind != "transient" or self._stopped.is_set():
+        failure = self._classify(error)
+        if failure.kind != "transient" or self._stopped.is_set():
             return None
         # Jitter: the clients of a server that comes back must not all knock at once.
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
-        pause = max(trouble.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
+        pause = max(failure.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
         left = self._seconds - elapsed
-        if left > 0 and trouble.retry_after <= left:
+        if left > 0 and failure.retry_after <= left:
             return min(pause, left)  # the last attempt is made when the time is over, not before
         error.add_note(
             f"Gave up after {attempt + 1} attempts in {elapsed:.1f} s; retry_seconds is "

@@ -1,4 +1,4 @@
-"""From query vectors to hits: both kinds searched, ties settled by id, fused, and filled in."""
+"""From query vectors to hits: search by both kinds, settle ties by id, fuse, fetch the texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from gte_integrations._index.fusion import DocumentId, Fused, Fusion, Leg, best, fuse
-from gte_integrations._index.records import Queries
+from gte_integrations._index.fusion import DocumentId, Fused, Fusion, ScoredIds, best, fuse
+from gte_integrations._index.vectorizer import Queries
 
 FilterT = TypeVar("FilterT")
 FilterT_contra = TypeVar("FilterT_contra", contravariant=True)
@@ -16,6 +16,7 @@ FilterT_contra = TypeVar("FilterT_contra", contravariant=True)
 MAX_DEPTH = 16_384  # the most hits that Milvus gives
 _COARSE_FACTOR = 4
 _WIDER = 4
+OVERSAMPLING = 2  # times the hits wanted: what int8 vectors gather for the full ones to rank
 _QUERIES_PER_REQUEST = 100
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -39,9 +40,9 @@ class Hit:
 class Source(Protocol[FilterT_contra]):
     """Where documents are found and read."""
 
-    def legs(
+    def hits(
         self, queries: Queries, limit: int, condition: FilterT_contra | None
-    ) -> tuple[list[Leg], list[Leg]]:
+    ) -> tuple[list[ScoredIds], list[ScoredIds]]:
         """The best ``limit`` of each query by dense and by sparse vector, [] where that is None.
 
         With coarse vectors, the dense ones rank what ``gathered(limit)`` of those have found.
@@ -82,33 +83,30 @@ def search(
 
 def _best_of_each_kind(
     source: Source[FilterT], queries: Queries, limit: int, condition: FilterT | None
-) -> tuple[list[Leg], list[Leg]]:
+) -> tuple[list[ScoredIds], list[ScoredIds]]:
     """The best ``limit`` of each query by dense and by sparse vector, ties by id."""
-    dense_queries, sparse_queries = replace(queries, sparse=None), Queries(sparse=queries.sparse)
-
-    def dense_again(rows: list[int], depth: int) -> list[Leg]:
-        return source.legs(dense_queries.take(rows), depth, condition)[0]
-
-    def sparse_again(rows: list[int], depth: int) -> list[Leg]:
-        return source.legs(sparse_queries.take(rows), depth, condition)[1]
-
-    depth = min(limit + 1, MAX_DEPTH)
-    dense, sparse = source.legs(queries, depth, condition)
+    by_dense, by_sparse = replace(queries, sparse=None), Queries(sparse=queries.sparse)
+    dense, sparse = source.hits(queries, _past_the_cut(limit), condition)
     return (
-        _settled(dense, limit, depth, dense_again),
-        _settled(sparse, limit, depth, sparse_again),
+        _settled(dense, limit, lambda rows, n: source.hits(by_dense[rows], n, condition)[0]),
+        _settled(sparse, limit, lambda rows, n: source.hits(by_sparse[rows], n, condition)[1]),
     )
 
 
+def _past_the_cut(limit: int) -> int:
+    """How many hits show whether the last one shares its score with the next."""
+    return min(limit + 1, MAX_DEPTH)
+
+
 def _settled(
-    first: Sequence[Leg], limit: int, depth: int, again: Callable[[list[int], int], list[Leg]]
-) -> list[Leg]:
-    """The best ``limit`` of each query, of hits that were fetched ``depth`` deep.
+    first: Sequence[ScoredIds], limit: int, again: Callable[[list[int], int], list[ScoredIds]]
+) -> list[ScoredIds]:
+    """The best ``limit`` of each query, of hits that were fetched past the cut.
 
     An engine breaks ties as it likes. Where the cut falls between equal scores, more are fetched
     for that query, so that equal documents do not differ by engine or from one day to the next.
     """
-    hits = list(first)
+    hits, depth = list(first), _past_the_cut(limit)
     while depth < MAX_DEPTH and (tied := _tied_rows(hits, limit, depth)):
         depth = min(_WIDER * depth, MAX_DEPTH)
         for row, found in zip(tied, again(tied, depth), strict=True):
@@ -116,7 +114,7 @@ def _settled(
     return [best(found, limit) for found in hits]
 
 
-def _tied_rows(hits: Sequence[Leg], limit: int, depth: int) -> list[int]:
+def _tied_rows(hits: Sequence[ScoredIds], limit: int, depth: int) -> list[int]:
     return [
         row
         for row, found in enumerate(hits)

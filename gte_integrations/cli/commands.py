@@ -35,7 +35,8 @@ from gte_integrations.cli.stores import StoreError, no_collection, open_index, r
 
 if TYPE_CHECKING:
     from gte_core import GTEEmbedder
-    from gte_integrations._index.index import Hit, HybridIndex
+    from gte_integrations._index.index import HybridIndex
+    from gte_integrations._index.search import Hit
 
 
 _INTERRUPTED = 130

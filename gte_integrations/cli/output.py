@@ -27,7 +27,8 @@ from gte_integrations._index.masking import masked
 if TYPE_CHECKING:
     from gte_core import Explanation, TokenContribution
     from gte_integrations._index.fusion import DocumentId
-    from gte_integrations._index.index import Hit, IndexReport
+    from gte_integrations._index.reports import IndexReport
+    from gte_integrations._index.search import Hit
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _LINE_END = re.compile(r"(?<![.,:;])\s*\n\s*")

@@ -7,9 +7,10 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from gte_core import CollectionNotFound
 from gte_integrations._index.masking import masked
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     from gte_core import Encoder
     from gte_integrations._index.index import HybridIndex
-    from gte_integrations._index.records import Facts
-    from gte_integrations._index.storage import Storage
+    from gte_integrations._index.metadata import Metadata, Quantization
     from gte_integrations.milvus import MilvusHybridIndex
     from gte_integrations.qdrant import QdrantHybridIndex
 
@@ -77,20 +77,20 @@ class Sizes:
 
     dimensions: int | None = None
     coarse_dimensions: int | None = None
-    storage: Storage = "float32"
+    storage: Quantization = "float32"
 
 
 class StoreError(Exception):
     """The engine behind a collection failed, or lacks the collection."""
 
 
-def read_metadata(store: StoreLocation, collection: str) -> Facts | None:
+def read_metadata(store: StoreLocation, collection: str) -> Metadata | None:
     """What is stored with a collection about its making; None if there is no collection.
 
     Needs no model and makes nothing. ``CollectionMismatch`` if another library made it.
     """
-    with open_index(store, collection, cast("Encoder", _NoModel())) as index:
-        return index.metadata() if _is_there(store) else None
+    with _store_errors(store, collection):
+        return _index_class(store.engine).read_metadata(store.location, collection)
 
 
 def no_collection(store: StoreLocation, collection: str) -> StoreError:
@@ -110,19 +110,27 @@ def open_index(
 
     What goes wrong inside the engine is raised as ``StoreError`` that names the location.
     """
-    try:
-        with _index_class(store.engine)(
+    with (
+        _store_errors(store, collection),
+        _index_class(store.engine)(
             store.location,
             collection,
             encoder,
             dimensions=sizes.dimensions,
             coarse_dimensions=sizes.coarse_dimensions,
             storage=sizes.storage,
-        ) as index:
-            yield index
+        ) as index,
+    ):
+        yield index
+
+
+@contextmanager
+def _store_errors(store: StoreLocation, collection: str) -> Iterator[None]:
+    try:
+        yield
+    except CollectionNotFound as error:
+        raise no_collection(store, collection) from error
     except Exception as error:
-        if type(error) is LookupError:
-            raise no_collection(store, collection) from error
         if not _is_from_engine(error):
             raise
         failed = StoreError(f"{store}: {getattr(error, 'message', None) or error}")
@@ -140,12 +148,6 @@ def _check_port(location: str) -> None:
             f"{masked(location)!r} has no number for a port; write http://HOST:PORT, and in a name "
             "or password before the host %2F for a slash, %3F for ? and %23 for #."
         ) from None
-
-
-class _NoModel:
-    """What an index needs of an encoder to be opened, and no more."""
-
-    dimensions = 1
 
 
 def _is_there(store: StoreLocation) -> bool:

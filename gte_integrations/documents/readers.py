@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-from gte_integrations._index.records import Document, Unreadable
+from gte_integrations._index.document import Document, Unreadable
 
 AnyPath = str | os.PathLike[str]
 

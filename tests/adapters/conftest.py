@@ -87,9 +87,29 @@ class Place:
 
     def open(self, encoder, collection="docs", **options):
         name = self.prefix + collection if self.prefix else collection
-        index = getattr(self, f"_{self.engine}")(encoder, name, options)
+        index = self.index_type(self.location, name, encoder, **options)
         self.opened.append(index)
         return index
+
+    @property
+    def index_type(self):
+        if self.engine.startswith("milvus"):
+            from gte_integrations.milvus import MilvusHybridIndex as HybridIndex
+        else:
+            from gte_integrations.qdrant import QdrantHybridIndex as HybridIndex
+        return HybridIndex
+
+    @property
+    def location(self):
+        """What an index takes to find the engine."""
+        if self.engine in SERVERS:
+            return os.environ[SERVERS[self.engine]]
+        if self.engine == "memory":
+            from gte_integrations.qdrant import QdrantClient
+
+            self.client = self.client or QdrantClient(":memory:")
+            return self.client
+        return self.directory / {"edge": "qdrant", "milvus": "milvus.db"}[self.engine]
 
     def close(self):
         for index in self.opened:
@@ -121,32 +141,6 @@ class Place:
 
         condition = models.FieldCondition(key=key, match=models.MatchValue(value=value))
         return models.Filter(must=[condition])
-
-    def _edge(self, encoder, collection, options):
-        from gte_integrations.qdrant import QdrantHybridIndex
-
-        return QdrantHybridIndex(self.directory / "qdrant", collection, encoder, **options)
-
-    def _memory(self, encoder, collection, options):
-        from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex
-
-        self.client = self.client or QdrantClient(":memory:")
-        return QdrantHybridIndex(self.client, collection, encoder, **options)
-
-    def _qdrant_server(self, encoder, collection, options):
-        from gte_integrations.qdrant import QdrantHybridIndex
-
-        return QdrantHybridIndex(os.environ["QDRANT_URL"], collection, encoder, **options)
-
-    def _milvus_server(self, encoder, collection, options):
-        from gte_integrations.milvus import MilvusHybridIndex
-
-        return MilvusHybridIndex(os.environ["MILVUS_URI"], collection, encoder, **options)
-
-    def _milvus(self, encoder, collection, options):
-        from gte_integrations.milvus import MilvusHybridIndex
-
-        return MilvusHybridIndex(self.directory / "milvus.db", collection, encoder, **options)
 
 
 NAMED = [

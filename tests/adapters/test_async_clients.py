@@ -89,7 +89,7 @@ async def test_the_client_stays_usable_and_open(index):
     await index.acreate()
     await index.aadd(DOCUMENTS)
     index.close()
-    client = index._bridge._client
+    client = index._store.bridge._client
     if isinstance(client, AsyncMilvusClient):
         assert await client.has_collection("docs")
     else:
@@ -163,11 +163,11 @@ async def test_another_thread_may_wait(index):
 
 
 async def test_errors_are_those_of_the_verbs_that_wait(index, make_encoder):
-    missing = type(index)(index._bridge._client, "missing", make_encoder())
+    missing = type(index)(index._store.bridge._client, "missing", make_encoder())
     with pytest.raises(LookupError, match=r"does not exist; call create\(\) first"):
         await missing.acount()
     await index.acreate()
-    other = type(index)(index._bridge._client, "docs", make_encoder(), dimensions=8)
+    other = type(index)(index._store.bridge._client, "docs", make_encoder(), dimensions=8)
     with pytest.raises(CollectionMismatch, match="dimensions: the collection has 32, this index"):
         await other.acreate()
 
@@ -183,7 +183,7 @@ async def test_the_loop_goes_on_while_documents_are_added(milvus):
 
 
 async def test_a_collection_in_milvus_lite_is_made_by_a_client_that_waits(milvus, encoder):
-    other = MilvusHybridIndex(milvus._bridge._client, "other", encoder)
+    other = MilvusHybridIndex(milvus._store.bridge._client, "other", encoder)
     with pytest.raises(NotImplementedError, match=r"call create\(\) once on an index with a Mil"):
         await other.acreate()
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gte_integrations._index.records import Document, Unreadable
+from gte_integrations._index.document import Document, Unreadable
 from gte_integrations.documents.readers import read_documents
 
 CELLS = "셀 병합 · خلية · सेल · セル"

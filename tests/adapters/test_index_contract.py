@@ -1,7 +1,9 @@
 """What every hybrid index does, whatever the engine."""
 
 import asyncio
+import inspect
 import itertools
+import pickle
 import random
 import signal
 import subprocess
@@ -15,14 +17,16 @@ import pytest
 
 from gte_core import (
     CollectionMismatch,
+    CollectionNotFound,
     GTEEmbedder,
+    GTEError,
     MissingHeadError,
     NonFiniteError,
     TruncationError,
 )
+from gte_integrations._index.document import Document, Unreadable
 from gte_integrations._index.fusion import RRF, Linear
-from gte_integrations._index.index import Document, IndexReport
-from gte_integrations._index.records import Unreadable
+from gte_integrations._index.reports import IndexReport
 
 WORDS = ["ash", "birch", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "willow", "yew"]
 
@@ -58,11 +62,11 @@ def reference(encoder, query, fusion, candidates, limit):
         return {row: rank for rank, row in enumerate(order[:candidates], 1)}
 
     ranks = best(dense, range(len(ids))), best(sparse, np.flatnonzero(sparse > 0))
-    totals = {row: 0.0 for leg in ranks for row in leg}
-    for leg, scores, weight in zip(
+    totals = {row: 0.0 for hits in ranks for row in hits}
+    for hits, scores, weight in zip(
         ranks, (dense, sparse), (fusion.dense_weight, fusion.sparse_weight), strict=True
     ):
-        for row, rank in leg.items():
+        for row, rank in hits.items():
             part = scores[row] if isinstance(fusion, Linear) else 1 / (fusion.k + rank)
             totals[row] += weight * part
     rows = sorted(totals, key=lambda row: (-totals[row], isinstance(ids[row], str), ids[row]))
@@ -91,6 +95,19 @@ def test_the_name_and_the_query_prefix_are_recorded_and_never_compared(place, ma
     again = place.open(make_encoder(), coarse_dimensions=8)
     again.create()
     assert again.metadata() == metadata
+
+
+def test_what_is_recorded_is_read_without_a_model(place, encoder):
+    def read():
+        return place.index_type.read_metadata(place.location, place.prefix + "docs")
+
+    assert read() is None
+    assert not any(place.directory.iterdir())
+    with place.open(encoder, dimensions=8) as index:
+        index.create()
+        recorded = index.metadata()
+    assert read() == recorded
+    place.open(encoder, dimensions=8).create()  # nothing was left open
 
 
 def test_an_encoder_without_a_name_is_recorded_by_its_fingerprint(index, encoder):
@@ -160,8 +177,15 @@ def test_sizes_never_mix_and_every_difference_is_shown(place, index, make_encode
 def test_a_collection_that_was_never_made_says_so(place, encoder):
     index = place.open(encoder)
     for call in (index.count, lambda: index.add([("a", "b")]), lambda: index.search("b")):
-        with pytest.raises(LookupError, match=r"does not exist; call create\(\) first"):
+        with pytest.raises(CollectionNotFound, match=r"does not exist; call create\(\) first"):
             call()
+
+
+def test_a_missing_collection_is_a_lookup_error_that_other_processes_can_raise():
+    error = pickle.loads(pickle.dumps(CollectionNotFound("docs does not exist")))
+    assert isinstance(error, GTEError)
+    assert isinstance(error, LookupError)
+    assert (type(error), str(error)) == (CollectionNotFound, "docs does not exist")
 
 
 def test_collections_of_one_place_are_apart(place, encoder):
@@ -596,13 +620,13 @@ def test_only_the_query_and_the_kind_that_tie_are_searched_further(index, encode
     assert set(sparse) - set(dense)
     assert set(range(6)) - {*dense, *sparse}
     asked = []
-    legs = index._store.legs
+    hits = index._store.hits
 
-    def watched_legs(vectors, limit, condition):
+    def watched_hits(vectors, limit, condition):
         asked.append((vectors, limit))
-        return legs(vectors, limit, condition)
+        return hits(vectors, limit, condition)
 
-    monkeypatch.setattr(index._store, "legs", watched_legs)
+    monkeypatch.setattr(index._store, "hits", watched_hits)
     index.search(queries, limit=5, candidates=5)
     every = encoder.encode(queries)
     assert [limit for _, limit in asked] == [6, 24, 24]
@@ -1046,6 +1070,8 @@ async def test_every_verb_can_be_awaited(place, encoder):
     assert await index.aexplain("oak", document.id) == index.explain("oak", document.id)
     assert list(await index.aexplain_all("oak", [document.id])) == [document.id]
     assert await index.ametadata() == index.metadata()
+    assert inspect.signature(index.asearch) == inspect.signature(index.search)
+    assert inspect.iscoroutinefunction(index.asearch)
     [hits] = await index.asearch("oak", payload_keys=["lang"])
     assert all(hit.payload.keys() == {"lang"} for hit in hits)
     assert await index.adelete([document.id]) == 1

@@ -1,4 +1,4 @@
-"""``_indexing``: how ``add`` treats a store; what it stores is in test_index_contract.py."""
+"""``_index.ingest``: how ``add`` treats a store; what it stores is in test_index_contract.py."""
 
 import threading
 import tracemalloc
@@ -7,28 +7,29 @@ from collections import deque
 import pytest
 
 from gte_integrations._index.index import HybridIndex
-from gte_integrations._index.records import Vectorizer
 from gte_integrations._index.retry import PERMANENT, TRANSIENT
+from gte_integrations._index.vectorizer import Vectorizer
 
 
 class DictStore:
     """A store that keeps what is asked for again, and fails when told to."""
 
     name = "The test collection"
+    bridge = None
     request_bytes = 1 << 20
 
-    def __init__(self, facts):
-        self.facts = facts
+    def __init__(self, metadata):
+        self.metadata = metadata
         self.kept = {}
         self.writes = []
         self.failures = []
         self.before_write = lambda: None
 
     def describe(self):
-        return self.facts
+        return self.metadata
 
-    def create(self, facts):
-        self.facts = facts
+    def create(self, metadata):
+        self.metadata = metadata
 
     def stored(self, keys):
         self._fail("stored")
@@ -57,7 +58,7 @@ class DictStore:
     def size_of(self, record):
         return 4 * len(record.dense) + record.document.size
 
-    def judge(self, error):
+    def classify(self, error):
         return TRANSIENT if isinstance(error, ConnectionError) else PERMANENT
 
     def close(self):
@@ -70,7 +71,7 @@ class DictStore:
 
 @pytest.fixture
 def store(encoder):
-    return DictStore(Vectorizer(encoder).facts())
+    return DictStore(Vectorizer(encoder).comparable_metadata())
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_close_ends_the_add_that_is_under_way(file, encoder):
 def test_a_reopened_database_gives_as_many_hits_as_before(file, encoder, monkeypatch, float_index):
     """AUTOINDEX is what 0.1.0 made."""
     make = rows._index_params
-    monkeypatch.setattr(rows, "_index_params", lambda facts, _: make(facts, float_index))
+    monkeypatch.setattr(rows, "_index_params", lambda metadata, _: make(metadata, float_index))
     documents = [(number, f"text number {number} v{number % 3}") for number in range(400)]
     with MilvusHybridIndex(file, "docs", encoder) as index:
         index.create()

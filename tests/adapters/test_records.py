@@ -1,4 +1,4 @@
-"""``_records``: documents, ids, hashes and vectors; no engine."""
+"""Documents, ids, hashes and vectors; no engine."""
 
 from dataclasses import dataclass, replace
 
@@ -7,15 +7,10 @@ import pytest
 import scipy.sparse as sp
 
 from gte_core import MissingHeadError, NonFiniteError
-from gte_integrations._index.records import (
-    Document,
-    Limits,
-    Vectorizer,
-    as_document,
-    id_to_key,
-    key_to_id,
-    prepare,
-)
+from gte_integrations._index.document import Document, as_document
+from gte_integrations._index.ids import id_to_key, key_to_id
+from gte_integrations._index.preparation import Limits, prepare
+from gte_integrations._index.vectorizer import Vectorizer
 
 
 @dataclass
@@ -205,3 +200,10 @@ def test_an_encoder_that_loses_rows_is_noticed(encoder, monkeypatch):
     monkeypatch.setattr(encoder, "encode", giving(encoder, dense=one))
     with pytest.raises(ValueError, match=r"2 documents need \(2, 32\)"):
         Vectorizer(encoder).records([("a", "one"), ("b", "two")])
+
+
+def test_the_former_name_of_what_is_compared_warns(encoder):
+    vectorizer = Vectorizer(encoder)
+    with pytest.warns(DeprecationWarning, match=r"called comparable_metadata\(\) now"):
+        assert vectorizer.facts() == vectorizer.comparable_metadata()
+    assert vectorizer.metadata().items() > vectorizer.comparable_metadata().items()

@@ -1,4 +1,4 @@
-"""``_sending``: requests that are split, halved and repeated."""
+"""``_index.retry``: requests that are split, halved and repeated."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -10,9 +10,9 @@ from gte_integrations._index.retry import (
     PERMANENT,
     TOO_LARGE,
     TRANSIENT,
+    Failure,
     Sender,
-    Trouble,
-    judge_http,
+    classify_http,
     seconds_of,
     split,
 )
@@ -26,7 +26,7 @@ class TooMuch(Exception):
     pass
 
 
-def judge(error):
+def classify(error):
     return {Away: TRANSIENT, TooMuch: TOO_LARGE}.get(type(error), PERMANENT)
 
 
@@ -41,7 +41,7 @@ class Timeline:
 
 @pytest.fixture
 def sender():
-    return Sender(judge, 120.0)
+    return Sender(classify, 120.0)
 
 
 @pytest.fixture
@@ -61,26 +61,26 @@ def failing(times, error=Away):
 
 
 def test_a_request_is_repeated_until_it_arrives(sender, timeline):
-    assert sender.insist(failing(5)) == "done"
+    assert sender.retry(failing(5)) == "done"
     assert sender.retries == len(timeline.pauses) == 5
 
 
 def test_pauses_double_up_to_a_limit_with_jitter(sender, timeline):
-    sender.insist(failing(10))
+    sender.retry(failing(10))
     for pause, longest in zip(timeline.pauses, [0.5, 1, 2, 4, 5, 5, 5, 5, 5, 5], strict=True):
         assert longest / 2 <= pause <= longest
     assert len(set(timeline.pauses)) == 10
 
 
 def test_the_servers_own_pause_is_kept(sender, timeline):
-    sender._judge = lambda _: Trouble("transient", retry_after=33.0)
-    sender.insist(failing(2))
+    sender._classify = lambda _: Failure("transient", retry_after=33.0)
+    sender.retry(failing(2))
     assert timeline.pauses == [33.0, 33.0]
 
 
 def test_it_gives_up_at_the_deadline_and_says_so(sender, timeline):
     with pytest.raises(Away, match="gone") as caught:
-        sender.insist(failing(1000))
+        sender.retry(failing(1000))
     assert sum(timeline.pauses) <= 120
     [note] = caught.value.__notes__
     assert note.startswith(f"Gave up after {len(timeline.pauses) + 1} attempts in ")
@@ -89,45 +89,45 @@ def test_it_gives_up_at_the_deadline_and_says_so(sender, timeline):
 
 def test_the_last_attempt_is_made_when_the_time_is_over(sender, timeline):
     with pytest.raises(Away, match="gone"):
-        sender.insist(failing(1000))
+        sender.retry(failing(1000))
     assert sum(timeline.pauses) == 120
 
 
 def test_a_server_that_asks_for_more_time_than_there_is_is_not_asked_again(sender, timeline):
-    sender._judge = lambda _: Trouble("transient", retry_after=121.0)
+    sender._classify = lambda _: Failure("transient", retry_after=121.0)
     with pytest.raises(Away, match="gone"):
-        sender.insist(failing(1000))
+        sender.retry(failing(1000))
     assert timeline.pauses == []
 
 
 def test_every_request_has_the_whole_time(sender, timeline):
     for _ in range(5):
-        sender.insist(failing(20))  # each about 80 seconds
+        sender.retry(failing(20))  # each about 80 seconds
     assert sum(timeline.pauses) > 240
 
 
 def test_zero_seconds_is_never(timeline):
-    sender = Sender(judge, 0.0)
+    sender = Sender(classify, 0.0)
     with pytest.raises(Away):
-        sender.insist(failing(1))
+        sender.retry(failing(1))
     assert sender.retries == 0
 
 
 @pytest.mark.parametrize("error", [ValueError, TooMuch])
 def test_what_cannot_pass_is_not_repeated(sender, timeline, error):
     with pytest.raises(error):
-        sender.insist(failing(1, error))
+        sender.retry(failing(1, error))
     assert timeline.pauses == []
 
 
 def test_every_repetition_is_logged(sender, timeline, caplog):
-    sender.insist(failing(2))
+    sender.retry(failing(2))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert caplog.messages[1].startswith("Attempt 2 failed; next in ")
 
 
 def test_stop_ends_a_pause_in_another_thread():
-    sender = Sender(judge, 1000.0)
+    sender = Sender(classify, 1000.0)
     asked = threading.Event()
     errors = []
 
@@ -137,7 +137,7 @@ def test_stop_ends_a_pause_in_another_thread():
 
     def run():
         try:
-            sender.insist(request)
+            sender.retry(request)
         except Away as error:
             errors.append(error)
 
@@ -201,8 +201,8 @@ def test_a_date_to_come_is_waited_for():
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(200, PERMANENT), (404, PERMANENT), (408, Trouble("transient", 3)), (413, TOO_LARGE)]
-    + [(status, Trouble("transient", 3)) for status in (429, 500, 502, 503)],
+    [(200, PERMANENT), (404, PERMANENT), (408, Failure("transient", 3)), (413, TOO_LARGE)]
+    + [(status, Failure("transient", 3)) for status in (429, 500, 502, 503)],
 )
 def test_a_status_says_what_to_do(status, expected):
-    assert judge_http(status, b"", "3") == expected
+    assert classify_http(status, b"", "3") == expected

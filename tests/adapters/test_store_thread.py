@@ -38,7 +38,7 @@ class Sink:
     def size_of(self, record):
         return 100
 
-    def judge(self, error):
+    def classify(self, error):
         return PERMANENT
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.masking import masked
-from gte_integrations._index.milvus.client import MilvusClient
+from gte_integrations._index.milvus.client import AsyncMilvusClient, MilvusClient
 from gte_integrations._index.milvus.lite import LiteServer, open_before_fork
 
 # gRPC lets up to two minutes pass before it looks again for a server that was away, and until then
@@ -27,10 +27,10 @@ class Connection:
     """
 
     def __init__(self, location: object) -> None:
-        self.is_async = isinstance(location, Bridge)
-        self._owned = not isinstance(location, (MilvusClient, Bridge))
+        self.bridge = Bridge(location) if isinstance(location, AsyncMilvusClient) else None
+        self._owned = not isinstance(location, (MilvusClient, AsyncMilvusClient))
         self._location = _checked(location) if self._owned else type(location).__name__
-        self._client: Any = None if self._owned else location
+        self._client: Any = None if self._owned else self.bridge or location
         self._server: LiteServer | None = None
         self._opening = threading.Lock()
         self._process = os.getpid()
@@ -49,6 +49,10 @@ class Connection:
         if self._process != os.getpid():
             raise self._forked()
         return self._client
+
+    def is_there(self) -> bool:
+        """Whether there is anything to open; Milvus Lite would make what is missing."""
+        return not self._owned or _is_uri(self._location) or Path(self._location).exists()
 
     def allow(self) -> None:
         """Let it be opened again after ``close``: another verb begins."""

@@ -20,7 +20,7 @@ def remove_unfinished(database: Path, collection: str) -> None:
     """Remove a collection without a schema: to the engine it is none, yet in the way of one."""
     directory = database / "collections" / collection
     if not directory.is_dir() or {path.name for path in directory.iterdir()} - _UNFINISHED:
-        return  # with anything more in it, it is not ours to judge
+        return  # with anything more in it, it is not ours to remove
     for path in directory.iterdir():
         path.unlink()
     directory.rmdir()

@@ -1,4 +1,4 @@
-"""Documents as Milvus keeps them: fields, indexes, rows, and what a search asks for and finds."""
+"""Documents as Milvus rows, the schema and indexes for them, and answers as hits."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from typing import Any
 import numpy as np
 
 from gte_integrations._index.explain import StoredVectors
-from gte_integrations._index.fusion import DocumentId, Leg
+from gte_integrations._index.fusion import DocumentId, ScoredIds
+from gte_integrations._index.ids import ID_MAX_BYTES, from_primary_key, key_to_id, primary_key
+from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.milvus.client import (
     AnnSearchRequest,
     CollectionSchema,
     DataType,
     MilvusClient,
 )
-from gte_integrations._index.records import (
-    ID_MAX_BYTES,
-    ORIGIN,
-    Facts,
-    Floats,
-    Record,
-    from_primary_key,
-    key_to_id,
-    never_empty,
-    primary_key,
-    users_payload,
-)
-from gte_integrations._index.storage import OVERSAMPLING, Storage
+from gte_integrations._index.records import ORIGIN, Record, never_empty, users_payload
+from gte_integrations._index.search import OVERSAMPLING
+from gte_integrations._index.sparse import Floats
 
 ID, TEXT, HASH = "id", "text", "_gte_hash"
 DENSE, COARSE, SPARSE = "dense", "_gte_coarse", "sparse"
@@ -55,38 +47,40 @@ def document_id(key: str) -> DocumentId:
     return key_to_id(from_primary_key(key))
 
 
-def schema_of(facts: Facts) -> CollectionSchema:
+def schema_of(metadata: Metadata) -> CollectionSchema:
     """Fields of a collection; payload goes to dynamic ones."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=3 * ID_MAX_BYTES)
     schema.add_field(TEXT, DataType.VARCHAR, max_length=MAX_BYTES)
     schema.add_field(HASH, DataType.VARCHAR, max_length=32)
-    half = facts["storage"] == "float16"
+    half = metadata["storage"] == "float16"
     dense = DataType.FLOAT16_VECTOR if half else DataType.FLOAT_VECTOR
-    schema.add_field(DENSE, dense, dim=facts["dimensions"])
-    if facts["coarse_dimensions"]:
-        schema.add_field(COARSE, dense, dim=facts["coarse_dimensions"])
-    if facts["sparse"]:
+    schema.add_field(DENSE, dense, dim=metadata["dimensions"])
+    if metadata["coarse_dimensions"]:
+        schema.add_field(COARSE, dense, dim=metadata["coarse_dimensions"])
+    if metadata["sparse"]:
         schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     return schema
 
 
-def index_params_of(facts: Facts, *, without: Collection[str] = (), exact: bool = False) -> Any:
-    """An index for each field with vectors, but for those that have theirs already.
+def index_params_of(
+    metadata: Metadata, *, without: Collection[str] = (), exact: bool = False
+) -> Any:
+    """An index for each vector field, without those named in ``without``.
 
     ``exact`` is for Milvus Lite, whose AUTOINDEX loses hits once the collection was opened again.
     """
-    every = _index_params(facts, "FLAT" if exact else "AUTOINDEX")
+    every = _index_params(metadata, "FLAT" if exact else "AUTOINDEX")
     return type(every)(one for one in every if one.field_name not in without)
 
 
-def _index_params(facts: Facts, float_index: str) -> Any:
+def _index_params(metadata: Metadata, float_index: str) -> Any:
     params = MilvusClient.prepare_index_params()
-    dense = _INT8_INDEX if facts["storage"] == "int8" else {"index_type": float_index}
+    dense = _INT8_INDEX if metadata["storage"] == "int8" else {"index_type": float_index}
     params.add_index(DENSE, metric_type=METRIC, **dense)
-    if facts["coarse_dimensions"]:
+    if metadata["coarse_dimensions"]:
         params.add_index(COARSE, metric_type=METRIC, **dense)
-    if facts["sparse"]:
+    if metadata["sparse"]:
         params.add_index(
             SPARSE,
             index_type="SPARSE_INVERTED_INDEX",
@@ -113,24 +107,26 @@ def _row(record: Record) -> dict[str, Any]:
     return row
 
 
-def rows_of(records: Sequence[Record], storage: Storage) -> list[dict[str, Any]]:
+def rows_of(records: Sequence[Record], quantization: Quantization) -> list[dict[str, Any]]:
     """Records as pymilvus takes them."""
-    return [_as_stored_type(_row(record), storage) for record in records]
+    return [_as_stored_type(_row(record), quantization) for record in records]
 
 
-def row_with_origin(row: Mapping[str, Any], origin: str, storage: Storage) -> dict[str, Any]:
+def row_with_origin(
+    row: Mapping[str, Any], origin: str, quantization: Quantization
+) -> dict[str, Any]:
     """A whole row as it was read, with another origin, as pymilvus takes it."""
     dense = {name: floats(row[name]) for name in _DENSE_FIELDS & row.keys()}
-    return _as_stored_type({**row, **dense, ORIGIN: origin}, storage)
+    return _as_stored_type({**row, **dense, ORIGIN: origin}, quantization)
 
 
-def _as_stored_type(row: dict[str, Any], storage: Storage) -> dict[str, Any]:
-    if storage == "float16":  # pymilvus takes no other type for such a field
+def _as_stored_type(row: dict[str, Any], quantization: Quantization) -> dict[str, Any]:
+    if quantization == "float16":  # pymilvus takes no other type for such a field
         row.update({name: row[name].astype(np.float16) for name in _DENSE_FIELDS & row.keys()})
     return row
 
 
-def storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
+def quantization_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Quantization:
     """How a collection keeps its dense vectors, by field and index as Milvus describes them."""
     if index.get("index_type") == _INT8_INDEX["index_type"]:
         return "int8"
@@ -138,7 +134,7 @@ def storage_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Storage:
 
 
 def payload_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a row is the user's."""
+    """The payload of a row as the user gave it."""
     return {key: value for key, value in users_payload(row).items() if key not in _FIELDS}
 
 
@@ -153,34 +149,34 @@ def floats(vector: Any) -> Floats:
     return np.asarray(np.frombuffer(raw, np.float16) if isinstance(raw, bytes) else raw, np.float32)
 
 
-def dense_lists(vectors: Floats | None, storage: Storage) -> list[Any]:
+def dense_lists(vectors: Floats | None, quantization: Quantization) -> list[Any]:
     """Dense query vectors as pymilvus takes them."""
     if vectors is None:
         return []
-    return list(vectors.astype(np.float16)) if storage == "float16" else list(vectors.tolist())
+    return list(vectors.astype(np.float16)) if quantization == "float16" else list(vectors.tolist())
 
 
-def leg_of(hits: Iterable[Any]) -> Leg:
-    """What a search found, scored by it."""
+def hits_of(hits: Iterable[Any]) -> ScoredIds:
+    """The hits of a search, with the scores that it gave."""
     return [(document_id(hit[ID]), hit["distance"]) for hit in hits]
 
 
-def ranked_leg(hits: Iterable[Any], query: Floats) -> Leg:
-    """What the coarse vectors gathered, scored by the full ones."""
+def ranked_hits(hits: Iterable[Any], query: Floats) -> ScoredIds:
+    """The hits of a search by coarse vectors, scored by the full ones."""
     return [(document_id(hit[ID]), float(floats(hit["entity"][DENSE]) @ query)) for hit in hits]
 
 
 def search_request(
-    vector: Any, field: str, limit: int, condition: str, storage: Storage
+    vector: Any, field: str, limit: int, condition: str, quantization: Quantization
 ) -> AnnSearchRequest:
     """One search of a ``hybrid_search``."""
-    param = search_params(field, limit, storage)
+    param = search_params(field, limit, quantization)
     return AnnSearchRequest([vector], anns_field=field, param=param, limit=limit, expr=condition)
 
 
-def search_params(field: str, limit: int, storage: Storage) -> dict[str, Any]:
-    """How to search a field: int8 vectors gather more than is wanted."""
-    if storage != "int8" or field == SPARSE:
+def search_params(field: str, limit: int, quantization: Quantization) -> dict[str, Any]:
+    """Parameters of a search; int8 vectors gather more than ``limit``, for full ones to rank."""
+    if quantization != "int8" or field == SPARSE:
         return {"metric_type": METRIC}
     depth = min(max(64, OVERSAMPLING * limit), _MAX_EF)
     return {"metric_type": METRIC, "params": {"ef": depth, "refine_k": OVERSAMPLING}}

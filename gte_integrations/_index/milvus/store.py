@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from gte_core.iteration import batched
+from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.explain import StoredVectors
-from gte_integrations._index.fusion import DocumentId, Leg, best
-from gte_integrations._index.index import gathered
-from gte_integrations._index.ingest import batches
+from gte_integrations._index.fusion import DocumentId, ScoredIds, best
+from gte_integrations._index.ids import from_primary_key, id_to_key, primary_key
+from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.milvus.client import LoadState, MilvusException, grpc
 from gte_integrations._index.milvus.connection import Connection
 from gte_integrations._index.milvus.rows import (
@@ -23,36 +25,26 @@ from gte_integrations._index.milvus.rows import (
     VECTORS,
     dense_lists,
     document_id,
+    hits_of,
     index_params_of,
-    leg_of,
     payload_of,
-    ranked_leg,
+    quantization_of,
+    ranked_hits,
     row_with_origin,
     rows_of,
     schema_of,
     search_params,
-    storage_of,
     stored_vectors,
 )
-from gte_integrations._index.records import (
-    ORIGIN,
-    TRUNCATED,
-    Facts,
-    Queries,
-    Record,
-    Stored,
-    as_stored,
-    from_primary_key,
-    id_to_key,
-    primary_key,
-)
-from gte_integrations._index.retry import PERMANENT, TRANSIENT, Trouble, judge_grpc
+from gte_integrations._index.records import ORIGIN, TRUNCATED, Record, Stored, as_stored
+from gte_integrations._index.retry import PERMANENT, TRANSIENT, Failure, classify_grpc
+from gte_integrations._index.search import gathered
 from gte_integrations._index.sparse import sparse_dicts
-from gte_integrations._index.storage import Storage
+from gte_integrations._index.vectorizer import Queries
 
 T = TypeVar("T")
 
-_FACTS = "gte.facts"
+_METADATA = "gte.facts"  # the collection's property, as 0.1.0 named it
 _MAX_KEYS = 1_000  # in one expression
 _LITE_DEPTH = 4
 _NOT_LOADED = 101
@@ -64,38 +56,38 @@ class MilvusStore:
 
     request_bytes = 32 * 2**20  # half of what a server takes, for the size is an estimate
 
-    def __init__(self, location: object, collection: str, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, location: object, collection: str, quantization: Quantization) -> None:
+        self._quantization = quantization
         self._connection = Connection(location)
         self._collection = collection
         self._is_loaded = False
         self.name = f"The Milvus collection {collection!r}"
 
-    def describe(self) -> Facts | None:
+    def describe(self) -> Metadata | None:
         self._connection.allow()
         if not self._client.has_collection(self._collection):
             return None
         collection = self._client.describe_collection(self._collection)
         fields = {field["name"]: field for field in collection["fields"]}
-        facts: Facts = json.loads(collection.get("properties", {}).get(_FACTS, "{}"))
+        metadata: Metadata = json.loads(collection.get("properties", {}).get(_METADATA, "{}"))
         indexes = self._client.list_indexes(self._collection)
-        if facts and not VECTORS.intersection(fields) <= set(indexes):
+        if metadata and not VECTORS.intersection(fields) <= set(indexes):
             return None  # a create() that was killed: it may go on
-        for fact, field in (("dimensions", DENSE), ("coarse_dimensions", COARSE)):
-            facts[fact] = fields.get(field, {}).get("params", {}).get("dim")
-        index = self._dense_index() if DENSE in indexes else {}
-        facts["metric"] = index.get("metric_type")
-        facts["storage"] = storage_of(fields.get(DENSE, {}), index)
-        facts["sparse"] = SPARSE in fields
-        return facts
+        for key, field in (("dimensions", DENSE), ("coarse_dimensions", COARSE)):
+            metadata[key] = fields.get(field, {}).get("params", {}).get("dim")
+        index = self._client.describe_index(self._collection, DENSE) if DENSE in indexes else {}
+        metadata["metric"] = index.get("metric_type")
+        metadata["storage"] = quantization_of(fields.get(DENSE, {}), index)
+        metadata["sparse"] = SPARSE in fields
+        return metadata
 
-    def create(self, facts: Facts) -> None:
+    def create(self, metadata: Metadata) -> None:
         if self._is_lite:
             self._check_lite()
         with self._connection.room_for(self._collection):
-            self._create_collection(facts)
+            self._create_collection(metadata)
             done = self._client.list_indexes(self._collection)  # by a create() that was killed
-            params = index_params_of(facts, without=done, exact=self._is_lite)
+            params = index_params_of(metadata, without=done, exact=self._is_lite)
             if params:
                 # Waiting takes half a second for each index, and an empty one is ready at once.
                 self._client.create_index(self._collection, params, sync=False)
@@ -112,10 +104,12 @@ class MilvusStore:
         # Not every Milvus can change a part of a row.
         key_of = {primary_key(key): key for key in origins}
         rows = self._get(list(key_of), ["*"], consistency_level="Strong")
-        self.write([row_with_origin(row, origins[key_of[row[ID]]], self._storage) for row in rows])
+        self.write(
+            [row_with_origin(row, origins[key_of[row[ID]]], self._quantization) for row in rows]
+        )
 
     def pack(self, records: Sequence[Record]) -> list[dict[str, Any]]:
-        return rows_of(records, self._storage)
+        return rows_of(records, self._quantization)
 
     def write(self, packed: Sequence[dict[str, Any]]) -> None:
         # Milvus Lite's upsert keeps payload keys that the new row lacks, its insert replaces the
@@ -123,14 +117,14 @@ class MilvusStore:
         write = self._client.insert if self._is_lite else self._client.upsert
         write(self._collection, list(packed))
 
-    def legs(
+    def hits(
         self, queries: Queries, limit: int, condition: str | None
-    ) -> tuple[list[Leg], list[Leg]]:
-        dense = self._dense_legs(queries, limit, condition)
+    ) -> tuple[list[ScoredIds], list[ScoredIds]]:
+        dense = self._dense_hits(queries, limit, condition)
         rows = [] if queries.sparse is None else sparse_dicts(queries.sparse)
         answers = self._search(SPARSE, [row for row in rows if row], limit, condition)
-        found = (leg_of(hits) for hits in answers)
-        sparse: list[Leg] = [next(found) if row else [] for row in rows]
+        found = (hits_of(hits) for hits in answers)
+        sparse: list[ScoredIds] = [next(found) if row else [] for row in rows]
         return dense or [[] for _ in sparse], sparse or [[] for _ in dense]
 
     def fetch(
@@ -163,12 +157,12 @@ class MilvusStore:
         vectors = 4 * record.dense_size + 8 * len(record.weights)
         return vectors + record.document.size + 200
 
-    def judge(self, error: Exception) -> Trouble:
+    def classify(self, error: Exception) -> Failure:
         if isinstance(error, grpc.RpcError):
-            return judge_grpc(error.code())
+            return classify_grpc(error.code())
         if isinstance(error, MilvusException):
             passing = error.code in _PASSING_CODES or getattr(error, "retriable", False)
-            return TRANSIENT if passing else judge_grpc(error.code)
+            return TRANSIENT if passing else classify_grpc(error.code)
         return PERMANENT
 
     def count(self) -> int:
@@ -183,6 +177,14 @@ class MilvusStore:
         self._is_loaded = False
 
     @property
+    def bridge(self) -> Bridge | None:
+        return self._connection.bridge
+
+    def is_there(self) -> bool:
+        """Whether looking for the collection makes nothing."""
+        return self._connection.is_there()
+
+    @property
     def _client(self) -> Any:
         return self._connection.client
 
@@ -190,15 +192,15 @@ class MilvusStore:
     def _is_lite(self) -> bool:
         return str(self._client.get_server_version()).startswith("milvus_lite")
 
-    def _create_collection(self, facts: Facts) -> None:
+    def _create_collection(self, metadata: Metadata) -> None:
         if self._client.has_collection(self._collection):
             return
         try:
             self._client.create_collection(
                 self._collection,
-                schema=schema_of(facts),
+                schema=schema_of(metadata),
                 consistency_level="Session",  # a client finds what it has written
-                properties={_FACTS: json.dumps(facts)},
+                properties={_METADATA: json.dumps(metadata)},
             )
         except MilvusException as error:
             if "File exists" not in error.message:
@@ -233,37 +235,33 @@ class MilvusStore:
         self._is_loaded = True
 
     def _check_lite(self) -> None:
-        if self._storage != "float32":
+        if self._quantization != "float32":
             raise ValueError(
-                f"storage is {self._storage!r}, but Milvus Lite keeps float32 vectors alone; pass "
-                'storage="float32", or use a Milvus server.'
+                f"storage is {self._quantization!r}, but Milvus Lite keeps float32 vectors alone; "
+                'pass storage="float32", or use a Milvus server.'
             )
-        if self._connection.is_async:  # it waits for each index by a call Lite lacks
+        if self.bridge is not None:  # it waits for each index by a call Lite lacks
             raise NotImplementedError(
                 "An AsyncMilvusClient cannot make a collection in Milvus Lite; call create() once "
                 "on an index with a MilvusClient."
             )
 
-    def _dense_index(self) -> Mapping[str, Any]:
-        index: Mapping[str, Any] = self._client.describe_index(self._collection, DENSE)
-        return index
-
     def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for part in batches(keys, _MAX_KEYS):
+        for part in batched(keys, _MAX_KEYS):
             rows += self._loaded("get", ids=part, output_fields=[ID, *fields], **options)
         return rows
 
-    def _dense_legs(self, queries: Queries, limit: int, condition: str | None) -> list[Leg]:
+    def _dense_hits(self, queries: Queries, limit: int, condition: str | None) -> list[ScoredIds]:
         if queries.dense is None or queries.coarse is None:
             answers = self._search(
-                DENSE, dense_lists(queries.dense, self._storage), limit, condition
+                DENSE, dense_lists(queries.dense, self._quantization), limit, condition
             )
-            return [leg_of(hits) for hits in answers]
-        coarse = dense_lists(queries.coarse, self._storage)
+            return [hits_of(hits) for hits in answers]
+        coarse = dense_lists(queries.coarse, self._quantization)
         answers = self._search(COARSE, coarse, gathered(limit), condition, with_dense=True)
         return [
-            best(ranked_leg(hits, query), limit)
+            best(ranked_hits(hits, query), limit)
             for hits, query in zip(answers, queries.dense, strict=True)
         ]
 
@@ -290,7 +288,7 @@ class MilvusStore:
         return list(answers)
 
     def _search_params(self, field: str, limit: int) -> dict[str, Any]:
-        params = search_params(field, limit, self._storage)
+        params = search_params(field, limit, self._quantization)
         if self._is_lite and field != SPARSE:
             # The AUTOINDEX of a collection that 0.1.0 made gives no more hits than it looks at.
             params["params"] = {"ef": _LITE_DEPTH * limit}

@@ -1,4 +1,4 @@
-"""Answers that are none: a proxy's page where a server's JSON should be."""
+"""What a proxy in front of a Qdrant server may answer instead of JSON, as an error that says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 80
 
 
 class Answers:
-    """A client whose error says what came in place of JSON."""
+    """A client; an answer that is not JSON becomes a ``ConnectionError`` that quotes it."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

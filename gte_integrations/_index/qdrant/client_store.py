@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gte_integrations._index.bridge import Bridge
+from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.qdrant.answers import Answers
 from gte_integrations._index.qdrant.client import (
+    AsyncQdrantClient,
     QdrantClient,
     QdrantException,
     ResourceExhaustedResponse,
@@ -25,79 +27,82 @@ from gte_integrations._index.qdrant.points import (
     DENSE,
     ID,
     SPARSE,
+    Search,
     coarse_prefetch,
     dense_config,
     key_of_point,
     point_id,
+    quantization_of,
     search_params,
     sparse_config,
     sparse_vector,
-    storage_of,
     to_point,
 )
 from gte_integrations._index.qdrant.store import QdrantStore
-from gte_integrations._index.records import (
-    Facts,
-    Record,
-)
+from gte_integrations._index.records import Record
 from gte_integrations._index.retry import (
     PERMANENT,
     TRANSIENT,
-    Trouble,
-    judge_grpc,
-    judge_http,
+    Failure,
+    classify_grpc,
+    classify_http,
     seconds_of,
 )
-from gte_integrations._index.storage import Storage
 
-_FACTS = "gte"
+_METADATA = "gte"  # the key in the collection's own metadata
 
 
 class ClientStore(QdrantStore[models.Filter]):
-    """A collection behind a ``QdrantClient``: a server, or the client's own local mode.
+    """A collection behind a client: a server, or the client's own local mode.
 
-    ``path`` is the directory of the local mode, if it has one.
+    Args:
+        client: of either kind.
+        collection: its name.
+        quantization: how dense vectors are kept.
+        owned: whether ``close`` closes the client.
     """
 
     def __init__(
         self,
-        client: QdrantClient | Bridge,
+        client: QdrantClient | AsyncQdrantClient,
         collection: str,
         *,
-        storage: Storage,
+        quantization: Quantization,
         owned: bool,
-        path: Path | None = None,
     ) -> None:
-        self._client: Any = Answers(client)
-        self._storage = storage
+        self.bridge = Bridge(client) if isinstance(client, AsyncQdrantClient) else None
+        self._client: Any = Answers(self.bridge or client)
+        self._sparse_vector = sparse_vector
+        self._quantization = quantization
         self._collection = collection
         self._owned = owned
-        self._path = path
+        path = client.init_options.get("path")
+        self._path = None if path is None else Path(path)  # of the local mode
         self.name = f"The Qdrant collection {collection!r}"
 
-    def describe(self) -> Facts | None:
+    def describe(self) -> Metadata | None:
         if not self._client.collection_exists(self._collection):
             if self._path is not None:
                 refuse_ours(self._path, self._collection)
             return None
         config = self._client.get_collection(self._collection).config
-        facts: Facts = dict((config.metadata or {}).get(_FACTS, {}))
+        metadata: Metadata = dict((config.metadata or {}).get(_METADATA, {}))
         vectors = config.params.vectors
         dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
         coarse = vectors.get(COARSE) if isinstance(vectors, dict) else None
-        facts["dimensions"] = dense.size if dense else None
-        facts["coarse_dimensions"] = coarse.size if coarse else None
-        facts["metric"] = dense.distance.value if dense else None
-        facts["storage"] = storage_of(dense) if dense else None
-        facts["sparse"] = SPARSE in (config.params.sparse_vectors or {})
-        return facts
+        metadata["dimensions"] = dense.size if dense else None
+        metadata["coarse_dimensions"] = coarse.size if coarse else None
+        metadata["metric"] = dense.distance.value if dense else None
+        metadata["storage"] = quantization_of(dense) if dense else None
+        metadata["sparse"] = SPARSE in (config.params.sparse_vectors or {})
+        return metadata
 
-    def create(self, facts: Facts) -> None:
+    def create(self, metadata: Metadata) -> None:
         self._client.create_collection(
             self._collection,
-            vectors_config=dense_config(facts),
-            sparse_vectors_config=sparse_config(facts),
-            metadata={_FACTS: facts},
+            vectors_config=dense_config(metadata),
+            sparse_vectors_config=sparse_config(metadata),
+            metadata={_METADATA: metadata},
         )
 
     def pack(self, records: Sequence[Record]) -> list[models.PointStruct]:
@@ -119,19 +124,19 @@ class ClientStore(QdrantStore[models.Filter]):
         selected = models.PointIdsList(points=[point_id(key) for key in keys])
         self._client.delete(self._collection, selected, wait=True)
 
-    def judge(self, error: Exception) -> Trouble:
+    def classify(self, error: Exception) -> Failure:
         if isinstance(error, ResourceExhaustedResponse):
-            return Trouble("transient", error.retry_after_s)
+            return Failure("transient", error.retry_after_s)
         if isinstance(error, QdrantException):  # a 429 whose Retry-After the client cannot read
             _, unread, retry_after = str(error).partition("not a valid integer: ")
-            return Trouble("transient", seconds_of(retry_after)) if unread else PERMANENT
+            return Failure("transient", seconds_of(retry_after)) if unread else PERMANENT
         if isinstance(error, UnexpectedResponse):
             asked = error.headers.get("Retry-After")
-            return judge_http(error.status_code or 0, error.content, asked)
+            return classify_http(error.status_code or 0, error.content, asked)
         if isinstance(error, ResponseHandlingException):
             return TRANSIENT if isinstance(error.source, httpx.TransportError) else PERMANENT
         if isinstance(error, grpc.RpcError):
-            return judge_grpc(error.code())
+            return classify_grpc(error.code())
         return TRANSIENT if isinstance(error, ConnectionError) else PERMANENT
 
     def optimize(self) -> None:
@@ -159,26 +164,18 @@ class ClientStore(QdrantStore[models.Filter]):
         return to_client_filter(condition, point_id)
 
     def _request(
-        self,
-        using: str,
-        query: Any,
-        coarse: list[float] | None,
-        limit: int,
-        condition: models.Filter | None,
+        self, search: Search, limit: int, condition: models.Filter | None
     ) -> models.QueryRequest:
         return models.QueryRequest(
-            prefetch=None if coarse is None else coarse_prefetch(coarse, limit, condition),
-            query=query,
-            using=using,
+            prefetch=coarse_prefetch(search, limit, condition),
+            query=search.query,
+            using=search.using,
             limit=limit,
             filter=condition,
-            params=search_params(self._storage, coarse) if using == DENSE else None,
+            params=search_params(search, self._quantization),
             with_payload=[ID],
         )
 
     def _query(self, requests: list[models.QueryRequest]) -> Sequence[Sequence[Any]]:
         answers = self._client.query_batch_points(self._collection, requests)
         return [answer.points for answer in answers]
-
-    def _sparse_vector(self, indices: list[int], values: list[float]) -> models.SparseVector:
-        return sparse_vector(indices, values)

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gte_core import CollectionMismatch
-from gte_integrations._index.index import gathered
-from gte_integrations._index.qdrant.client import (
-    edge,
-)
+from gte_integrations._index.metadata import Metadata, Quantization
+from gte_integrations._index.qdrant.client import edge
 from gte_integrations._index.qdrant.disk_space import (
     LITTLE,
     OPENING,
@@ -24,9 +22,9 @@ from gte_integrations._index.qdrant.filters import to_edge_filter
 from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
 from gte_integrations._index.qdrant.points import (
     COARSE,
-    DENSE,
     ID,
     SPARSE,
+    Search,
     key_of_point,
     payload_of,
     point_id,
@@ -36,11 +34,9 @@ from gte_integrations._index.qdrant.points import (
 )
 from gte_integrations._index.qdrant.shard import SharedShard
 from gte_integrations._index.qdrant.store import QdrantStore
-from gte_integrations._index.records import Facts, Record
-from gte_integrations._index.retry import PERMANENT, Trouble
-from gte_integrations._index.storage import Storage
-
-__all__ = ["EdgeStore"]
+from gte_integrations._index.records import Record
+from gte_integrations._index.retry import PERMANENT, Failure
+from gte_integrations._index.search import gathered
 
 
 class _Packed(NamedTuple):
@@ -57,19 +53,22 @@ class EdgeStore(QdrantStore[edge.Filter]):
     shard while it talks to the engine, and no longer, so that ``close`` is soon through.
     """
 
-    def __init__(self, directory: Path, collection: str, *, storage: Storage) -> None:
-        self._storage = storage
+    bridge = None
+
+    def __init__(self, directory: Path, collection: str, *, quantization: Quantization) -> None:
+        self._sparse_vector = edge.SparseVector
+        self._quantization = quantization
         self._collection = collection
         self._path = directory / collection
         self._record = self._path / RECORD
         self.name = f"The Qdrant collection {str(self._path)!r}"
         self._shard = SharedShard(self.name, self._load)
 
-    def describe(self) -> Facts | None:
+    def describe(self) -> Metadata | None:
         self._shard.allow()
-        facts = _read(self._record)
-        if facts is not None:
-            return facts
+        metadata = _read(self._record)
+        if metadata is not None:
+            return metadata
         if not self._has_shard():
             refuse_clients(self._path.parent, self._collection)
             return None
@@ -83,9 +82,9 @@ class EdgeStore(QdrantStore[edge.Filter]):
             )
         return {} if documents else None
 
-    def create(self, facts: Facts) -> None:
+    def create(self, metadata: Metadata) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        self._shard.open_with(lambda: self._make(facts))
+        self._shard.open_with(lambda: self._make(metadata))
 
     def pack(self, records: Sequence[Record]) -> list[_Packed]:
         return [_Packed(_to_point(record), self.size_of(record)) for record in records]
@@ -114,7 +113,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
         with self._shard() as shard:
             shard.update(edge.UpdateOperation.delete_points(selected))
 
-    def judge(self, error: Exception) -> Trouble:
+    def classify(self, error: Exception) -> Failure:
         return PERMANENT
 
     def optimize(self) -> None:
@@ -128,12 +127,12 @@ class EdgeStore(QdrantStore[edge.Filter]):
     def close(self) -> None:
         self._shard.close()
 
-    def _make(self, facts: Facts) -> edge.EdgeShard:
+    def _make(self, metadata: Metadata) -> edge.EdgeShard:
         """Make the shard, or what a killed ``create`` left of it, whole, and then the record."""
         if _read(self._record) is not None:  # another thread was faster
             return self._load()
         require_space(self.name, self._path, RESERVE)
-        shard = self._make_shard(_edge_config(facts))
+        shard = self._make_shard(_edge_config(metadata))
         try:
             if shard.count(edge.CountRequest()):  # that only the log still held
                 raise CollectionMismatch(
@@ -142,7 +141,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
                 )
             shard.flush()
             self._sync_folders()
-            _write(self._record, facts)
+            _write(self._record, metadata)
         except BaseException:
             shard.close()
             raise
@@ -208,19 +207,14 @@ class EdgeStore(QdrantStore[edge.Filter]):
         return to_edge_filter(condition, point_id)
 
     def _request(
-        self,
-        using: str,
-        query: Any,
-        coarse: list[float] | None,
-        limit: int,
-        condition: edge.Filter | None,
+        self, search: Search, limit: int, condition: edge.Filter | None
     ) -> edge.QueryRequest:
         return edge.QueryRequest(
-            prefetches=None if coarse is None else [_edge_prefetch(coarse, limit, condition)],
+            prefetches=_edge_prefetches(search, limit, condition),
             limit=limit,
-            query=edge.Query.Nearest(query, using=using),
+            query=edge.Query.Nearest(search.query, using=search.using),
             filter=condition,
-            params=_edge_params(self._storage, coarse) if using == DENSE else None,
+            params=_edge_params(search, self._quantization),
             with_payload=[ID],
         )
 
@@ -228,60 +222,61 @@ class EdgeStore(QdrantStore[edge.Filter]):
         with self._shard() as shard:
             return shard.query_batch(edge.QueryBatchRequest(requests))
 
-    def _sparse_vector(self, indices: list[int], values: list[float]) -> edge.SparseVector:
-        return edge.SparseVector(indices, values)
-
 
 def _to_point(record: Record) -> edge.Point:
     key = record.document.key
     return edge.Point(point_id(key), vectors_of(record, edge.SparseVector), payload_of(record))
 
 
-def _edge_config(facts: Facts) -> edge.EdgeConfig:
-    half = edge.VectorStorageDatatype.Float16 if facts["storage"] == "float16" else None
+def _edge_config(metadata: Metadata) -> edge.EdgeConfig:
+    half = edge.VectorStorageDatatype.Float16 if metadata["storage"] == "float16" else None
     int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8)
     dense = {
         name: edge.EdgeVectorParams(
             size,
             edge.Distance.Dot,
             datatype=half,
-            quantization_config=int8 if facts["storage"] == "int8" else None,
+            quantization_config=int8 if metadata["storage"] == "int8" else None,
         )
-        for name, size in sizes_of(facts).items()
+        for name, size in sizes_of(metadata).items()
     }
-    sparse = {SPARSE: edge.EdgeSparseVectorParams()} if facts["sparse"] else {}
+    sparse = {SPARSE: edge.EdgeSparseVectorParams()} if metadata["sparse"] else {}
     return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
 
 
-def _edge_params(storage: Storage, coarse: object | None) -> edge.SearchParams | None:
-    options = quantized_search(storage, coarse)
+def _edge_params(search: Search, quantization: Quantization) -> edge.SearchParams | None:
+    options = quantized_search(search, quantization)
     if options is None:
         return None
     return edge.SearchParams(quantization=edge.QuantizationSearchParams(**options))
 
 
-def _edge_prefetch(coarse: list[float], limit: int, condition: edge.Filter | None) -> edge.Prefetch:
-    query = edge.Query.Nearest(coarse, using=COARSE)
-    return edge.Prefetch(limit=gathered(limit), query=query, filter=condition)
+def _edge_prefetches(
+    search: Search, limit: int, condition: edge.Filter | None
+) -> list[edge.Prefetch] | None:
+    if search.coarse is None:
+        return None
+    query = edge.Query.Nearest(search.coarse, using=COARSE)
+    return [edge.Prefetch(limit=gathered(limit), query=query, filter=condition)]
 
 
 # ------------------------------------------------------------------ the record
 
 
-def _read(record: Path) -> Facts | None:
-    """The facts that were recorded, None if there are none that can be read."""
+def _read(record: Path) -> Metadata | None:
+    """What was recorded, None if nothing that can be read."""
     try:
-        facts = json.loads(record.read_bytes())
+        metadata = json.loads(record.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return facts if isinstance(facts, dict) else None
+    return metadata if isinstance(metadata, dict) else None
 
 
-def _write(record: Path, facts: Facts) -> None:
-    """Record the facts, whole or not at all, whatever happens to the machine."""
+def _write(record: Path, metadata: Metadata) -> None:
+    """Record it whole or not at all, whatever happens to the machine."""
     unfinished = record.with_suffix(".partial")
     with unfinished.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(facts))
+        file.write(json.dumps(metadata))
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(record)

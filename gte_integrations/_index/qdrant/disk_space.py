@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["LITTLE", "OPENING", "RESERVE", "allocated", "require_space"]
-
 # The embedded engine writes through memory maps, and a page that finds no space ends the process
 # (SIGBUS). It grows in files of 32 MiB, mostly holes: one of a write-ahead log and one of a
 # storage may begin with any write, and not every file system has holes.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any, TypeVar
 from uuid import UUID
 
+from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.qdrant.client import edge, models
-from gte_integrations._index.records import id_to_key
-
-__all__ = ["to_client_filter", "to_edge_filter"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -175,25 +172,21 @@ class _Truth:
 _Truth.__module__, _Truth.__name__ = "numpy", "bool_"
 
 
-def _numbers(bounds: models.Range) -> edge.RangeFloat:
-    return edge.RangeFloat(lt=bounds.lt, gt=bounds.gt, lte=bounds.lte, gte=bounds.gte)
+def _numbers(given: models.Range) -> edge.RangeFloat:
+    return edge.RangeFloat(**_bounds(given))
 
 
-def _times(bounds: models.DatetimeRange) -> edge.RangeDateTime:
-    return edge.RangeDateTime(
-        lt=_optional(bounds.lt, _time),
-        gt=_optional(bounds.gt, _time),
-        lte=_optional(bounds.lte, _time),
-        gte=_optional(bounds.gte, _time),
-    )
+def _times(given: models.DatetimeRange) -> edge.RangeDateTime:
+    bounds = _bounds(given).items()
+    return edge.RangeDateTime(**{name: bound and bound.isoformat() for name, bound in bounds})
 
 
-def _time(time: date) -> str:  # a datetime is a date, too
-    return time.isoformat()
+def _count(given: models.ValuesCount) -> edge.ValuesCount:
+    return edge.ValuesCount(**_bounds(given))
 
 
-def _count(count: models.ValuesCount) -> edge.ValuesCount:
-    return edge.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte)
+def _bounds(given: models.Range | models.DatetimeRange | models.ValuesCount) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in ("lt", "gt", "lte", "gte")}
 
 
 def _box(box: models.GeoBoundingBox) -> edge.GeoBoundingBox:

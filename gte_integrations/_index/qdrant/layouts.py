@@ -11,8 +11,6 @@ from pathlib import Path
 
 from gte_core import CollectionMismatch
 
-__all__ = ["RECORD", "refuse_clients", "refuse_ours"]
-
 RECORD = "gte.json"
 
 

@@ -1,4 +1,4 @@
-"""Documents as Qdrant keeps them: vectors, ids, points, and what a search asks for and finds."""
+"""Documents as Qdrant points, queries as its searches, and answers as hits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gte_integrations._index.explain import StoredVectors
-from gte_integrations._index.fusion import DocumentId, Leg
-from gte_integrations._index.index import gathered
-from gte_integrations._index.qdrant.client import (
-    models,
-)
-from gte_integrations._index.records import (
-    Facts,
-    Queries,
-    Record,
-    id_to_key,
-    users_payload,
-)
-from gte_integrations._index.storage import OVERSAMPLING, Storage
+from gte_integrations._index.fusion import DocumentId, ScoredIds
+from gte_integrations._index.ids import id_to_key
+from gte_integrations._index.metadata import Metadata, Quantization
+from gte_integrations._index.qdrant.client import models
+from gte_integrations._index.records import Record, users_payload
+from gte_integrations._index.search import OVERSAMPLING, gathered
+from gte_integrations._index.sparse import sparse_lists
+from gte_integrations._index.vectorizer import Queries
+
+MakeSparse = Callable[[list[int], list[float]], Any]
+"""Token ids and weights -> a sparse vector in a client's own type."""
 
 DENSE, COARSE, SPARSE = "dense", "_gte_coarse", "sparse"
 ID, HASH, TEXT = "_gte_id", "_gte_hash", "text"
@@ -57,70 +55,99 @@ def sparse_vector(indices: list[int], values: list[float]) -> models.SparseVecto
     return models.SparseVector(indices=indices, values=values)
 
 
-def dense_config(facts: Facts) -> dict[str, models.VectorParams]:
+def dense_config(metadata: Metadata) -> dict[str, models.VectorParams]:
     """The dense vectors. All have length 1, so the dot product is the cosine."""
     return {
         name: models.VectorParams(
             size=size,
             distance=models.Distance.DOT,
-            datatype=models.Datatype.FLOAT16 if facts["storage"] == "float16" else None,
-            quantization_config=_INT8 if facts["storage"] == "int8" else None,
+            datatype=models.Datatype.FLOAT16 if metadata["storage"] == "float16" else None,
+            quantization_config=_INT8 if metadata["storage"] == "int8" else None,
         )
-        for name, size in sizes_of(facts).items()
+        for name, size in sizes_of(metadata).items()
     }
 
 
-def sparse_config(facts: Facts) -> dict[str, models.SparseVectorParams]:
+def sparse_config(metadata: Metadata) -> dict[str, models.SparseVectorParams]:
     """The sparse vector, if the model has one. Without IDF: its weights are learned."""
-    return {SPARSE: models.SparseVectorParams()} if facts["sparse"] else {}
+    return {SPARSE: models.SparseVectorParams()} if metadata["sparse"] else {}
 
 
-def search_params(storage: Storage, coarse: object | None) -> models.SearchParams | None:
-    """How to search with the full vectors, alone or after the coarse ones."""
-    options = quantized_search(storage, coarse)
+class Search(NamedTuple):
+    """What one query asks of one vector.
+
+    ``using`` is the vector's name, ``query`` the values in the client's type, and ``coarse`` the
+    short vector that gathers candidates for it.
+    """
+
+    using: str
+    query: Any
+    coarse: list[float] | None = None
+
+
+def searches_of(queries: Queries, make_sparse: MakeSparse) -> list[list[Search]]:
+    """Each query's searches, dense then sparse, without an empty vector, which finds nothing."""
+    searches: list[list[Search]] = [[] for _ in range(len(queries))]
+    if queries.dense is not None:
+        coarse = [None] * len(queries) if queries.coarse is None else queries.coarse.tolist()
+        for found, row, short in zip(searches, queries.dense.tolist(), coarse, strict=True):
+            found.append(Search(DENSE, row, short))
+    if queries.sparse is not None:
+        for found, (ids, weights) in zip(searches, sparse_lists(queries.sparse), strict=True):
+            if ids:
+                found.append(Search(SPARSE, make_sparse(ids, weights)))
+    return searches
+
+
+def prefetch(search: Search, limit: int, quantization: Quantization) -> models.Prefetch:
+    """A search whose hits a query fuses."""
+    return models.Prefetch(
+        prefetch=coarse_prefetch(search, limit),
+        query=search.query,
+        using=search.using,
+        limit=limit,
+        params=search_params(search, quantization),
+    )
+
+
+def coarse_prefetch(
+    search: Search, limit: int, condition: models.Filter | None = None
+) -> models.Prefetch | None:
+    """The search with the short vector, for the full one to rank."""
+    if search.coarse is None:
+        return None
+    size = gathered(limit)
+    return models.Prefetch(query=search.coarse, using=COARSE, limit=size, filter=condition)
+
+
+def search_params(search: Search, quantization: Quantization) -> models.SearchParams | None:
+    """What quantized vectors need to be searched well, None for others."""
+    options = quantized_search(search, quantization)
     if options is None:
         return None
     return models.SearchParams(quantization=models.QuantizationSearchParams(**options))
 
 
-def quantized_search(storage: Storage, coarse: object | None) -> dict[str, Any] | None:
-    if storage != "int8":
+def quantized_search(search: Search, quantization: Quantization) -> dict[str, Any] | None:
+    if quantization != "int8" or search.using == SPARSE:
         return None
-    if coarse is not None:  # which has gathered enough; int8 would only blur its ranking
+    if search.coarse is not None:  # which has gathered enough; int8 would only blur its ranking
         return {"ignore": True}
     return {"rescore": True, "oversampling": float(OVERSAMPLING)}
 
 
-def coarse_prefetch(
-    coarse: list[float], limit: int, condition: models.Filter | None = None
-) -> models.Prefetch:
-    """The search with the short vector, for the full one to rank."""
-    return models.Prefetch(query=coarse, using=COARSE, limit=gathered(limit), filter=condition)
-
-
-def storage_of(dense: models.VectorParams) -> Storage:
+def quantization_of(dense: models.VectorParams) -> Quantization:
     if dense.quantization_config is not None:
         return "int8"
     return "float16" if dense.datatype == models.Datatype.FLOAT16 else "float32"
 
 
-def sizes_of(facts: Facts) -> dict[str, int]:
-    sizes = {DENSE: facts["dimensions"], COARSE: facts["coarse_dimensions"]}
+def sizes_of(metadata: Metadata) -> dict[str, int]:
+    sizes = {DENSE: metadata["dimensions"], COARSE: metadata["coarse_dimensions"]}
     return {name: int(size) for name, size in sizes.items() if size is not None}
 
 
-def dense_rows(queries: Queries) -> list[tuple[list[float], list[float] | None]]:
-    """The full and, if there is one, the coarse vector of each query."""
-    if queries.dense is None:
-        return []
-    none = [None] * len(queries.dense)
-    coarse = none if queries.coarse is None else queries.coarse.tolist()
-    return list(zip(queries.dense.tolist(), coarse, strict=True))
-
-
-def vectors_of(
-    record: Record, make_sparse: Callable[[list[int], list[float]], Any]
-) -> dict[str, Any]:
+def vectors_of(record: Record, make_sparse: MakeSparse) -> dict[str, Any]:
     vectors: dict[str, Any] = {DENSE: record.dense.tolist()}
     if record.coarse is not None:
         vectors[COARSE] = record.coarse.tolist()
@@ -150,5 +177,5 @@ def key_of_point(point: Any) -> str:
     return id_to_key(point.payload[ID])
 
 
-def leg_of(points: Sequence[Any]) -> Leg:
+def hits_of(points: Sequence[Any]) -> ScoredIds:
     return [(point.payload[ID], point.score) for point in points]

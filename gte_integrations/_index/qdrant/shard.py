@@ -11,8 +11,6 @@ from weakref import WeakSet
 
 from gte_integrations._index.qdrant.client import edge
 
-__all__ = ["SharedShard"]
-
 
 class SharedShard:
     """Opens a shard at its first use and closes it when nobody uses it any more.
@@ -22,9 +20,9 @@ class SharedShard:
         with shard() as opened:
             opened.count(...)
 
-    Any number of threads may be inside at once. ``close`` waits for them and refuses who comes
-    after it, until ``allow``. A forked child is refused: the engine's threads stayed with its
-    parent, and so would a call, for ever.
+    Any number of threads may be inside at once. ``close`` waits for them; after it, entering is an
+    error until ``allow`` is called. In a forked child, entering is an error too: the engine's
+    threads stayed with the parent, so a call would wait for ever.
 
     Args:
         name: the collection and where it is, for messages.

@@ -1,47 +1,40 @@
-"""What a collection in Qdrant is asked, wherever it lives."""
+"""The part of a Qdrant collection that its server and its embedded engine share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
 from gte_integrations._index.explain import StoredVectors
-from gte_integrations._index.fusion import DocumentId, Leg
-from gte_integrations._index.index import FilterT
-from gte_integrations._index.qdrant.client import (
-    edge,
-    models,
-)
+from gte_integrations._index.fusion import DocumentId, ScoredIds
+from gte_integrations._index.ids import id_to_key
+from gte_integrations._index.qdrant.client import edge, models
 from gte_integrations._index.qdrant.points import (
     DENSE,
     HASH,
     ID,
     SPARSE,
     TEXT,
+    MakeSparse,
+    Search,
     content_of,
-    dense_rows,
-    leg_of,
+    hits_of,
     point_id,
+    searches_of,
     stored_vectors,
 )
-from gte_integrations._index.records import (
-    ORIGIN,
-    TRUNCATED,
-    Queries,
-    Record,
-    Stored,
-    as_stored,
-    id_to_key,
-    sparse_rows,
-)
+from gte_integrations._index.records import ORIGIN, TRUNCATED, Record, Stored, as_stored
+from gte_integrations._index.search import FilterT
+from gte_integrations._index.vectorizer import Queries
 
 
 class QdrantStore(ABC, Generic[FilterT]):
     """What both engines share; subclasses say how a request is put and sent."""
 
     request_bytes = 16 * 2**20  # half of what a server takes, for the size is an estimate
+    _sparse_vector: MakeSparse
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {point_id(key): key for key in keys}
@@ -58,20 +51,15 @@ class QdrantStore(ABC, Generic[FilterT]):
         for origin, point_ids in points.items():
             self._set_payload(point_ids, {ORIGIN: origin})
 
-    def legs(self, queries: Queries, limit: int, condition: object) -> tuple[list[Leg], list[Leg]]:
+    def hits(
+        self, queries: Queries, limit: int, condition: object
+    ) -> tuple[list[ScoredIds], list[ScoredIds]]:
         native = self._filter(condition)
-        requests = [
-            self._request(using, query, coarse, limit, native)
-            for using, query, coarse in self._searches(queries)
-        ]
-        found = iter(self._query(requests) if requests else [])
-        dense: list[Leg] = [leg_of(next(found)) for _ in dense_rows(queries)]
-        if queries.sparse is None:
-            return dense, [[] for _ in dense]
-        sparse: list[Leg] = [
-            leg_of(next(found)) if len(ids) else [] for ids, _ in sparse_rows(queries.sparse)
-        ]
-        return dense or [[] for _ in sparse], sparse
+        searches = searches_of(queries, self._sparse_vector)
+        requests = [self._request(one, limit, native) for query in searches for one in query]
+        answers = iter(self._query(requests) if requests else [])
+        found = [{one.using: hits_of(next(answers)) for one in query} for query in searches]
+        return [hits.get(DENSE, []) for hits in found], [hits.get(SPARSE, []) for hits in found]
 
     def size_of(self, record: Record) -> int:
         # As JSON: a float32 takes about 20 bytes, a character that needs escaping twice its size.
@@ -90,15 +78,6 @@ class QdrantStore(ABC, Generic[FilterT]):
         found = self._retrieve(wanted, False, vectors=True)
         return stored_vectors(found[0].vector) if found else None
 
-    def _searches(self, queries: Queries) -> Iterator[tuple[str, Any, list[float] | None]]:
-        """Vector name, vector and coarse vector; an empty sparse one finds nothing: left out."""
-        for row, coarse in dense_rows(queries):
-            yield DENSE, row, coarse
-        if queries.sparse is not None:
-            for ids, weights in sparse_rows(queries.sparse):
-                if len(ids):
-                    yield SPARSE, self._sparse_vector(ids.tolist(), weights.tolist()), None
-
     @abstractmethod
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
@@ -112,16 +91,8 @@ class QdrantStore(ABC, Generic[FilterT]):
 
     @abstractmethod
     def _request(
-        self,
-        using: str,
-        query: Any,
-        coarse: list[float] | None,
-        limit: int,
-        condition: FilterT | None,
+        self, search: Search, limit: int, condition: FilterT | None
     ) -> models.QueryRequest | edge.QueryRequest: ...
 
     @abstractmethod
     def _query(self, requests: list[Any]) -> Sequence[Sequence[Any]]: ...
-
-    @abstractmethod
-    def _sparse_vector(self, indices: list[int], values: list[float]) -> Any: ...

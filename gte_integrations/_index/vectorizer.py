@@ -1,0 +1,210 @@
+"""From texts to vectors: records to write, and queries to search with. Knows no engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_encoder
+from gte_integrations._index.checks import check_choice
+from gte_integrations._index.document import as_document
+from gte_integrations._index.metadata import Metadata, Quantization
+from gte_integrations._index.preparation import Limits, Prepared, prepare
+from gte_integrations._index.records import Embedded, Record
+from gte_integrations._index.sparse import Floats, Sparse, sparse_rows
+
+Mode = Literal["hybrid", "dense", "sparse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Vectors to search with, row for row; None for a kind that is not wanted.
+
+    ``coarse`` is the leading part of ``dense``, for a collection with two sizes.
+    """
+
+    dense: Floats | None = None
+    coarse: Floats | None = None
+    sparse: Sparse | None = None
+
+    def __len__(self) -> int:
+        vectors = self.sparse if self.dense is None else self.dense
+        return 0 if vectors is None else int(vectors.shape[0])
+
+    def __getitem__(self, rows: slice | list[int]) -> Queries:
+        if isinstance(rows, slice) and rows.indices(len(self)) == (0, len(self), 1):
+            return self  # cutting a sparse matrix takes a good part of a small search
+        return Queries(
+            None if self.dense is None else self.dense[rows],
+            None if self.coarse is None else self.coarse[rows],
+            None if self.sparse is None else self.sparse[rows],
+        )
+
+
+class Vectorizer:
+    """Makes records and query vectors. Needs no store; its arguments are those of an index."""
+
+    limits = Limits()
+    metric = "dot product"
+
+    def __init__(
+        self,
+        encoder: Encoder | str | Path,
+        *,
+        dimensions: int | None = None,
+        coarse_dimensions: int | None = None,
+        storage: Quantization = "float32",
+    ) -> None:
+        check_choice("storage", storage, Quantization)
+        self.storage: Quantization = storage
+        self.encoder = encoder = as_encoder(encoder)
+        self.dimensions = encoder.dimensions
+        if dimensions is not None:
+            self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
+        self.coarse_dimensions = coarse_dimensions
+        if coarse_dimensions is not None:
+            _check_size("coarse_dimensions", coarse_dimensions, self.dimensions - 1)
+
+    def comparable_metadata(self) -> Metadata:
+        """What a collection must have been made with for these vectors to fit into it."""
+        fingerprint = self.encoder.fingerprint
+        return {
+            "model": fingerprint.model,
+            "revision": fingerprint.revision,
+            "max_length": fingerprint.max_length,
+            "numeric": fingerprint.numeric,
+            "dimensions": self.dimensions,
+            "coarse_dimensions": self.coarse_dimensions,
+            "metric": self.metric,
+            "storage": self.storage,
+            "sparse": self.encoder.has_sparse,
+        }
+
+    def facts(self) -> Metadata:
+        """The former name of :meth:`comparable_metadata`."""
+        warnings.warn(
+            "facts() is called comparable_metadata() now, and goes with the next version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.comparable_metadata()
+
+    def metadata(self) -> Metadata:
+        """All that is recorded with a collection: what is compared, and two things that are not.
+
+        These are "name", the model as it was given, and "query_prefix"; with them others can open
+        the collection as it was made.
+        """
+        model = getattr(self.encoder, "model", None)
+        name = model if isinstance(model, str) else self.encoder.fingerprint.model
+        return {
+            **self.comparable_metadata(),
+            "name": name,
+            "query_prefix": self.encoder.query_prefix,
+        }
+
+    def prepare(self, item: object) -> Prepared:
+        """Read and check one document in any accepted form."""
+        return prepare(as_document(item), self.limits)
+
+    def records(self, documents: Iterable[object]) -> list[Record]:
+        """Read, check and embed documents, in one call of the encoder."""
+        return self.embed([self.prepare(item) for item in documents]).records
+
+    def embed(self, documents: Sequence[Prepared]) -> Embedded:
+        """Embed documents that were checked. ``NonFiniteError`` if a vector cannot be stored."""
+        both = self._encode([document.source for document in documents])
+        return Embedded(self._as_records(documents, both), int(both.n_tokens.sum()))
+
+    def _encode(self, texts: list[str]) -> HybridEmbeddings:
+        """What the model gives, with no columns in ``sparse`` where it has no sparse head."""
+        if self.encoder.has_sparse:
+            return self.encoder.encode(texts, dimensions=self.dimensions)
+        both = self.encoder.encode_available(texts, dimensions=self.dimensions)
+        return replace(both, sparse=HybridEmbeddings.of_dense(both.dense).sparse)
+
+    @property
+    def default_mode(self) -> Mode:
+        """How to search with all vectors that the model gives."""
+        return "hybrid" if self.encoder.has_sparse else "dense"
+
+    def query_vectors(self, queries: str | Sequence[str], mode: Mode) -> Queries:
+        """Dense ``(n, dimensions)`` and sparse ``(n, vocab_size)`` vectors, as far as needed."""
+        if mode == "dense":
+            dense = self.encoder.encode_dense(queries, role="query", dimensions=self.dimensions)
+            return Queries(dense, self._coarse(dense))
+        self.need_sparse(f"mode={mode!r}")
+        if mode == "sparse":
+            return Queries(sparse=self.encoder.encode_sparse(queries, role="query"))
+        both = self.encoder.encode(queries, role="query", dimensions=self.dimensions)
+        return Queries(both.dense, self._coarse(both.dense), both.sparse)
+
+    def need_sparse(self, what: str) -> None:
+        """Raise ``MissingHeadError`` if the model gives no sparse vectors, which ``what`` needs."""
+        if not self.encoder.has_sparse:
+            raise MissingHeadError(
+                f"{what} needs sparse vectors, but {self.encoder.fingerprint.model} gives none; "
+                'search with mode="dense", or use a model with a sparse head.'
+            )
+
+    def _coarse(self, dense: Floats) -> Floats | None:
+        if self.coarse_dimensions is None:
+            return None
+        return HybridEmbeddings.of_dense(dense).with_dimensions(self.coarse_dimensions).dense
+
+    def _as_records(self, documents: Sequence[Prepared], both: HybridEmbeddings) -> list[Record]:
+        dense, sparse = both.dense, both.sparse
+        expected = (len(documents), self.dimensions)
+        if dense.shape != expected or sparse.shape[0] != len(documents):
+            raise ValueError(
+                f"The encoder gave dense vectors of shape {dense.shape} and {sparse.shape[0]} "
+                f"sparse ones, but {len(documents)} documents need {expected}."
+            )
+        _check_finite(documents, dense, sparse)
+        coarse = self._coarse(dense)
+        width, truncated = int(sparse.shape[1]), both.truncated.tolist()
+        return [
+            Record(
+                document,
+                dense[row],
+                None if coarse is None else coarse[row],
+                *found,
+                width,
+                truncated[row],
+            )
+            for row, (document, found) in enumerate(
+                zip(documents, sparse_rows(sparse), strict=True)
+            )
+        ]
+
+
+def _check_size(name: str, size: int, limit: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{name} must be an integer from 1 to {limit}, got {size!r}.")
+    if not 1 <= size <= limit:
+        raise ValueError(
+            f"{name} is {size}, but must be from 1 to {limit}: the dense vectors are no larger "
+            "than the encoder's, the coarse ones smaller than the dense."
+        )
+    return size
+
+
+def _check_finite(documents: Sequence[Prepared], dense: Floats, sparse: Sparse) -> None:
+    # Some engines store NaN without a word and rank it above everything.
+    good: NDArray[np.bool_] = np.asarray(np.isfinite(dense).all(axis=1))
+    weights_good = np.isfinite(sparse.data) & (sparse.data > 0)
+    if not weights_good.all():
+        rows = np.searchsorted(sparse.indptr, np.flatnonzero(~weights_good), side="right") - 1
+        good[rows] = False
+    if not good.all():
+        document = documents[int(np.argmin(good))]
+        raise NonFiniteError(
+            f"The encoder gave document {document.id!r} a vector with NaN, infinity or a sparse "
+            "weight that is not positive; nothing of its batch was written."
+        )
