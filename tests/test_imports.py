@@ -100,6 +100,7 @@ def test_adapters_use_public_names_of_the_core(path):
                 "__version__",
                 "former",
                 "iteration",
+                "pickling",
                 "testing",
             ]
 
