@@ -160,7 +160,7 @@ def _check_parallel(parallel: int | None) -> None:
 def _count_tokens(encoder: Encoder, texts: list[str]) -> int:
     if isinstance(encoder, SharedEncoder):
         model = encoder.embedder
-        return sum(map(len, model.tokenizer.encode(texts, model.max_length)))
+        return sum(map(len, model.tokenizer.tokenize(texts, model.max_length)))
     return int(encoder.encode_available(texts).n_tokens.sum())  # others count by a pass
 
 

@@ -38,7 +38,7 @@ def encoded(monkeypatch):
     release_shared()
     calls = []
     texts = {}
-    tokenize, encode = GTETokenizer.encode, PackedEngine.encode
+    tokenize, compute = GTETokenizer.tokenize, PackedEngine.compute
 
     def tokenized(self, given, max_length):
         found = tokenize(self, given, max_length)
@@ -48,10 +48,10 @@ def encoded(monkeypatch):
 
     def recorded(self, given, **options):
         calls.append([texts[id(ids)][0] for ids in given])
-        return encode(self, given, **options)
+        return compute(self, given, **options)
 
-    monkeypatch.setattr(GTETokenizer, "encode", tokenized)
-    monkeypatch.setattr(PackedEngine, "encode", recorded)
+    monkeypatch.setattr(GTETokenizer, "tokenize", tokenized)
+    monkeypatch.setattr(PackedEngine, "compute", recorded)
     return calls
 
 

@@ -39,7 +39,7 @@ _LOOK_AGAIN = 1.0  # seconds
 
 
 class FairQueue(Generic[W]):
-    """Who is next, by the rules above. Not locked: its owner is."""
+    """Calls in the order of the rules above. It has no lock: its owner needs one."""
 
     def __init__(self) -> None:
         self._short: deque[W] = deque()
@@ -50,26 +50,26 @@ class FairQueue(Generic[W]):
         return len(self._short) + len(self._long)
 
     def put(self, item: W) -> None:
-        """Wait behind those that are there; a long call does so after each of its turns."""
+        """Add an item behind the others; a long call is added again after each of its turns."""
         (self._long if item.is_long else self._short).append(item)
 
     def first(self, unit: int) -> W | None:
-        """Whose turn it is, where a unit is so many tokens; None if nobody waits."""
+        """The item whose turn it is, None if nobody waits; ``unit`` is the tokens of a unit."""
         if self._long and (not self._short or self._spent >= unit):
             return self._long[0]
         return self._short[0] if self._short else None
 
     def take(self, item: W) -> None:
-        """``item`` has its turn."""
+        """Remove ``item`` because it has its turn."""
         self.remove(item)
         self._spent = 0 if item.is_long else self._spent + item.n_tokens
 
     def remove(self, item: W) -> None:
-        """``item`` waits no longer."""
+        """Remove ``item`` because it waits no longer."""
         (self._long if item.is_long else self._short).remove(item)
 
     def take_unit(self, unit: int) -> list[W]:
-        """Those that share the next turn: a long call, or short ones of up to a unit in all."""
+        """Take the items of the next turn: one long call, or short ones of a unit together."""
         taken: list[W] = []
         room = unit
         while (item := self.first(unit)) and not (taken and (item.is_long or item.n_tokens > room)):
@@ -111,9 +111,9 @@ class Turns:
             ticket.left = True
             turns.hand_over()
 
-    Written out, because Ctrl-C strikes between any two calls of Python code: in a context manager
-    it could leave the turn taken for ever. No call comes before ``left`` is set, and who waits
-    looks every second whether a turn was not handed over.
+    This is no context manager, because Ctrl-C can strike between any two calls of Python code: in
+    one, it could leave the turn taken for ever. Here ``left`` is set before anything is called. A
+    thread that waits looks every second for a turn that was left but not handed over.
 
     Args:
         unit: tokens of a unit.

@@ -23,7 +23,7 @@ from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_he
 from gte_core.explanation import Explanation
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
-from gte_core.runtime.engine import EncodedTexts
+from gte_core.runtime.engine import TextVectors
 from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
     NameOf,
@@ -422,7 +422,7 @@ class GTEEmbedder:
         self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
     ) -> HybridEmbeddings:
         """:meth:`encode_available` of texts whose ids are known, dense vectors in full size."""
-        encoded = self._engine.encode(texts, name_of=name_of)
+        encoded = self._engine.compute(texts, name_of=name_of)
         return self._embeddings(encoded, name_of, self._config.hidden_size)
 
     @property
@@ -430,7 +430,7 @@ class GTEEmbedder:
         """Tokens that one pass computes at once, unless a single text has more."""
         return self._engine.pack_tokens
 
-    def _embeddings(self, encoded: EncodedTexts, name_of: NameOf, size: int) -> HybridEmbeddings:
+    def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
             cut(encoded.cls, size, name_of=name_of),
             encoded.sparse,

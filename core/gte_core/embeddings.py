@@ -143,7 +143,7 @@ class _KnownTokens:
 
 
 def joint_decoder(decoders: Sequence[TokenDecoder]) -> TokenDecoder:
-    """A decoder for the tokens of all parts; those of unpickled parts know their own alone."""
+    """A decoder for the tokens of all parts; that of an unpickled part knows only its own."""
     for decoder in decoders:
         if not isinstance(decoder, _KnownTokens):
             return decoder
@@ -170,8 +170,8 @@ def check_dimensions(dimensions: int, limit: int) -> int:
 def cut(vectors: Floats, dimensions: int, *, name_of: NameOf = as_text) -> Floats:
     """Keep the leading ``dimensions`` components of each row, then scale rows to length 1.
 
-    In that order: normalising first would leave shorter vectors. ``name_of`` says what an error
-    calls a row.
+    Scaled before they are cut, they would be shorter than 1. ``name_of`` says what an error calls a
+    row.
     """
     leading = vectors[:, : check_dimensions(dimensions, vectors.shape[1])].astype(np.float64)
     lengths = np.linalg.norm(leading, axis=1, keepdims=True)

@@ -3,10 +3,10 @@
 ::
 
     GTEError
-    ├── ConfigError(ValueError)       a file of the model says what cannot be computed
+    ├── ConfigError(ValueError)       a file of the model is malformed, or not supported
     ├── WeightsError(ValueError)      the weight files do not hold this model
-    ├── HubError(OSError)             the model's files could not be had
-    ├── MissingHeadError              the checkpoint has no such head
+    ├── HubError(OSError)             the model's files were not found or downloaded
+    ├── MissingHeadError              the checkpoint lacks the head that a call needs
     ├── NonFiniteError                a vector came out as NaN or infinity
     ├── TruncationError(ValueError)   texts are too long, and on_truncation is "error"
     ├── TextTooLargeError(MemoryError)  a text does not fit in memory, even alone

@@ -1,8 +1,8 @@
-"""What a forked child finds: locks as they stood, one thread, and a torch that may be stuck.
+"""Forked children: they get locks as they stood, one thread, and a torch that may hang.
 
-Locks are renewed in the child. Torch cannot be: a thread that computed with several of torch's own
-threads waits for ever for them in the child, where they are gone. Only the thread that forks lives
-on in a child, so it is the one that must not compute there; threads that the child starts may.
+Locks are renewed in the child. Torch cannot be: its own threads are gone in the child, and a thread
+that computed with several of them would wait for them for ever. Only the thread that forked lives
+on in a child, so only that one must not compute there; threads that the child starts may.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Renewable(Protocol):
 _renewable: WeakSet[Renewable] = WeakSet()
 _in_torch: set[int] = set()  # threads that are computing
 _forked_amid = False
-_this_thread = threading.local()  # .process: where it computed with several torch threads
+_this_thread = threading.local()  # .process: the one it computed in with several torch threads
 
 
 def renew_in_children(thing: Renewable) -> None:
@@ -62,7 +62,7 @@ class Threads:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """Around whatever computes with torch, loading included.
+    """Surrounds all that computes with torch, loading included.
 
     Raises ``RuntimeError`` in a forked child where torch would hang.
     """

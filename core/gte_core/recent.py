@@ -1,4 +1,4 @@
-"""Both vectors of the texts that were encoded lately."""
+"""A cache of the vectors of recent texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Vectors:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that they take, about."""
+        """About how much memory they take."""
         return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes + _ROW_OVERHEAD
 
 
@@ -64,7 +64,7 @@ def embeddings_of(
 
 
 class RecentVectors:
-    """Vectors by text, the least recently used dropped beyond a number of bytes.
+    """Vectors by text. Beyond a number of bytes, :meth:`trim` drops the least recently used.
 
     Texts are known by their hash, so that long ones cost nothing to remember. Safe to use from
     several threads.
@@ -77,7 +77,7 @@ class RecentVectors:
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Begin again with a free lock; another thread may have been stopped in the middle."""
+        """Begin again with a free lock, and count the bytes that a stopped thread may not have."""
         self._lock = threading.Lock()
         self._n_bytes = sum(row.n_bytes for row in self._rows.values())
 
@@ -93,7 +93,7 @@ class RecentVectors:
         return found
 
     def put(self, rows: Mapping[str, Vectors]) -> None:
-        """Keep these rows, whatever their number until the next ``trim``."""
+        """Keep these rows, at least until the next ``trim``."""
         with self._lock:
             for text, row in rows.items():
                 self._rows[_hash(text)] = row

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import Purpose, find_model
-from gte_core.exceptions import MissingHeadError, NonFiniteError
+from gte_core.exceptions import MissingHeadError
 from gte_core.forks import computing
-from gte_core.iteration import batched
+from gte_core.network.attention import PackLayout
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
-from gte_core.runtime.passes import HostCopy, PackRunner
+from gte_core.runtime.engine import PackedEngine
 from gte_core.settings import DEFAULT_RERANKER
-from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text, named
-from gte_core.tokenizer import PairTokenizer, check_vocabulary
+from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text
+from gte_core.tokenizer import PairTokenizer, TokenizedText, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,8 @@ class GTEReranker:
     def __init__(
         self, model: GTEModel, load_float32: Callable[[], GTEModel], tokenizer: PairTokenizer
     ) -> None:
-        self._model = model
-        self._load_float32 = load_float32
+        self._engine = PackedEngine(model, load_float32)
         self._tokenizer = tokenizer
-        self._packs = PackRunner(model.device)
 
     @classmethod
     def from_pretrained(
@@ -110,13 +109,14 @@ class GTEReranker:
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``."""
+        given = checked_pairs(pairs)
         scores = [np.empty(0, dtype=np.float32)]
         done = n_truncated = 0
         try:
-            for batch in batched(checked_pairs(pairs), _PAIRS_AT_ONCE):
-                tokenized = self._tokenizer.encode(batch)
+            while batch := list(islice(given, _PAIRS_AT_ONCE)):
+                tokenized = self._tokenizer.tokenize(batch)
                 n_truncated += sum(pair.truncated for pair in tokenized)
-                scores.append(self._score({done + i: pair.ids for i, pair in enumerate(tokenized)}))
+                scores.append(self._score(tokenized, first=done))
                 done += len(batch)
         finally:
             if n_truncated:
@@ -127,38 +127,19 @@ class GTEReranker:
                 )
         return np.concatenate(scores)
 
-    def _score(self, ids: Mapping[int, list[int]]) -> NDArray[np.float32]:
-        """The scores of pairs known by their places in the call, in this order."""
-        scores = self._logits(self._model, ids)
-        broken = _not_finite(scores)
-        if broken and self._model.dtype != torch.float32:
-            scores |= self._logits(self._float32_model, {number: ids[number] for number in broken})
-        if broken := sorted(_not_finite(scores)):
-            raise NonFiniteError(
-                f"{named(broken, as_pair)}: NaN or infinity, even in float32. The weights are "
-                "damaged or not meant for this network; check the checkpoint."
-            )
-        return np.array([scores[number] for number in ids], dtype=np.float32)
-
-    def _logits(self, model: GTEModel, ids: Mapping[int, list[int]]) -> dict[int, float]:
-        """The logit of each pair by its number."""
-
-        def launch(pack: list[int]) -> HostCopy:
-            states = model.encode_first_tokens(*model.lay_out([ids[number] for number in pack]))
-            return HostCopy(model.sequence_logits(states).squeeze(-1).float())
-
-        lengths = {number: len(pair) for number, pair in ids.items()}
-        scores: dict[int, float] = {}
-        for pack, results in self._packs.run(lengths, launch, name_of=as_pair):
-            (logits,) = results.arrays()
-            scores |= zip(pack, logits.tolist(), strict=True)
+    def _score(self, pairs: Sequence[TokenizedText], first: int) -> NDArray[np.float32]:
+        """The scores of these pairs, of which ``first`` went before in the call."""
+        scores = np.empty(len(pairs), dtype=np.float32)
+        computed = self._engine.run(
+            pairs, _compute_logits, name_of=lambda index: as_pair(first + index)
+        )
+        for pack, (logits,) in computed:
+            scores[pack] = logits
         return scores
 
-    @cached_property
-    def _float32_model(self) -> GTEModel:
-        with computing():
-            return self._load_float32()
 
-
-def _not_finite(scores: Mapping[int, float]) -> list[int]:
-    return [number for number, score in scores.items() if not math.isfinite(score)]
+def _compute_logits(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
+    """Which pairs are finite, and their logits, float32 ``(n,)``."""
+    cls = model.compute_cls(input_ids, layout)
+    logits = model.sequence_logits(cls).squeeze(-1).float()
+    return logits.isfinite(), logits

@@ -110,7 +110,7 @@ class Call(Generic[R]):
         if self.cut_off and self._refuse_truncated:
             self._units.clear()  # the other windows are only looked through
             return
-        for pack in plan_packs([len(tokens) for tokens in window], self._pack_tokens):
+        for pack in plan_packs(dict(enumerate(map(len, window))), self._pack_tokens):
             self._units.append({texts[i]: window[i] for i in sorted(pack)})
 
     def receive(self, vectors: dict[str, Vectors]) -> None:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_NAMED = 20
+_NAMED = 20  # indices that an error names
 
 NameOf = Callable[[int], str]
 
@@ -29,20 +29,20 @@ def as_texts(texts: str | Iterable[str], name: str = "texts") -> Iterable[str]:
 
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
-    """Pass texts on, lazily; ``TypeError`` naming the index of what is none."""
+    """Yield the texts, lazily; ``TypeError`` naming the index of anything else."""
     for index, text in enumerate(texts):
         yield checked_text(text, f"{name}[{index}]")
 
 
 def checked_text(text: str, name: str) -> str:
-    """The text; ``TypeError`` with this name if it is none."""
+    """Return the text; ``TypeError`` with this name for anything but a str."""
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str, got {type(text).__name__}.")
     return text
 
 
 def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Pass ``(query, document)`` pairs on, lazily; ``TypeError`` naming what is none."""
+    """Yield ``(query, document)`` pairs, lazily; ``TypeError`` naming the index of what is none."""
     if not isinstance(pairs, Iterable) or isinstance(pairs, str | Mapping):
         raise TypeError(
             f"pairs must be an iterable of (query, document), got {type(pairs).__name__}."
@@ -55,14 +55,14 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
 
 
 def named(indices: Sequence[int], name_of: NameOf = as_text) -> str:
-    """What an error calls these places of a call: the first 20, and how many more there are."""
+    """How an error lists indices: the names of the first 20, and how many more there are."""
     names = ", ".join(map(name_of, indices[:_NAMED]))
     more = len(indices) - _NAMED
     return f"{names} and {more} more" if more > 0 else names
 
 
 def check_max_length(max_length: int, n_special: int, kind: str = "text") -> int:
-    """The length as an int; it must leave room beside the special tokens of every text or pair."""
+    """Return the length as an int; ``ValueError`` unless it is more than the special tokens."""
     if isinstance(max_length, bool) or not hasattr(max_length, "__index__"):
         raise TypeError(f"max_length must be an integer, got {max_length!r}.")
     length = operator.index(max_length)

@@ -17,20 +17,21 @@ from tokenizers import Tokenizer, models
 
 from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
 from gte_core.exceptions import ConfigError, GTEError
+from gte_core.former import former_name
 from gte_core.texts import check_max_length
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
-# Roles of the special tokens that carry no meaning of their own; <mask> is kept, as published.
+# Roles of special tokens without a sparse weight. <mask> has one, as in the published script.
 _DROPPED_ROLES = frozenset(
     {"bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token"}
 )
 
-# Characters read per token wanted before a text is worth cutting ahead of tokenizing.
+# A text with more characters than this for each token wanted is cut before it is tokenized.
 _CHARACTERS_PER_TOKEN = 32
 
-_LONGEST_PAIR = 2**31  # more is no number to the library
+_LONGEST_PAIR = 2**31  # the library takes no larger number
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +91,22 @@ class GTETokenizer:
         """Special tokens added to every text."""
         return self._n_before + self._n_after
 
-    def encode(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
+    def tokenize(self, texts: Sequence[str], max_length: int) -> list[TokenizedText]:
         """Tokenize, keeping at most ``max_length`` ids per text, special tokens included.
 
         A lone surrogate becomes U+FFFD; nothing else in a text is changed.
         """
-        short = [text if len(text) <= self._patience(max_length) else "" for text in texts]
+        limit = self._most_characters(max_length)
+        short = [text if len(text) <= limit else "" for text in texts]
         encodings = self._tokenizer.encode_batch_fast([_encodable(text) for text in short])
         return [
             self._truncate(encoding.ids, max_length)
-            if whole is text
-            else self._encode_long(text, max_length)
-            for text, whole, encoding in zip(texts, short, encodings, strict=True)
+            if len(text) <= limit
+            else self._tokenize_long(text, max_length)
+            for text, encoding in zip(texts, encodings, strict=True)
         ]
+
+    encode = former_name("GTETokenizer.encode", tokenize)
 
     def decode_token(self, token_id: int) -> str:
         """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""
@@ -113,17 +117,16 @@ class GTETokenizer:
         return self._tokenizer.id_to_token(token_id) or f"<{token_id}>"
 
     @staticmethod
-    def _patience(max_length: int) -> int:
+    def _most_characters(max_length: int) -> int:
         return max(max_length, 64) * _CHARACTERS_PER_TOKEN
 
-    def _encode_long(self, text: str, max_length: int) -> TokenizedText:
+    def _tokenize_long(self, text: str, max_length: int) -> TokenizedText:
         """Tokenize no more than the start of a text that is far too long.
 
-        The start ends at white space where there is some, and gives twice the ids needed, so that
-        what comes after it cannot change those that are kept. It grows only while its pieces are
-        so long that it gives too few.
+        The start ends at a space where there is one. It must give twice the ids that are kept, so
+        that the rest of the text cannot change these; it grows until it does.
         """
-        limit = self._patience(max_length)
+        limit = self._most_characters(max_length)
         while limit < len(text):
             space = text.rfind(" ", limit // 2, limit)
             ids = self._ids(text[: space if space > 0 else limit])
@@ -163,7 +166,7 @@ class PairTokenizer:
         """The largest id it gives; the model's embedding table must reach beyond it."""
         return _largest_id(self._tokenizer)
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedText]:
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedText]:
         """Tokenize pairs; a lone surrogate becomes U+FFFD."""
         encodable = [(_encodable(first), _encodable(second)) for first, second in pairs]
         encodings = self._tokenizer.encode_batch(encodable)
@@ -171,7 +174,7 @@ class PairTokenizer:
 
 
 def check_vocabulary(tokenizer: GTETokenizer | PairTokenizer, vocab_size: int) -> None:
-    """:class:`ConfigError` if the tokenizer gives ids that the model has no embeddings for."""
+    """Raise :class:`ConfigError` if the model has no embeddings for some of the tokenizer's ids."""
     if tokenizer.largest_id >= vocab_size:
         raise ConfigError(
             f"tokenizer.json has ids up to {tokenizer.largest_id}, but the model has embeddings "
@@ -180,7 +183,7 @@ def check_vocabulary(tokenizer: GTETokenizer | PairTokenizer, vocab_size: int) -
 
 
 def _load(directory: Path) -> Tokenizer:
-    """The pipeline of a directory, tried out once, without truncation and padding of its own."""
+    """The pipeline of a directory, tried out once, its own truncation and padding switched off."""
     path = directory / "tokenizer.json"
     if not exists(path):
         raise ConfigError(
@@ -211,7 +214,7 @@ def _failing_as_config_error(path: Path) -> Iterator[None]:
 
 
 def _largest_id(tokenizer: Tokenizer) -> int:
-    # The ids of a unigram model are positions in its list, those of the others any numbers.
+    # The ids of a unigram model are positions in its list; those of other models may have gaps.
     if isinstance(tokenizer.model, models.Unigram):
         largest = tokenizer.get_vocab_size(with_added_tokens=False) - 1
     else:

@@ -1,4 +1,4 @@
-"""What a call says of texts that are longer than ``max_length``."""
+"""Warnings and errors about texts that are longer than ``max_length``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gte_core.tokenizer import TokenizedText
 
 @dataclass(frozen=True, slots=True)
 class WindowedCall:
-    """What a call's errors need to know of it.
+    """What errors about the texts of a call need to know.
 
     Attributes:
         max_length: tokens of a text that are read.
-        name_of: what to call a text by its number.
-        place_of: its place in what the caller gave.
+        name_of: index of a text -> what to call it.
+        place_of: index of a text -> index in what the caller gave.
         is_stream: whether texts further on must not be read for an error's sake.
     """
 
@@ -47,12 +47,12 @@ def too_long(names: str, indices: Iterable[int], max_length: int) -> TruncationE
 
 
 def truncated(window: Sequence[TokenizedText], first: int) -> list[int]:
-    """Which texts of a window were too long, counted from its first."""
+    """Indices of the texts of a window that were too long; ``first`` is that of its first text."""
     return [first + row for row, text in enumerate(window) if text.truncated]
 
 
 def all_truncated(ready: Iterable[Sequence[TokenizedText]], first: int) -> Iterator[int]:
-    """The same for the windows that are left."""
+    """:func:`truncated` of all windows that are left."""
     for window in ready:
         yield from truncated(window, first)
         first += len(window)

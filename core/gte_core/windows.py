@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 
 from gte_core.iteration import progress_bar
-from gte_core.runtime.engine import EncodedTexts, PackedEngine
+from gte_core.runtime.engine import PackedEngine, TextVectors
 from gte_core.runtime.packs import computed_ahead, windows
 from gte_core.settings import OnTruncation
 from gte_core.texts import NameOf, checked
@@ -26,7 +26,7 @@ _TOKENIZED_CHARACTERS = 1_000_000
 # A window's worth, tokenized while a GPU computes. A CPU has nothing to gain: both need its cores.
 _BATCHES_AHEAD = 64
 
-Part = tuple[EncodedTexts, NameOf]
+Part = tuple[TextVectors, NameOf]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class WindowedEncoding:
         batches = windows(
             checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
         )
-        tokenize = partial(self.tokenizer.encode, max_length=max_length)
+        tokenize = partial(self.tokenizer.tokenize, max_length=max_length)
         ready = computed_ahead(tokenize, batches, depth=_BATCHES_AHEAD if self.is_ahead else 0)
         return windows(
             chain.from_iterable(ready),
@@ -85,7 +85,7 @@ class WindowedEncoding:
                         raise call.refusal([*cut_off, *all_truncated(rest, done + len(window))])
                     n_truncated += len(cut_off)
                     names = partial(call.name, done)
-                    yield self.engine.encode(window, sparse=sparse, name_of=names), names
+                    yield self.engine.compute(window, sparse=sparse, name_of=names), names
                     done += len(window)
                     advance(len(window))
             finally:

@@ -202,7 +202,7 @@ def long_passages(count: int) -> list[str]:
     tokenizer = GTEEmbedder.from_pretrained("demo").tokenizer
     with CORPUS.open(encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
-    return [t for t in texts if len(tokenizer.encode([t], 8192)[0]) >= 100][:count]
+    return [t for t in texts if len(tokenizer.tokenize([t], 8192)[0]) >= 100][:count]
 
 
 def installed(package: str) -> bool:

@@ -44,7 +44,7 @@ def test_layout():
     assert layout.cu_seqlens.tolist() == [0, 3, 4, 6]
     assert layout.cu_seqlens.dtype == torch.int32
     assert layout.positions.tolist() == [0, 1, 2, 0, 0, 1]
-    assert layout.first_tokens.tolist() == [0, 3, 4]
+    assert layout.cls_indices.tolist() == [0, 3, 4]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,7 +11,8 @@ from gte_core.checkpoint.hub import find_model
 from gte_core.network import attention
 from gte_core.network.model import GTEModel
 from gte_core.runtime import cuda_graphs as graphs
-from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.cuda_graphs import GraphedPass
+from gte_core.runtime.engine import PackedEngine, compute_both, compute_cls
 from gte_core.tokenizer import TokenizedText
 
 CPU = torch.device("cpu")
@@ -47,14 +48,27 @@ def varlen(monkeypatch):
     monkeypatch.setattr(attention, "_varlen_attention", by_bounds)
 
 
+class Recomputing:
+    """Stands in for a CUDA graph: every replay writes into the outputs of its capture."""
+
+    def __init__(self, compute):
+        self._compute = compute
+        self.outputs = tuple(output.clone() for output in compute())
+
+    def replay(self):
+        for output, new in zip(self.outputs, self._compute(), strict=True):
+            output.copy_(new)
+
+
 @pytest.fixture
 def captured(monkeypatch):
-    """Sizes of the graphs that were captured; a replay computes from the same inputs again."""
+    """Sizes of the graphs that were captured."""
     sizes = []
 
-    def capture(compute, inputs):
-        sizes.append(len(inputs.input_ids))
-        return lambda: compute(inputs)
+    def capture(compute, input_ids, layout):
+        sizes.append(len(input_ids))
+        graph = Recomputing(lambda: compute(input_ids, layout))
+        return graphs.CapturedGraph(graph, input_ids, layout, graph.outputs)
 
     monkeypatch.setattr(graphs, "capture_cuda_graph", capture)
     return sizes
@@ -65,11 +79,8 @@ def model(small_checkpoint):
     return GTEModel.for_inference(find_model(small_checkpoint), device=CPU, dtype=torch.float32)
 
 
-def engine(model, *, graphed):
-    dropped = frozenset({0, 1, 2, 3})
-    return PackedEngine(
-        model, lambda: model, dropped_ids=dropped, deterministic=False, graphed=graphed
-    )
+def engine(model, **options):
+    return PackedEngine(model, lambda: model, dropped_ids=frozenset({0, 1, 2, 3}), **options)
 
 
 @pytest.fixture
@@ -80,31 +91,36 @@ def accelerator(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-@pytest.mark.parametrize("sparse", [False, True])
-def test_a_pass_never_asks_the_device_for_a_number(accelerator, dtype, sparse):
+@pytest.mark.parametrize(("compute", "n_entries"), [(compute_cls, 0), (compute_both, 3)])
+def test_a_pass_never_asks_the_device_for_a_number(accelerator, dtype, compute, n_entries):
     model = GTEModel.for_inference(find_model("demo"), device=accelerator, dtype=dtype)
-    computed = engine(model, graphed=False)._passes[sparse]
-    inputs = computed.lay_out([[0, 5, 2], [0, 2], [0, 7, 7, 2]], [5, 3, 4])
+    pack = model.lay_out([[0, 5, 2], [0, 2], [0, 7, 7, 2]])
     with NothingCrosses():
-        finite, states, *entries = computed.compute(inputs)
+        finite, states, *entries = compute(model, *pack)
     assert (finite.shape, states.shape) == ((3,), (3, 256))
-    assert [tuple(entry.shape) for entry in entries] == [(9,)] * 3 * sparse
+    assert [tuple(entry.shape) for entry in entries] == [(9,)] * n_entries
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_three_compiled_graphs_serve_all_layers_and_lengths(accelerator, captured, dtype):
+def test_what_was_compiled_serves_packs_of_all_lengths(accelerator, captured, dtype):
     torch.compiler.reset()
     model = GTEModel.for_inference(find_model("demo"), device=accelerator, dtype=dtype)
     counter = CompileCounterWithBackend("aot_eager")
     for layer in model.encoder.layer:
         layer.compile(backend=counter, fullgraph=True)
-    for graphed in (True, False):
-        compute = engine(model, graphed=graphed)._passes[True]
-        for lengths in ([4, 3, 2], [5, 9], [2], [3] * 40, [100, 3]):
-            compute([[7] * length for length in lengths], range(len(lengths)))
-    assert captured == [32, 128]
-    # The first pack, replayed packs of any size, and packs of any number of texts.
-    assert counter.frame_count == 3
+    graphed = GraphedPass(model, compute_both)
+
+    def compute(*packs):
+        for lengths in packs:
+            ids = [[7] * length for length in lengths]
+            graphed(ids)
+            compute_both(model, *model.lay_out(ids))
+
+    compute([4, 3, 2], [5, 9])
+    n_compiled = counter.frame_count
+    compute([2], [3] * 40, [100, 3], [900])
+    assert counter.frame_count == n_compiled
+    assert captured == [32, 128, 1024]
 
 
 @pytest.mark.usefixtures("varlen")
@@ -117,20 +133,22 @@ def test_compiled_layers_compute_the_same(small_checkpoint):
         for lengths in ([4, 3, 2], [5, 9], [2]):
             inputs = model.lay_out([[7 + n] * n for n in lengths])
             torch.testing.assert_close(
-                compiled.encode_pack(*inputs), model.encode_pack(*inputs), atol=1e-5, rtol=0
+                compiled.compute_pack(*inputs), model.compute_pack(*inputs), atol=1e-5, rtol=0
             )
 
 
 @pytest.mark.usefixtures("varlen", "captured")
-def test_replayed_packs_are_the_packs_themselves(model):
-    ordinary, replayed = (engine(model, graphed=graphed) for graphed in (False, True))
+@pytest.mark.parametrize("alone", [False, True])
+def test_replayed_packs_are_the_packs_themselves(model, alone):
+    # Packs of one text each follow upon one another in the same graph.
+    ordinary, replayed = engine(model), engine(model, graphed=True, deterministic=alone)
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(texts=st.lists(IDS, min_size=1, max_size=8), sparse=st.booleans())
     def same(texts, sparse):
         tokenized = [TokenizedText(ids, truncated=False) for ids in texts]
-        expected = ordinary.encode(tokenized, sparse=sparse)
-        found = replayed.encode(tokenized, sparse=sparse)
+        expected = ordinary.compute(tokenized, sparse=sparse)
+        found = replayed.compute(tokenized, sparse=sparse)
         np.testing.assert_allclose(found.cls, expected.cls, atol=1e-5)
         np.testing.assert_allclose(found.sparse.toarray(), expected.sparse.toarray(), atol=1e-5)
 
@@ -141,7 +159,7 @@ def test_replayed_packs_are_the_packs_themselves(model):
 def test_a_size_is_captured_once(model, captured):
     replayed = engine(model, graphed=True)
     for n_tokens in (3, 31, 32, 5, 33, 1023):
-        replayed.encode([TokenizedText([7] * n_tokens, truncated=False)])
+        replayed.compute([TokenizedText([7] * n_tokens, truncated=False)])
     assert captured == [32, 64, 1024]
 
 
@@ -149,7 +167,7 @@ def test_a_size_is_captured_once(model, captured):
 @pytest.mark.parametrize("texts", [[[7] * 1024], [[7]] * 64])
 def test_large_packs_are_computed_as_ever(model, captured, texts):
     replayed = engine(model, graphed=True)
-    found = replayed.encode([TokenizedText(ids, truncated=False) for ids in texts])
+    found = replayed.compute([TokenizedText(ids, truncated=False) for ids in texts])
     assert captured == []
     assert found.n_tokens.tolist() == [len(ids) for ids in texts]
 
@@ -162,16 +180,16 @@ def test_on_a_cpu_it_is_refused():
 def test_without_a_capture_it_goes_on(model, monkeypatch, caplog):
     attempts = []
 
-    def capture(compute, inputs):
-        attempts.append(len(inputs.input_ids))
+    def capture(compute, input_ids, layout):
+        attempts.append(len(input_ids))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(graphs, "capture_cuda_graph", capture)
     texts = [TokenizedText([7, 8, 9], truncated=False)] * 2
     found = engine(model, graphed=True)
-    expected = engine(model, graphed=False).encode(texts)
+    expected = engine(model).compute(texts)
     for _ in range(2):
-        np.testing.assert_array_equal(found.encode(texts).cls, expected.cls)
+        np.testing.assert_array_equal(found.compute(texts).cls, expected.cls)
     assert attempts == [32]
     assert found.pack_tokens == 2048
     assert "No CUDA graph of 32 tokens (CUDA out of memory)" in caplog.text

@@ -391,7 +391,7 @@ class TestWhatIsAvailable:
 
 
 def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monkeypatch):
-    original = PackedEngine.encode
+    original = PackedEngine.compute
 
     def flat(self, texts, **options):
         encoded = original(self, texts, **options)
@@ -400,7 +400,7 @@ def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monke
                 encoded.cls[row, :8] = 0
         return encoded
 
-    monkeypatch.setattr(PackedEngine, "encode", flat)
+    monkeypatch.setattr(PackedEngine, "compute", flat)
     texts = ["w1 w2"] * 9000
     texts[7000] = "w1 " * 30
     for encode in (small.encode, small.encode_dense, small.encode_available):
@@ -521,7 +521,7 @@ async def test_async_equals_sync_and_lets_the_loop_run(small):
 
 async def test_a_cancelled_call_reads_no_further(small, monkeypatch):
     entered, go_on, ended = (threading.Event() for _ in range(3))
-    tokenize, encode = GTETokenizer.encode, GTEEmbedder.encode
+    tokenize, encode = GTETokenizer.tokenize, GTEEmbedder.encode
     tokenized = []
 
     def held(self, texts, max_length):
@@ -536,7 +536,7 @@ async def test_a_cancelled_call_reads_no_further(small, monkeypatch):
         finally:
             ended.set()
 
-    monkeypatch.setattr(GTETokenizer, "encode", held)
+    monkeypatch.setattr(GTETokenizer, "tokenize", held)
     monkeypatch.setattr(GTEEmbedder, "encode", observed)
     call = asyncio.create_task(small.aencode(["w1"] * 10_000))
     await asyncio.to_thread(entered.wait, 60)

@@ -28,13 +28,13 @@ def overflowing(tmp_path):
 def forwards(monkeypatch):
     """Type of the weights in each forward pass."""
     seen = []
-    original = GTEModel.encode_pack
+    original = GTEModel.compute_pack
 
     def counted(self, input_ids, layout, **kwargs):
         seen.append((self.dtype, len(layout.lengths)))
         return original(self, input_ids, layout, **kwargs)
 
-    monkeypatch.setattr(GTEModel, "encode_pack", counted)
+    monkeypatch.setattr(GTEModel, "compute_pack", counted)
     return seen
 
 
@@ -53,7 +53,7 @@ def test_weights_beyond_a_half_type_are_loaded_again_in_float32(tmp_path):
 
 def test_one_pass_at_a_time_whatever_the_threads(small, monkeypatch):
     inside, most = 0, 0
-    original = GTEModel.encode_pack
+    original = GTEModel.compute_pack
 
     def watched(self, *args, **kwargs):
         nonlocal inside, most
@@ -63,7 +63,7 @@ def test_one_pass_at_a_time_whatever_the_threads(small, monkeypatch):
         inside -= 1
         return result
 
-    monkeypatch.setattr(GTEModel, "encode_pack", watched)
+    monkeypatch.setattr(GTEModel, "compute_pack", watched)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(small.encode, ["w1 " * 400] * 16))
     assert most == 1
@@ -71,12 +71,12 @@ def test_one_pass_at_a_time_whatever_the_threads(small, monkeypatch):
 
 def test_memory_follows_the_budget(small, forwards, monkeypatch):
     seen = []
-    original = PackedEngine.encode
+    original = PackedEngine.compute
     monkeypatch.setattr(
-        PackedEngine, "encode", lambda self, t, **k: seen.append(t) or original(self, t, **k)
+        PackedEngine, "compute", lambda self, t, **k: seen.append(t) or original(self, t, **k)
     )
     small.encode("w1 " * (i % 300) for i in range(1200))
-    budget = small._engine.pack_tokens
+    budget = small.pack_tokens
     assert len(seen) > 5
     assert max(sum(map(len, window)) for window in seen) < 17 * budget
     assert max(n for _, n in forwards) <= budget
@@ -114,7 +114,7 @@ def test_what_is_not_finite_in_float32_either_is_named(tmp_path, dtype):
     tensors["new.embeddings.word_embeddings.weight"][105] = torch.nan
     save_file(tensors, path / "model.safetensors")
     embedder = GTEEmbedder.from_pretrained(path, dtype=dtype)
-    piece = embedder._tokenizer.piece(105).removeprefix("▁")
+    piece = embedder.tokenizer.piece(105).removeprefix("▁")
     assert embedder.encode("w400").dense.shape == (1, 64)
     with pytest.raises(NonFiniteError, match=r"texts\[4097\]: NaN or infinity, even in float32"):
         embedder.encode([*["w400"] * 4097, piece, "w401"])

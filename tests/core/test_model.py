@@ -226,10 +226,18 @@ def test_packed_equals_padded(model):
     ids, mask = padded_batch()
     lengths = mask.sum(1).tolist()
     layout = PackLayout.from_lengths(lengths, device=ids.device)
-    packed = model.encode_pack(ids[mask == 1], layout)
+    packed = model.compute_pack(ids[mask == 1], layout)
     assert packed.equal(model(ids, mask).last_hidden_state[mask == 1])
-    first = packed[layout.first_tokens]
+    first = packed[layout.cls_indices]
     assert first.equal(model(ids, mask).last_hidden_state[:, 0])
+
+
+def test_former_names_warn_and_compute_the_same(model):
+    pack = model.lay_out([[0, 7, 2], [0, 2]])
+    with pytest.warns(DeprecationWarning, match="GTEModel.encode_pack is now called compute_pack"):
+        assert model.encode_pack(*pack).equal(model.compute_pack(*pack))
+    with pytest.warns(DeprecationWarning, match="encode_first_tokens is now called compute_cls"):
+        assert model.encode_first_tokens(*pack).equal(model.compute_cls(*pack))
 
 
 def test_half_types_stay_close_to_float32(small_checkpoint, model):

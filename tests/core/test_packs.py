@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gte_core.iteration import batched
 from gte_core.runtime.packs import computed_ahead, plan_packs, windows
 
 LENGTHS = st.lists(st.integers(1, 50))
@@ -13,7 +12,7 @@ LENGTHS = st.lists(st.integers(1, 50))
 
 @given(lengths=LENGTHS, budget=st.integers(1, 120))
 def test_packs_hold_every_text_once_within_the_budget(lengths, budget):
-    packs = plan_packs(lengths, budget)
+    packs = plan_packs(dict(enumerate(lengths)), budget)
     assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
     for pack in packs:
         assert sum(lengths[i] for i in pack) <= budget or len(pack) == 1
@@ -21,7 +20,7 @@ def test_packs_hold_every_text_once_within_the_budget(lengths, budget):
 
 @given(lengths=LENGTHS, budget=st.integers(1, 120))
 def test_packs_go_from_long_to_short(lengths, budget):
-    order = [lengths[i] for pack in plan_packs(lengths, budget) for i in pack]
+    order = [lengths[i] for pack in plan_packs(dict(enumerate(lengths)), budget) for i in pack]
     assert order == sorted(lengths, reverse=True)
 
 
@@ -42,13 +41,8 @@ def test_windows_read_no_further_than_they_must():
     assert next(source) == 6
 
 
-def test_batched():
-    assert list(batched("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(batched([], 2)) == []
-
-
 def test_the_last_pack_is_not_a_small_one():
-    assert [len(pack) for pack in plan_packs([10] * 21, 200)] == [11, 10]
+    assert [len(pack) for pack in plan_packs(dict.fromkeys(range(21), 10), 200)] == [11, 10]
 
 
 class TestComputedAhead:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gte_core import GTEEmbedder, GTEModel, TextTooLargeError
-from gte_core.runtime.passes import HostCopy, PackRunner
+from gte_core.runtime.passes import PackRunner
 
 CPU = torch.device("cpu")
 
@@ -19,14 +19,14 @@ def cpu_out_of_memory():
 @pytest.fixture(params=[accelerator_out_of_memory, cpu_out_of_memory])
 def crowded(request, monkeypatch):
     """A device that holds 100 tokens."""
-    original = GTEModel.encode_pack
+    original = GTEModel.compute_pack
 
     def limited(self, input_ids, layout, **options):
         if len(input_ids) > 100:
             request.param()
         return original(self, input_ids, layout, **options)
 
-    monkeypatch.setattr(GTEModel, "encode_pack", limited)
+    monkeypatch.setattr(GTEModel, "compute_pack", limited)
 
 
 def test_out_of_memory_halves_the_packs_and_loses_nothing(small_checkpoint, crowded, caplog):
@@ -37,7 +37,7 @@ def test_out_of_memory_halves_the_packs_and_loses_nothing(small_checkpoint, crow
     both = embedder.encode(texts)
     np.testing.assert_allclose(both.dense, expected.dense, atol=1e-5)
     assert both.n_tokens.tolist() == expected.n_tokens.tolist()
-    assert embedder._engine.pack_tokens <= 100
+    assert embedder.pack_tokens <= 100
     assert "Out of memory on cpu; going on with packs of" in caplog.text
 
 
@@ -63,11 +63,10 @@ def test_the_next_pack_is_started_before_the_last_is_read():
 
     def launch(pack):
         events.append(f"start {pack}")
-        return HostCopy(torch.zeros(len(pack)))
+        return (torch.zeros(len(pack)),)
 
     runner = PackRunner(CPU, deterministic=True)
-    for pack, results in runner.run({7: 1, 8: 1, 9: 1}, launch, name_of=str):
-        results.arrays()
+    for pack, _ in runner.run({7: 1, 8: 1, 9: 1}, launch, name_of=str):
         events.append(f"read {pack}")
     assert events == ["start [7]", "start [8]", "read [7]", "start [9]", "read [8]", "read [9]"]
 
@@ -84,7 +83,7 @@ class Device:
         if 16 * len(pack) > self.holds:
             self.failures += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return HostCopy(torch.zeros(len(pack)))
+        return (torch.zeros(len(pack)),)
 
     def compute(self, n_passes):
         for _ in range(n_passes):

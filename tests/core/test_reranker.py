@@ -134,6 +134,17 @@ def test_top_n_out_of_range(reranker):
         reranker.rank(QUERY, DOCUMENTS, top_n=0)
 
 
+def test_a_pair_that_overflows_a_half_type_is_computed_again_in_float32(tmp_path):
+    path = random_checkpoint(tmp_path, task="sequence_classification")
+    tensors = load_file(path / "model.safetensors")
+    tensors["new.encoder.layer.0.mlp.up_gate_proj.weight"] *= 2000  # the product passes 65,504
+    save_file(tensors, path / "model.safetensors")
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    expected = GTEReranker.from_pretrained(path, dtype="float32").score(pairs)
+    half = GTEReranker.from_pretrained(path, dtype="float16")
+    np.testing.assert_allclose(half.score(pairs), expected, atol=1e-5)
+
+
 def test_pairs_that_are_not_finite_are_named_by_their_place(tmp_path):
     path = random_checkpoint(tmp_path, task="sequence_classification")
     tensors = load_file(path / "model.safetensors")

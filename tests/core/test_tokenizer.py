@@ -22,15 +22,15 @@ def tokenizer(golden):
 
 
 def test_ids_equal_the_original(tokenizer, s3):
-    encoded = tokenizer.encode(s3["texts"], 8192)
-    assert [text.ids for text in encoded] == s3["input_ids"]
-    assert not any(text.truncated for text in encoded)
+    tokenized = tokenizer.tokenize(s3["texts"], 8192)
+    assert [text.ids for text in tokenized] == s3["input_ids"]
+    assert not any(text.truncated for text in tokenized)
 
 
 def test_truncated_ids_equal_the_original(tokenizer, s3):
-    encoded = tokenizer.encode(s3["texts"], 8)
-    assert [text.ids for text in encoded] == s3["truncated"]["input_ids"]
-    assert [text.truncated for text in encoded] == [len(ids) > 8 for ids in s3["input_ids"]]
+    tokenized = tokenizer.tokenize(s3["texts"], 8)
+    assert [text.ids for text in tokenized] == s3["truncated"]["input_ids"]
+    assert [text.truncated for text in tokenized] == [len(ids) > 8 for ids in s3["input_ids"]]
 
 
 def test_special_ids_come_from_the_files(tokenizer, s3, tmp_path, golden):
@@ -58,10 +58,15 @@ def test_decoded_tokens_and_pieces(tokenizer, s3):
     assert tokenizer.piece(10**6) == "<1000000>"
 
 
+def test_the_former_name_warns_and_does_the_same(tokenizer):
+    with pytest.warns(DeprecationWarning, match="GTETokenizer.encode is now called tokenize"):
+        assert tokenizer.encode(["foo"], 9) == tokenizer.tokenize(["foo"], 9)
+
+
 @given(st.text(st.characters(exclude_categories=()), max_size=50))
-def test_any_string_can_be_encoded(tokenizer, text):
-    (encoded,) = tokenizer.encode([text], 16)
-    assert 2 <= len(encoded) <= 16
+def test_any_string_can_be_tokenized(tokenizer, text):
+    (tokenized,) = tokenizer.tokenize([text], 16)
+    assert 2 <= len(tokenized) <= 16
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -87,8 +92,9 @@ def test_lone_surrogates_become_the_replacement_character(text, expected):
 def test_a_text_far_too_long_gives_the_ids_of_the_whole(tmp_path, unit):
     tokenizer = GTETokenizer.from_pretrained(random_checkpoint(tmp_path))
     text = unit * 30_000
-    whole = tokenizer._truncate(tokenizer._ids(text), 64)
-    assert tokenizer.encode(["w5", text, ""], 64)[1] == whole
+    whole = tokenizer.tokenize([text], 10**6)[0].ids
+    expected = whole if len(whole) <= 64 else whole[:63] + whole[-1:]
+    assert tokenizer.tokenize(["w5", text, ""], 64)[1].ids == expected
 
 
 @pytest.mark.parametrize(
@@ -129,12 +135,15 @@ def test_a_word_piece_tokenizer(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = GTETokenizer.from_pretrained(tmp_path, pad_token_id=0)
     assert sorted(loaded.dropped_ids) == [0, 1, 2, 3]
-    assert [text.ids for text in loaded.encode(["foo bar foo", ""], 9)] == [[2, 4, 1, 4, 3], [2, 3]]
+    assert [text.ids for text in loaded.tokenize(["foo bar foo", ""], 9)] == [
+        [2, 4, 1, 4, 3],
+        [2, 3],
+    ]
 
 
 def test_special_tokens_written_in_a_text_are_those_tokens(tokenizer):
-    (encoded,) = tokenizer.encode(["<s> a </s> <mask>"], 99)
-    assert {0, 2, 235} <= set(encoded.ids)
+    (tokenized,) = tokenizer.tokenize(["<s> a </s> <mask>"], 99)
+    assert {0, 2, 235} <= set(tokenized.ids)
 
 
 def test_roles_in_either_file_count(tmp_path, golden):

@@ -117,9 +117,9 @@ class RotaryConfig:
     def inverse_frequencies(self, head_dim: int) -> Tensor:
         """Rotation per position of each pair of components, float32, shape ``(head_dim / 2,)``.
 
-        The operations and their order are the original's, in float32: at position 8,000 one unit
-        in the last place here is a visible angle. NTK after "NTK-aware scaled RoPE" with the mixed
-        variant of https://kexue.fm/archives/9706.
+        The operations, their order and float32 are the original's: at position 8,000, one unit in
+        the last place here becomes a visible angle. NTK follows "NTK-aware scaled RoPE", with the
+        mixed variant of https://kexue.fm/archives/9706.
         """
         import torch
 
@@ -236,7 +236,7 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
 
 
 def _boolean(name: str, value: Any) -> bool:
-    # Published files hold "true" as text, snowflake-arctic-embed-m-v2.0 for one.
+    # Some published files hold "true" as text, such as snowflake-arctic-embed-m-v2.0.
     text = value.lower() if isinstance(value, str) else value
     if text in ("true", "false"):
         return text == "true"

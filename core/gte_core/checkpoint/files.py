@@ -1,7 +1,7 @@
-"""The one gate to the files of a model directory, and to what errors quote from them.
+"""Opens the files of a model directory, and quotes values from them.
 
-Nobody vouches for these files. Each is opened by :func:`open_file`, which takes regular files of a
-bounded size alone; each value from one is quoted by :func:`shown`, which never grows long.
+Nobody vouches for these files. All are opened by :func:`open_file`, which takes only regular files
+of a bounded size. All values that errors quote pass through :func:`shown`, which keeps them short.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def exists(path: Path) -> bool:
 def open_file(path: Path, error_type: type[GTEError]) -> BufferedReader:
     """A file open for reading; ``error_type`` if it is missing, no regular file, or too large."""
     try:
-        # Before it is opened: to open a pipe is to wait until somebody writes to it.
+        # Checked first, because opening a pipe waits until somebody writes to it.
         found = path.stat()
         if problem := _problem(path, found):
             raise error_type(f"{path} is {problem}. Replace it by the checkpoint's own file.")
@@ -64,7 +64,7 @@ def read_bytes(path: Path, error_type: type[GTEError]) -> bytes:
     """The content of a small file; ``error_type`` if it cannot be read or is too large."""
     try:
         with open_file(path, error_type) as file:
-            # Of a file that grows, or tells no size, no more than allowed.
+            # Of a file that grows or tells no size: enough to see that it is too large.
             content = file.read(_largest(path) + 1)
     except GTEError:
         raise

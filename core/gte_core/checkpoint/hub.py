@@ -28,7 +28,7 @@ DEMO = "demo"
 _DEMO_DIRECTORY = Path(__file__).parent.parent / "data" / "demo"
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
-# Without the first there is no model; the second say how its vectors are made.
+# A model cannot be loaded without the first; the others say how its vectors are made.
 _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
 _ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -40,7 +40,7 @@ _MAY_LACK_MODULES = (
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a model is looked for.
+    """What a model is needed for.
 
     Attributes:
         example: the hub id of a model that serves it, for errors to recommend.
@@ -61,14 +61,15 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The commit of a known model, and what its files must be where that is known."""
+    """The commit of a known model, and the SHA-256 of its files where it is known."""
 
     revision: str
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-# The main model by its own file list, the others as the model metadata of the mteb package names
-# them; it names none for the reranker and gte-large-en-v1.5, which come at the newest of main.
+# The commit of the main model comes from its own file list, those of the others from the model
+# metadata of the mteb package. That has none for the reranker and gte-large-en-v1.5, which are not
+# pinned.
 PINS: Mapping[str, Pin] = {
     DEFAULT_MODEL: Pin(
         "9bbca17d9273fd0d03d5725c7a4b0f6b45142062",

@@ -29,7 +29,7 @@ DESCRIPTION_PATTERNS = (
     "router_config.json",
 )
 
-# The older form of a pooling's settings: one true or false per mode.
+# The older form of a pooling's settings: for each mode a field that is true or false.
 _POOLING_FIELDS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -60,7 +60,7 @@ class Module:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def pooling_modes(self) -> list[tuple[str, str]]:
-        """What a ``Pooling`` does: each mode, behind the field that names it; never empty.
+        """The modes of a ``Pooling``, each behind the field that names it; never empty.
 
         :class:`ConfigError` for a field that is neither true nor false, or no name of a mode.
         """

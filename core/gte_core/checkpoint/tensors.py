@@ -1,4 +1,4 @@
-"""One tensor of a safetensors file: where it lies, and how its numbers come out."""
+"""The tensors of a safetensors file: where each one starts, and how it is read."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class StoredTensor:
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """What a safetensors file holds, from its header, which is read once.
+    """The tensors of a safetensors file, from its header; :class:`WeightsError` for any other file.
 
-    :class:`WeightsError` if it is no such file. The library checks the header: sizes and places
-    fit the file. It does not tell the places, so they are read here, once it has passed.
+    The safetensors library checks that the header fits the file, but does not say where a tensor
+    starts. So the header is read here, once the library has accepted it.
     """
     try:
         with open_file(path, WeightsError) as file:

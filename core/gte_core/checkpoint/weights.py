@@ -36,18 +36,17 @@ _RENAMES = (
 _STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "up_gate_proj": ("up_proj", "gate_proj")}
 _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 
-# Present in some files, read by none of our heads: the language model's head and rotary tables.
+# Some files hold the head of the language model and rotary tables, which nothing here reads.
 _IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
 
-# Of a few digits: a longer number is no layer, and its tensor one that is not expected.
+# Six digits are enough: a tensor with a longer number is reported as unexpected.
 _LAYER = re.compile(r"encoder\.layer\.([0-9]{1,6})\.")
 
 
 class Checkpoint:
     """The tensors of a model directory under their original names, read one at a time.
 
-    Tensors are read in blocks, not mapped, so that what was read counts towards the memory of the
-    process once, not twice.
+    Tensors are read in blocks. Mapped, they would count twice towards the memory of the process.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,8 +82,8 @@ class Checkpoint:
     def copy(self, name: str, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """A tensor in memory of its own, its parts stacked.
 
-        A copy, even of the right type: the file's own memory is not aligned for the CPU's kernels,
-        which costs speed and makes the last bits depend on the file's layout.
+        It is a copy even of the right type: the file's own memory is not aligned for the CPU's
+        kernels, which costs speed and makes the last bits depend on the file's layout.
         """
         out = torch.empty(self._shape(name), device=device, dtype=dtype)
         filled = 0
@@ -151,7 +150,7 @@ class Checkpoint:
         return [part for part in _stacking(name, found) if part not in found]
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """The shape once stacked; parts that cannot be stacked keep that of the odd one."""
+        """The shape of the stacked parts; if one has another shape than the first, its shape."""
         shapes = [stored.shape for stored in self._parts(name)]
         odd = next((shape for shape in shapes if shape != shapes[0]), None)
         if odd is not None:

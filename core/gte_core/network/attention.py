@@ -1,4 +1,4 @@
-"""Attention over packed sequences: the one place that knows kernels.
+"""Attention over packed sequences. Only this module knows the kernels of attention.
 
 A *pack* is several texts laid end to end without padding. :class:`PackLayout` says where each one
 starts and ends; :func:`attend` lets the tokens of a text see that text alone.
@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gte_core.network.device import to_device
 
-# Scores of the attention products that are in the works at once, so that they stay in the cache.
+# Attention scores that are computed at once: few enough to stay in a CPU's cache.
 _SCORES_AT_ONCE = 2**21
 
 
@@ -26,7 +26,7 @@ class PackLayout:
 
     Attributes:
         lengths: tokens of each sequence, in the order of the pack.
-        longest: no sequence has more tokens.
+        longest: tokens of the longest sequence, or an upper bound.
         cu_seqlens: int32 ``(n + 1,)``, the running sum of ``lengths`` from 0.
         positions: int64 ``(total_tokens,)``, each token's place within its own sequence.
     """
@@ -57,17 +57,20 @@ class PackLayout:
         return len(self.cu_seqlens) - 1
 
     def with_any_lengths(self, longest: int) -> PackLayout:
-        """The same for a varlen kernel, so that its tensors can be overwritten with another's."""
+        """This layout without its lengths, so that another pack can overwrite its tensors.
+
+        It is for the varlen kernel alone, which reads no lengths.
+        """
         return replace(self, lengths=(), longest=longest)
 
     @property
-    def first_tokens(self) -> Tensor:
-        """int64 ``(n,)``: the place of every sequence's first token, its CLS, in the pack."""
+    def cls_indices(self) -> Tensor:
+        """int64 ``(n,)``: the place in the pack of every sequence's first token, its CLS token."""
         return self.cu_seqlens[:-1].long()
 
     @property
-    def firsts(self) -> PackLayout:
-        """The layout of the first tokens alone."""
+    def cls_layout(self) -> PackLayout:
+        """The layout of the CLS tokens alone: sequences of one token."""
         bounds = torch.arange(
             self.n_sequences + 1, dtype=torch.int32, device=self.cu_seqlens.device
         )
@@ -75,7 +78,7 @@ class PackLayout:
         return PackLayout((1,) * self.n_sequences, 1, bounds, positions)
 
     @property
-    def owners(self) -> Tensor:
+    def sequence_ids(self) -> Tensor:
         """int64 ``(total_tokens,)``: which sequence each token belongs to."""
         tokens = torch.arange(len(self.positions), device=self.positions.device)
         return torch.bucketize(tokens, self.cu_seqlens[1:], right=True)
@@ -100,9 +103,10 @@ def attend(
 
 
 def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether one kernel computes whole packs: flash attention, for half types on Ampere or newer.
+    """Whether there is a varlen kernel, which computes a whole pack in one launch.
 
-    It reads a layout's ``cu_seqlens`` and ``longest``, never its ``lengths``.
+    It is flash attention, for half types on Ampere or newer. It reads a layout's ``cu_seqlens`` and
+    ``longest``, never its ``lengths``.
     """
     return (
         device.type == "cuda"
@@ -116,7 +120,7 @@ def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -
 def _varlen_attention(
     query: Tensor, key: Tensor, value: Tensor, queries: PackLayout, keys: PackLayout
 ) -> Tensor:
-    """One launch for the whole pack; CUDA, half types only."""
+    """Attention by the varlen kernel."""
     from torch.nn.attention.varlen import varlen_attn
 
     longest = queries.longest, keys.longest
@@ -143,14 +147,14 @@ def _grouped_attention(
 
 
 def _products_are_faster(query: Tensor) -> bool:
-    """On a CPU torch's fused kernel computes bfloat16 at float32's speed; plain products do not."""
+    """In bfloat16 on a CPU, torch's fused kernel is no faster than in float32; products are."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d) v, of ``(count, heads, tokens, head_dim)``, a cache's worth at a time."""
+    """softmax(q kᵀ / √d) v of ``(count, heads, tokens, head_dim)``, in parts that fit a cache."""
     count, heads, n_queries, size = query.shape
-    # Without a copy, every product would gather its rows from the whole width of the layer anew.
+    # Copied once: the rows of a head lie far apart, and every product would gather them again.
     q, k, v = (x.flatten(0, 1).contiguous() for x in (query * size**-0.5, key, value))
     out = torch.empty_like(q)
     rows_at_once = max(1, min(n_queries, _SCORES_AT_ONCE // k.shape[1]))

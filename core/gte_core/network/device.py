@@ -75,7 +75,7 @@ def best_float(device: torch.device) -> torch.dtype:
 
 
 def is_quantized(dtype: torch.dtype) -> bool:
-    """Whether vectors of this type are a family of their own, not to be mixed with floats."""
+    """Whether vectors of this type must not be compared with those of float types."""
     return dtype in _QUANTIZED.values()
 
 
@@ -86,7 +86,7 @@ def has_onednn() -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on a device; a GPU does not wait for it."""
+    """Copy a host tensor to a device; the host does not wait for a GPU."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class SparseEntries:
-    """The entries of sparse vectors among the tokens they came from, ``(total_tokens,)`` each.
+    """The entries of sparse vectors, ``(total_tokens,)`` each: as many as there are tokens.
 
     Attributes:
-        keys: int64, ``row * vocab_size + id``, sorted.
+        keys: int64, ``sequence * vocab_size + id``, sorted.
         weights: float32, the largest of each key.
         kept: bool, True once for each key that has a weight.
     """
@@ -27,11 +27,14 @@ class SparseEntries:
 
 
 def max_per_id(keys: Tensor, weights: Tensor) -> SparseEntries:
-    """Keep the largest weight of each key; the sizes of the results tell nothing, so none waits.
+    """Keep the largest weight of each key.
+
+    The results are as long as the arguments. Shorter ones would have a size that the host had to
+    ask the device for.
 
     Args:
-        keys: int64 ``(total_tokens,)``, ``row * vocab_size + id``.
-        weights: float32 ``(total_tokens,)``; what is not above zero is no entry.
+        keys: int64 ``(total_tokens,)``, ``sequence * vocab_size + id``.
+        weights: float32 ``(total_tokens,)``; only weights above zero become entries.
     """
     keys, order = keys.sort()
     first = torch.ones_like(keys, dtype=torch.bool)

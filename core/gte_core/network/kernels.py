@@ -1,8 +1,8 @@
 """Matrix products of the encoder layers, and the kernels that compute them.
 
 There are two kinds of product: ``x Wᵀ + b`` (:class:`torch.nn.Linear`) and the first half of the
-MLP (:class:`GatedLinear`). A :class:`Kernels` says which module computes each of them;
-:func:`choose_kernels` knows which is best on a device.
+MLP (:class:`GatedLinear`). :class:`Kernels` names a module for each of them;
+:func:`choose_kernels` chooses the fastest for a device.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from gte_core.network.device import has_onednn
 
 _INT8_MAX = 127.0
 _UNSIGNED_ZERO = 128
-_INT8_ROWS = 512  # at once: what is made on the way stays in the cache, and its memory is reused
+_INT8_ROWS = 512  # computed at once, so that intermediate results stay in the cache
 _FLOAT8_MAX = 448.0
 _FLOAT8_STEP = 16
 _TINY = 1e-12
-_BLOCKED_FOR_ROWS = 2048  # of activations; other numbers compute as right, and nearly as fast
+# oneDNN arranges weights for this number of rows of activations. The results are the same for any
+# other number, and nearly as fast.
+_BLOCKED_FOR_ROWS = 2048
 
 
 class GatedLinear(nn.Linear):
@@ -35,9 +37,9 @@ class GatedLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The modules that compute the two kinds of product, made from weight and bias.
+    """What makes the modules of the two kinds of product, from weight and bias.
 
-    ``weight_dtype`` is the type they want the weight in; some keep it in another.
+    ``weight_dtype`` is the type in which they take the weight; some keep it in another.
     """
 
     weight_dtype: torch.dtype
@@ -45,14 +47,14 @@ class Kernels:
     gated_linear: Callable[[Tensor], nn.Module]
 
     def replace(self, module: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        """What computes this module's product with these parameters."""
+        """The module that computes the same product as ``module``, with these parameters."""
         if isinstance(module, GatedLinear):
             return self.gated_linear(weight)
         return self.linear(weight, bias)
 
 
 def choose_kernels(dtype: torch.dtype, device: torch.device) -> Kernels | None:
-    """The fastest kernels for a type that the device has; None where torch's own layers are."""
+    """The fastest kernels for a type on a device; None where torch's own layers are fastest."""
     if dtype == torch.int8:
         return Kernels(torch.float32, Int8Linear, Int8GatedLinear)
     if dtype == torch.float8_e4m3fn:
@@ -63,7 +65,7 @@ def choose_kernels(dtype: torch.dtype, device: torch.device) -> Kernels | None:
 
 
 class BlockedLinear(nn.Module):
-    """``x Wᵀ + b`` by oneDNN, the weights reordered once into the blocks that its kernels read."""
+    """``x Wᵀ + b`` by oneDNN, whose kernels read weights in blocks; they are reordered once."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -90,7 +92,7 @@ class BlockedGatedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """``x Wᵀ + b`` in 8-bit integers: one scale per row of W and one per row of x.
 
-    A scale per row of x, not one for all: otherwise a text would change its neighbours' vectors.
+    With one scale for all of x, a text would change the vectors of its neighbours.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -128,7 +130,7 @@ class Int8GatedLinear(nn.Module):
 
 
 class _Int8Product(nn.Module):
-    """The product itself, and the scales of its rows, which are still to be multiplied with."""
+    """The product without the scales of the rows of x, which the caller multiplies it by."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -139,9 +141,9 @@ class _Int8Product(nn.Module):
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(n, in_features)`` -> ``(n, out_features)`` and ``(n, 1)``, in the type of x."""
+        """``(n, in_features)`` -> product ``(n, out_features)``, scales ``(n, 1)``, in x's type."""
         integers, scales = _to_int8(x)
-        # Flipping the highest bit adds 128: oneDNN's fast kernels want unsigned activations.
+        # oneDNN's fast kernels take unsigned activations. Flipping the highest bit adds 128.
         unsigned = integers.view(torch.uint8).bitwise_xor_(_UNSIGNED_ZERO)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             unsigned,
@@ -231,16 +233,17 @@ def _to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _row_scales(x: Tensor, largest: float) -> Tensor:
-    """What each row is divided by to fit, in the type of x and so exact in its products."""
-    # Rounding a scale to its type must not make it smaller than it has to be.
+    """The scales ``(n, 1)`` that bring every row into ``-largest..largest``, in the type of x."""
+    # The margin keeps a scale that is rounded down from being too small.
     margin = 1 + torch.finfo(x.dtype).eps
     return _largest(x).mul_(margin / largest).clamp_min_(_TINY)
 
 
 def _largest(x: Tensor) -> Tensor:
-    """The largest absolute value of each row; floats without a sign have the order of their bits.
+    """The largest absolute value of each row, ``(n, 1)``; NaN where a row has one.
 
-    Four times as fast as ``x.abs().amax(-1)``, and NaN comes out as NaN.
+    Without their sign bit, floats have the order of their bits as integers, and these are compared:
+    four times as fast as ``x.abs().amax(-1)``.
     """
     bits = torch.int32 if x.itemsize == 4 else torch.int16
     unsigned = x.view(bits) & torch.iinfo(bits).max

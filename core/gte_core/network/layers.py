@@ -29,14 +29,14 @@ class RotaryAngles:
 
     @classmethod
     def at(cls, positions: Tensor, inverse_frequencies: Tensor, dtype: torch.dtype) -> RotaryAngles:
-        """The angles at these positions; computed in float32, kept in the activations' type."""
+        """The angles at these positions, computed in float32 and kept in ``dtype``."""
         angles = positions.float()[:, None] * inverse_frequencies.to(positions.device)
         angles = angles[:, None, None]
         cos = angles.cos().to(dtype)
         return cls(torch.cat((cos, cos), dim=-1), angles.sin().to(dtype))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Turn ``(total_tokens, n, heads, head_dim)`` by positions (RoFormer, NeoX halves)."""
+        """Rotate ``(total_tokens, n, heads, head_dim)`` by position (RoFormer, NeoX halves)."""
         rotated = x * self.cos
         first, second = x.chunk(2, dim=-1)
         rotated_first, rotated_second = rotated.chunk(2, dim=-1)
@@ -60,7 +60,7 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Embed ``(total_tokens,)`` ids; types are read only where the model knows two or more."""
-        # The table may be of another type than what is computed in: it can stay as it is stored.
+        # The table may keep the type it is stored in, which need not be that of the activations.
         embedded: Tensor = self.word_embeddings(input_ids).to(self.LayerNorm.weight.dtype)
         if self.token_type_embeddings is not None:
             if token_type_ids is None or self.token_type_embeddings.num_embeddings < 2:
@@ -86,11 +86,11 @@ class Attention(nn.Module):
         out: Tensor = self.o_proj(attend(query, key, value, layout).flatten(1))
         return out
 
-    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
-        """Let the first token of every sequence see its sequence: ``(n, hidden_size)``."""
+    def compute_cls(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """Let the CLS token of every sequence see its sequence: ``(n, hidden_size)``."""
         query, key, value = self._project(hidden, rotary)
-        query = query[layout.first_tokens]
-        attended = attend(query, key, value, layout, query_layout=layout.firsts)
+        query = query[layout.cls_indices]
+        attended = attend(query, key, value, layout, query_layout=layout.cls_layout)
         out: Tensor = self.o_proj(attended.flatten(1))
         return out
 
@@ -129,10 +129,10 @@ class EncoderLayer(nn.Module):
         """One post-norm transformer layer."""
         return self._add(hidden, self.attention(hidden, rotary, layout))
 
-    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
-        """What ``forward`` gives for the first token of every sequence, ``(n, hidden_size)``."""
-        attended = self.attention.first_tokens(hidden, rotary, layout)
-        return self._add(hidden[layout.first_tokens], attended)
+    def compute_cls(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """What ``forward`` gives for the CLS token of every sequence, ``(n, hidden_size)``."""
+        attended = self.attention.compute_cls(hidden, rotary, layout)
+        return self._add(hidden[layout.cls_indices], attended)
 
     def _add(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Both residuals, each with its LayerNorm, and the MLP between them."""
@@ -148,7 +148,7 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, first_tokens: Tensor) -> Tensor:
+    def forward(self, cls: Tensor) -> Tensor:
         """Pool ``(n, hidden_size)`` CLS states."""
-        out: Tensor = torch.tanh(self.dense(first_tokens))
+        out: Tensor = torch.tanh(self.dense(cls))
         return out

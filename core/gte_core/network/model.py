@@ -1,4 +1,4 @@
-"""``GTEModel``: the network of a checkpoint, on packed tokens inside, with a padded face."""
+"""``GTEModel``: the network of a checkpoint. It takes padded batches, and computes packs inside."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.hub import ModelFiles, find_model
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import MissingHeadError
+from gte_core.former import former_name
 from gte_core.network.attention import PackLayout, has_varlen_kernel
 from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.network.kernels import choose_kernels
@@ -50,13 +51,13 @@ class EncoderStack(nn.Module):
             hidden = layer(hidden, rotary, layout)
         return hidden
 
-    def first_tokens(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
-        """``forward`` for first tokens alone: the last layer computes nothing else."""
+    def compute_cls(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
+        """``forward`` for CLS tokens alone: the last layer computes nothing else."""
         *before, last = self.layer
         for layer in before:
             hidden = layer(hidden, rotary, layout)
         assert isinstance(last, EncoderLayer)  # noqa: S101  ModuleList has no type parameter
-        return last.first_tokens(hidden, rotary, layout)
+        return last.compute_cls(hidden, rotary, layout)
 
 
 class GTEModel(nn.Module):
@@ -127,9 +128,9 @@ class GTEModel(nn.Module):
     ) -> GTEModel:
         """The same network with the fastest kernels for this device and this type of products.
 
-        It computes, and that is all: its layers may hold no parameters that could be moved, cast
-        or saved, and on a CPU its word embeddings stay in a file that never changes, mapped into
-        memory. ``torch_compile`` fuses what a layer does between its products and its attention.
+        It only computes: its layers may hold no parameters that could be moved, cast or saved. On
+        a CPU its word embeddings stay mapped from the file, if that never changes.
+        ``torch_compile`` fuses the steps of a layer between its products and its attention.
         """
         kernels = choose_kernels(dtype, device)
         activations = best_float(device) if is_quantized(dtype) else dtype
@@ -167,7 +168,7 @@ class GTEModel(nn.Module):
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
         placement.fill(model, checkpoint)
-        # Copied in a pass, they would let the host wait for the device.
+        # Moved now: a copy during a pass would make the host wait for the device.
         model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
         return model.requires_grad_(False).eval()
 
@@ -218,7 +219,7 @@ class GTEModel(nn.Module):
             lengths[lengths > 0].tolist(), device=input_ids.device, positions=positions
         )
         types = None if token_type_ids is None else token_type_ids[mask]
-        packed = self.encode_pack(input_ids[mask], layout, token_type_ids=types)
+        packed = self.compute_pack(input_ids[mask], layout, token_type_ids=types)
 
         hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1])
         hidden[mask] = packed
@@ -226,18 +227,21 @@ class GTEModel(nn.Module):
         pooled = None if self.pooler is None else self.pooler(first)
         return GTEModelOutput(hidden, self._logits(hidden, first, mask), pooled)
 
-    def encode_pack(
+    def compute_pack(
         self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Last hidden state ``(total_tokens, hidden_size)`` of ``(total_tokens,)`` packed ids."""
         hidden, rotary = self._embed(input_ids, layout, token_type_ids)
-        encoded: Tensor = self.encoder(hidden, rotary, layout)
-        return encoded
+        states: Tensor = self.encoder(hidden, rotary, layout)
+        return states
 
-    def encode_first_tokens(self, input_ids: Tensor, layout: PackLayout) -> Tensor:
-        """The state of every sequence's first token alone, ``(n, hidden_size)``; cheaper."""
+    def compute_cls(self, input_ids: Tensor, layout: PackLayout) -> Tensor:
+        """The states of the CLS tokens alone, ``(n, hidden_size)``: cheaper than a whole pack."""
         hidden, rotary = self._embed(input_ids, layout)
-        return self.encoder.first_tokens(hidden, rotary, layout)
+        return self.encoder.compute_cls(hidden, rotary, layout)
+
+    encode_pack = former_name("GTEModel.encode_pack", compute_pack)
+    encode_first_tokens = former_name("GTEModel.encode_first_tokens", compute_cls)
 
     def lay_out(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
         """Token ids of several texts end to end, on the model's device."""
@@ -256,14 +260,14 @@ class GTEModel(nn.Module):
         weights: Tensor = self.classifier(self._as_heads_want(hidden)).squeeze(-1).relu()
         return weights
 
-    def sequence_logits(self, first_tokens: Tensor) -> Tensor:
-        """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of first tokens."""
+    def sequence_logits(self, cls: Tensor) -> Tensor:
+        """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of CLS tokens."""
         if self.task != "sequence_classification" or not (self.pooler and self.classifier):
             raise MissingHeadError(
                 "This model has no sequence classifier: it is no reranker. Load one, such as "
                 "gte-multilingual-reranker-base."
             )
-        logits: Tensor = self.classifier(self.pooler(self._as_heads_want(first_tokens)))
+        logits: Tensor = self.classifier(self.pooler(self._as_heads_want(cls)))
         return logits
 
     def _embed(
@@ -275,17 +279,17 @@ class GTEModel(nn.Module):
     def _as_heads_want(self, hidden: Tensor) -> Tensor:
         return hidden if self.classifier is None else hidden.to(self.classifier.weight.dtype)
 
-    def _logits(self, hidden: Tensor, first_tokens: Tensor, mask: Tensor) -> Tensor | None:
+    def _logits(self, hidden: Tensor, cls: Tensor, mask: Tensor) -> Tensor | None:
         if self.classifier is None:
             return None
         if self.task == "sequence_classification":
-            return self.sequence_logits(first_tokens)
+            return self.sequence_logits(cls)
         logits: Tensor = self.classifier(hidden)
         return logits * mask[..., None]
 
 
 def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """A compiled layer serves packs of any lengths, which takes a kernel that does."""
+    """Refuse a device without the varlen kernel: a compiled layer serves packs of any lengths."""
     if not has_varlen_kernel(device, dtype, GTEConfig.from_pretrained(directory).head_dim):
         raise ValueError(
             f"torch_compile is for half types and float8 on Ampere GPUs or newer, not for {dtype} "

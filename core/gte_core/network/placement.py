@@ -17,16 +17,16 @@ _TABLE = "embeddings.word_embeddings.weight"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where weights go: a device, a type and, for computing alone, what torch's layers become.
+    """Where weights go, in which type, and which kernels compute with them.
 
     Attributes:
         device: where the model computes.
         dtype: of the activations, and of every parameter but those named below.
         head_dtype: of classifier and pooler, which cost little and whose rounding shows.
-        kernels: what computes the encoder's products, and keeps their weights; None for torch's
+        kernels: what computes the encoder's products and keeps their weights; None for torch's
             own layers.
-        table_stays_mapped: whether a CPU reads word embeddings from the file, in their stored type:
-            63 % of the published model, of which a text needs a few rows.
+        table_stays_mapped: whether a CPU reads word embeddings from the file, in their stored type.
+            They are 63 % of the published model, and a text needs a few rows of them.
     """
 
     device: torch.device

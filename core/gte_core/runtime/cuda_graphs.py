@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from gte_core.runtime.passes import Computation, PackPass, PassInputs, Texts
+from gte_core.network.attention import PackLayout
+from gte_core.network.model import GTEModel
+from gte_core.runtime.passes import Compute, TokenIds
 
 _TOKENS = (32, 64, 128, 256, 512, 1024)
 _SEQUENCES = 64
@@ -23,56 +27,72 @@ _UNTIMED_PASSES = 2  # before a capture: kernels are compiled and chosen, and ta
 
 logger = logging.getLogger(__name__)
 
-Replay = Callable[[], tuple[Tensor, ...]]
-
 
 class GraphedPass:
     """A pass whose small packs are replayed; each size is captured when it first comes.
 
-    Args:
-        pack_pass: what to capture, and what computes larger packs.
-        padding_id: a token id that adds nothing to what the pass makes of a text.
+    Its model must have the varlen kernel: the others read the lengths of sequences on the host.
     """
 
-    def __init__(self, pack_pass: PackPass, padding_id: int) -> None:
-        self._pass = pack_pass
-        self._padding_id = padding_id
-        self._captured: dict[int, tuple[PassInputs, Replay]] = {}
+    def __init__(self, model: GTEModel, compute: Compute) -> None:
+        self._model = model
+        self._compute = partial(compute, model)
+        self._captured: dict[int, CapturedGraph] = {}
         self._failed = False
 
-    def __call__(self, texts: Texts, rows: Sequence[int]) -> tuple[Tensor, ...]:
-        """What the pass gives for texts and their rows, to be read before the next call."""
-        size = _size_for(texts)
-        if size is None or self._failed:
-            return self._pass(texts, rows)
-        padded = self._padded(texts, rows, size)
-        if size not in self._captured and not self._make(size, padded):
-            return self._pass(texts, rows)
-        inputs, replay = self._captured[size]
-        _overwrite(inputs, padded)
-        finite, states, *others = replay()
-        return finite[: len(texts)], states[: len(texts)], *others
+    def __call__(self, ids: TokenIds) -> tuple[Tensor, ...]:
+        """The results for some sequences; the next call overwrites them.
 
-    def _make(self, size: int, padded: PassInputs) -> bool:
-        try:
-            self._captured[size] = padded, capture_cuda_graph(self._pass.compute, padded)
-        except RuntimeError as error:
-            logger.warning("No CUDA graph of %d tokens (%s); going on without graphs.", size, error)
-            self._failed = True
-        return not self._failed
+        Results of tokens include those of the padding, a sequence behind the given ones.
+        """
+        n_tokens = sum(map(len, ids))
+        size = next((size for size in _TOKENS if size > n_tokens), None)
+        if size is None or len(ids) >= _SEQUENCES or self._failed:
+            return self._compute(*self._model.lay_out(ids))
+        padded = self._padded(ids, size - n_tokens)
+        if size not in self._captured:
+            try:
+                self._captured[size] = capture_cuda_graph(self._compute, *padded)
+            except RuntimeError as error:
+                logger.warning(
+                    "No CUDA graph of %d tokens (%s); going on without graphs.", size, error
+                )
+                self._failed = True
+                return self._compute(*self._model.lay_out(ids))
+        finite, states, *others = self._captured[size].replay(*padded)
+        return finite[: len(ids)], states[: len(ids)], *others
 
-    def _padded(self, texts: Texts, rows: Sequence[int], size: int) -> PassInputs:
-        n_empty = _SEQUENCES - 1 - len(texts)
-        padding = [self._padding_id] * (size - sum(map(len, texts)))
-        inputs = self._pass.lay_out(
-            [*texts, *[[]] * n_empty, padding], [*rows, *[0] * (n_empty + 1)]
-        )
-        return inputs._replace(layout=inputs.layout.with_any_lengths(size))
+    def _padded(self, ids: TokenIds, n_padding: int) -> tuple[Tensor, PackLayout]:
+        n_empty = _SEQUENCES - 1 - len(ids)
+        input_ids, layout = self._model.lay_out([*ids, *[[]] * n_empty, [0] * n_padding])
+        return input_ids, layout.with_any_lengths(len(input_ids))
 
 
-def capture_cuda_graph(compute: Computation, inputs: PassInputs) -> Replay:
-    """A graph of the pass that reads its inputs anew at every replay."""
-    device = inputs.input_ids.device
+@dataclass(frozen=True, slots=True)
+class CapturedGraph:
+    """A captured pass, with the tensors that it reads and writes at every replay."""
+
+    graph: torch.cuda.CUDAGraph
+    input_ids: Tensor
+    layout: PackLayout
+    outputs: tuple[Tensor, ...]
+
+    def replay(self, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
+        """Compute another pack of the same size into the same outputs."""
+        self.input_ids.copy_(input_ids)
+        self.layout.cu_seqlens.copy_(layout.cu_seqlens)
+        self.layout.positions.copy_(layout.positions)
+        self.graph.replay()
+        return self.outputs
+
+
+def capture_cuda_graph(
+    compute: Callable[[Tensor, PackLayout], tuple[Tensor, ...]],
+    input_ids: Tensor,
+    layout: PackLayout,
+) -> CapturedGraph:
+    """Capture a pass over these inputs."""
+    device = input_ids.device
     current = torch.cuda.current_stream(device)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     graph = torch.cuda.CUDAGraph()
@@ -81,37 +101,15 @@ def capture_cuda_graph(compute: Computation, inputs: PassInputs) -> Replay:
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 for _ in range(_UNTIMED_PASSES):
-                    compute(inputs)
+                    compute(input_ids, layout)
             # The workspace of cuBLAS has to be the graph's own: others are freed with other graphs.
             torch._C._cuda_clearCublasWorkspaces()
             # Other threads may go on computing meanwhile.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                outputs = compute(inputs)
+                outputs = compute(input_ids, layout)
             torch._C._cuda_clearCublasWorkspaces()
         finally:
             torch.cuda.set_stream(current)
             current.wait_stream(stream)
 
-    def replay() -> tuple[Tensor, ...]:
-        graph.replay()
-        return outputs
-
-    return replay
-
-
-def _size_for(texts: Texts) -> int | None:
-    """The smallest graph with room for the texts and one token of padding, None if none has."""
-    n_tokens = sum(map(len, texts))
-    if len(texts) >= _SEQUENCES:
-        return None
-    return next((size for size in _TOKENS if size > n_tokens), None)
-
-
-def _overwrite(inputs: PassInputs, new: PassInputs) -> None:
-    for to, given in zip(_tensors(inputs), _tensors(new), strict=True):
-        to.copy_(given)
-
-
-def _tensors(inputs: PassInputs) -> tuple[Tensor, ...]:
-    layout = inputs.layout
-    return inputs.input_ids, inputs.rows, layout.cu_seqlens, layout.positions
+    return CapturedGraph(graph, input_ids, layout, outputs)

@@ -1,10 +1,10 @@
-"""Tokenized texts -> CLS states and sparse vectors, in input order."""
+"""Tokenized texts -> CLS states and sparse vectors, or what else a model computes, in packs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,26 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gte_core.checkpoint.config import GTEConfig
 from gte_core.exceptions import NonFiniteError
 from gte_core.forks import computing
-from gte_core.network.device import to_device
+from gte_core.network.attention import PackLayout
 from gte_core.network.heads import max_per_id, to_csr
 from gte_core.network.model import GTEModel
 from gte_core.runtime.cuda_graphs import GraphedPass
-from gte_core.runtime.passes import HostCopy, PackPass, PackRunner, PassInputs, Texts
+from gte_core.runtime.passes import Compute, PackResults, PackRunner
 from gte_core.texts import NameOf, as_text, named
 from gte_core.tokenizer import TokenizedText
 
-Compute = Callable[[Texts, Sequence[int]], tuple[Tensor, ...]]
-
 
 @dataclass(frozen=True, slots=True)
-class EncodedTexts:
+class TextVectors:
     """What the model makes of n texts.
 
     Attributes:
-        cls: float32 ``(n, hidden_size)``, the state of the first token, neither cut nor scaled.
+        cls: float32 ``(n, hidden_size)``, the states of the CLS tokens, neither cut nor scaled.
         sparse: float32 CSR ``(n, vocab_size)``, empty rows where it was not asked for.
         n_tokens: int64 ``(n,)``.
         truncated: bool ``(n,)``.
@@ -44,7 +41,7 @@ class EncodedTexts:
 
 
 class PackedEngine:
-    """Runs texts through a model in packs of similar length.
+    """Runs texts, or pairs of them, through a model in packs of similar length.
 
     Args:
         model: on the device and in the type to compute with.
@@ -59,20 +56,15 @@ class PackedEngine:
         model: GTEModel,
         load_float32: Callable[[], GTEModel],
         *,
-        dropped_ids: frozenset[int],
-        deterministic: bool,
+        dropped_ids: frozenset[int] = frozenset(),
+        deterministic: bool = False,
         graphed: bool = False,
     ) -> None:
         self._model = model
         self._load_float32 = load_float32
-        dropped = torch.tensor(sorted(dropped_ids), dtype=torch.int64, device="cpu")
-        self._dropped_ids = dropped.to(model.device)
+        self._dropped_ids = sorted(dropped_ids)
         self._packs = PackRunner(model.device, deterministic=deterministic)
-        passes = {sparse: self._pass(model, sparse=sparse) for sparse in (False, True)}
-        self._passes: Mapping[bool, Compute] = passes
-        if graphed:
-            padding = min(dropped_ids)  # a token without a weight
-            self._passes = {sparse: GraphedPass(passes[sparse], padding) for sparse in passes}
+        self._graphed: dict[Compute, GraphedPass] | None = {} if graphed else None
 
     @property
     def pack_tokens(self) -> int:
@@ -84,84 +76,77 @@ class PackedEngine:
         """Whether the model has the sparse head."""
         return self._model.has_sparse
 
-    def encode(
-        self,
-        texts: Sequence[TokenizedText],
-        *,
-        sparse: bool = True,
-        name_of: NameOf = as_text,
-    ) -> EncodedTexts:
-        """Encode a window of texts.
+    def compute(
+        self, texts: Sequence[TokenizedText], *, sparse: bool = True, name_of: NameOf = as_text
+    ) -> TextVectors:
+        """Compute the vectors of a window of texts; without the sparse ones, it costs less.
+
+        Raises what :meth:`run` does.
+        """
+        vocab_size = self._model.config.vocab_size
+        cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
+        compute = compute_both if sparse and self.has_sparse else compute_cls
+        for pack, (states, *entries) in self.run(texts, compute, name_of=name_of):
+            cls[pack] = states
+            if entries:
+                found, largest, kept = entries
+                places, token_ids = np.divmod(found, vocab_size)
+                # Padding has a place behind the pack.
+                kept &= (places < len(pack)) & ~np.isin(token_ids, self._dropped_ids)
+                keys.append(np.array(pack)[places[kept]] * vocab_size + token_ids[kept])
+                weights.append(largest[kept])
+        return TextVectors(
+            cls,
+            to_csr(np.concatenate(keys), np.concatenate(weights), (len(texts), vocab_size)),
+            np.array([len(text) for text in texts], dtype=np.int64),
+            np.array([text.truncated for text in texts], dtype=np.bool_),
+        )
+
+    def run(
+        self, texts: Sequence[TokenizedText], compute: Compute, *, name_of: NameOf = as_text
+    ) -> Iterator[PackResults]:
+        """Yield the indices of the texts of each pack, and what ``compute`` made of them.
+
+        A text whose results are not finite comes again, with those of the float32 model.
 
         Args:
-            texts: what to encode.
-            sparse: whether sparse vectors are wanted; dense ones alone cost less.
-            name_of: what to call a text in an error.
+            texts: what to compute.
+            compute: what to compute of a pack. Its first result, ``finite``, is not yielded.
+            name_of: index of a text -> what an error calls it.
 
         Raises:
-            NonFiniteError: a vector is NaN or infinite even in float32.
+            NonFiniteError: results are NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in memory even alone.
         """
-        found = _Vectors(len(texts), self._model.config)
-        sparse = sparse and self.has_sparse
-        encode = partial(self._encode, texts, found, name_of=name_of)
-        broken = encode(self._passes[sparse], range(len(texts)))
+        ids = {index: text.ids for index, text in enumerate(texts)}
+        broken = yield from self._run(self._model, ids, compute, name_of)
         if broken and self._model.dtype != torch.float32:
-            broken = encode(self._pass(self._float32_model, sparse=sparse), broken)
+            ids = {index: ids[index] for index in broken}
+            broken = yield from self._run(self._float32_model, ids, compute, name_of)
         if broken:
             raise NonFiniteError(
                 f"{named(broken, name_of)}: NaN or infinity, even in float32. The "
                 "weights are damaged or not meant for this network; check the checkpoint."
             )
-        return EncodedTexts(
-            found.cls,
-            found.sparse(),
-            np.array([len(text) for text in texts], dtype=np.int64),
-            np.array([text.truncated for text in texts], dtype=np.bool_),
-        )
 
-    def _encode(
-        self,
-        texts: Sequence[TokenizedText],
-        found: _Vectors,
-        compute: Compute,
-        rows: Sequence[int],
-        *,
-        name_of: NameOf,
-    ) -> list[int]:
-        """Compute the vectors of these rows; returns the rows that are not finite."""
+    def _run(
+        self, model: GTEModel, ids: Mapping[int, list[int]], compute: Compute, name_of: NameOf
+    ) -> Generator[PackResults, None, list[int]]:
+        """Yield what :meth:`run` does; return the indices whose results are not finite."""
+
+        def launch(pack: list[int]) -> tuple[Tensor, ...]:
+            sequences = [ids[index] for index in pack]
+            if self._graphed is None or model is not self._model:
+                return compute(model, *model.lay_out(sequences))
+            return self._graphed.setdefault(compute, GraphedPass(model, compute))(sequences)
+
         broken: list[int] = []
-        for pack, results in self._packs.run(
-            {row: len(texts[row]) for row in rows},
-            lambda pack: HostCopy(*compute([texts[row].ids for row in pack], pack)),
-            name_of=name_of,
-        ):
-            finite, *vectors = results.arrays()
-            found.put(pack, *vectors)
+        lengths = {index: len(sequence) for index, sequence in ids.items()}
+        for pack, (finite, *results) in self._packs.run(lengths, launch, name_of=name_of):
             broken += np.array(pack)[~finite].tolist()
+            yield pack, results
         return sorted(broken)
-
-    def _pass(self, model: GTEModel, *, sparse: bool) -> PackPass:
-        compute = self._both if sparse else _dense
-        return PackPass(partial(_lay_out, model), partial(compute, model))
-
-    def _both(self, model: GTEModel, inputs: PassInputs) -> tuple[Tensor, ...]:
-        """Which texts are finite, their CLS states, and the entries of their sparse vectors."""
-        input_ids, layout, rows = inputs
-        hidden = model.encode_pack(input_ids, layout)
-        weights = model.token_weights(hidden).float()
-        cls = hidden[layout.first_tokens].float()
-
-        owners = layout.owners
-        infinite = torch.zeros(len(rows), device=cls.device)
-        infinite.index_add_(0, owners, weights.isfinite().logical_not_().float())
-        finite = cls.isfinite().all(1) & (infinite == 0)
-
-        dropped = torch.isin(input_ids, self._dropped_ids)
-        weights = weights.masked_fill(dropped | ~finite[owners], 0)
-        keys = rows[owners] * model.config.vocab_size + input_ids
-        entries = max_per_id(keys, weights)
-        return finite, cls, entries.keys, entries.weights, entries.kept
 
     @cached_property
     def _float32_model(self) -> GTEModel:
@@ -169,40 +154,23 @@ class PackedEngine:
             return self._load_float32()
 
 
-def _dense(model: GTEModel, inputs: PassInputs) -> tuple[Tensor, ...]:
-    """Which texts are finite, and their CLS states."""
-    cls = model.encode_first_tokens(inputs.input_ids, inputs.layout).float()
+def compute_cls(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
+    """Which sequences are finite, and their CLS states, float32 ``(n, hidden_size)``."""
+    cls = model.compute_cls(input_ids, layout).float()
     return cls.isfinite().all(1), cls
 
 
-def _lay_out(model: GTEModel, texts: Texts, rows: Sequence[int]) -> PassInputs:
-    numbers = torch.tensor(rows, dtype=torch.int64, device="cpu")
-    return PassInputs(*model.lay_out(texts), to_device(numbers, model.device))
+def compute_both(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
+    """:func:`compute_cls`, and the entries of the sparse vectors by sequence and token id."""
+    hidden = model.compute_pack(input_ids, layout)
+    weights = model.token_weights(hidden).float()
+    cls = hidden[layout.cls_indices].float()
 
+    sequence_ids = layout.sequence_ids
+    infinite = torch.zeros(layout.n_sequences, device=cls.device)
+    infinite.index_add_(0, sequence_ids, weights.isfinite().logical_not_().float())
+    finite = cls.isfinite().all(1) & (infinite == 0)
 
-class _Vectors:
-    """The vectors of n texts, filled in as the packs come."""
-
-    def __init__(self, n_texts: int, config: GTEConfig) -> None:
-        self.cls = np.empty((n_texts, config.hidden_size), dtype=np.float32)
-        self._shape = n_texts, config.vocab_size
-        self._keys = [np.empty(0, dtype=np.int64)]
-        self._weights = [np.empty(0, dtype=np.float32)]
-
-    def put(
-        self,
-        rows: list[int],
-        cls: NDArray[np.float32],
-        keys: NDArray[np.int64] | None = None,
-        weights: NDArray[np.float32] | None = None,
-        kept: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Keep what one pack gave."""
-        self.cls[rows] = cls
-        if keys is not None and weights is not None:
-            self._keys.append(keys[kept])
-            self._weights.append(weights[kept])
-
-    def sparse(self) -> sp.csr_array[np.float32]:
-        """All sparse vectors, empty rows where there was no sparse pass."""
-        return to_csr(np.concatenate(self._keys), np.concatenate(self._weights), self._shape)
+    keys = sequence_ids * model.config.vocab_size + input_ids
+    entries = max_per_id(keys, weights.masked_fill(~finite[sequence_ids], 0))
+    return finite, cls, entries.keys, entries.weights, entries.kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -47,21 +47,21 @@ def computed_ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int
         worker.shutdown(cancel_futures=True)
 
 
-def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of the texts of each pack, longest texts first.
+def plan_packs(lengths: Mapping[int, int], max_tokens: int) -> list[list[int]]:
+    """The numbers of the texts of each pack, longest texts first; lengths are by number too.
 
     A pack holds at most ``max_tokens`` tokens, or a single text that is longer. Neighbours in
     length share a pack, so that equally long texts can share one kernel call. Packs are about
     equally full: a small one at the end would cost nearly as much as a full one.
     """
-    total = sum(lengths)
+    total = sum(lengths.values())
     enough = total / -(-total // max_tokens) if total else 0
     packs: list[list[int]] = []
     held = max_tokens
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if held >= enough or held + lengths[index] > max_tokens:
+    for number, length in sorted(lengths.items(), key=lambda item: -item[1]):
+        if held >= enough or held + length > max_tokens:
             packs.append([])
             held = 0
-        packs[-1].append(index)
-        held += lengths[index]
+        packs[-1].append(number)
+        held += length
     return packs

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -17,12 +16,20 @@ from gte_core.batching import Ticket, Turns
 from gte_core.exceptions import TextTooLargeError
 from gte_core.forks import computing
 from gte_core.network.attention import PackLayout
+from gte_core.network.model import GTEModel
 from gte_core.runtime.packs import plan_packs
 from gte_core.texts import NameOf
 
 logger = logging.getLogger(__name__)
 
-Texts = Sequence[Sequence[int]]
+TokenIds = Sequence[Sequence[int]]  # of several sequences
+
+# Model, the token ids of a pack end to end, and their layout -> results. The first is bool
+# ``(n,)``: whether all that was computed of a sequence is finite. The second has a row for each
+# sequence too; the others, if any, have an entry for each token.
+Compute = Callable[[GTEModel, Tensor, PackLayout], tuple[Tensor, ...]]
+
+PackResults = tuple[list[int], list[NDArray[Any]]]  # the numbers of its texts, and their results
 
 # A CPU is fastest with packs that reuse the same memory, a GPU with packs that fill it.
 _PACK_TOKENS = {"cpu": 2048, "cuda": 65_536}
@@ -31,56 +38,6 @@ _PACK_TOKENS_ELSEWHERE = 8192
 # Full passes after which a budget that was halved is doubled again, at first and at most.
 _PASSES_TO_GROW = 16
 _MOST_PASSES_TO_GROW = 1024
-
-
-class PassInputs(NamedTuple):
-    """What a pass computes from.
-
-    Attributes:
-        input_ids: int64 ``(total_tokens,)``, the texts end to end.
-        layout: where each text starts and ends.
-        rows: int64 ``(n,)``, the number of each text among all that are encoded.
-    """
-
-    input_ids: Tensor
-    layout: PackLayout
-    rows: Tensor
-
-
-Computation = Callable[[PassInputs], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class PackPass:
-    """A pass through a model.
-
-    Attributes:
-        lay_out: token ids of texts, and their rows -> inputs on the model's device.
-        compute: inputs -> tensors, the first two with a row for each text.
-    """
-
-    lay_out: Callable[[Texts, Sequence[int]], PassInputs]
-    compute: Computation
-
-    def __call__(self, texts: Texts, rows: Sequence[int]) -> tuple[Tensor, ...]:
-        """Both at once."""
-        return self.compute(self.lay_out(texts, rows))
-
-
-class HostCopy:
-    """Tensors on their way to the host."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        device = tensors[0].device
-        on_cuda = device.type == "cuda"
-        self._tensors = [tensor.to("cpu", non_blocking=on_cuda) for tensor in tensors]
-        self._arrived = torch.cuda.current_stream(device).record_event() if on_cuda else None
-
-    def arrays(self) -> list[NDArray[Any]]:
-        """Wait for them."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return [tensor.numpy() for tensor in self._tensors]
 
 
 class PackBudget:
@@ -148,11 +105,11 @@ class PackRunner:
     def run(
         self,
         lengths: Mapping[int, int],
-        launch: Callable[[list[int]], HostCopy],
+        launch: Callable[[list[int]], tuple[Tensor, ...]],
         *,
         name_of: NameOf,
-    ) -> Iterator[tuple[list[int], HostCopy]]:
-        """Pack texts, known by their numbers, and yield each pack with what ``launch`` made of it.
+    ) -> Iterator[PackResults]:
+        """Pack texts, known by their numbers, and yield each pack with what ``launch`` computes.
 
         Raises :class:`TextTooLargeError` for a text that does not fit alone.
         """
@@ -165,7 +122,7 @@ class PackRunner:
             ticket = Ticket(n_tokens, is_long=is_long)
             try:
                 self._turns.wait(ticket)
-                launched = self._pass(launch, pack)
+                results = self._pass(launch, pack)
                 self._budget.passed(n_tokens)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
@@ -177,16 +134,13 @@ class PackRunner:
                 ticket.left = True
                 self._turns.hand_over()
             if ahead is not None:
-                yield ahead
-            ahead = pack, launched
+                yield ahead[0], ahead[1]()
+            ahead = pack, results
         if ahead is not None:
-            yield ahead
+            yield ahead[0], ahead[1]()
 
     def _plan(self, lengths: Mapping[int, int]) -> deque[list[int]]:
-        budget = 1 if self._deterministic else self.max_tokens
-        numbers = list(lengths)
-        packs = plan_packs(list(lengths.values()), budget)
-        return deque([numbers[place] for place in pack] for pack in packs)
+        return deque(plan_packs(lengths, 1 if self._deterministic else self.max_tokens))
 
     def _give_way(self, n_tokens: int, names: Iterable[str], error: RuntimeError) -> None:
         """Halve the budget after a pack of this size; there must be something to halve."""
@@ -201,14 +155,34 @@ class PackRunner:
             "Out of memory on %s; going on with packs of %d tokens.", self._device, self.max_tokens
         )
 
-    def _pass(self, launch: Callable[[list[int]], HostCopy], pack: list[int]) -> HostCopy:
+    def _pass(
+        self, launch: Callable[[list[int]], tuple[Tensor, ...]], pack: list[int]
+    ) -> Callable[[], list[NDArray[Any]]]:
         with (
             computing(),
             torch.cuda.stream(self._stream),
             torch.inference_mode(),
             torch.autocast(self._device.type, enabled=False),
         ):
-            return launch(pack)
+            return _copied_to_host(launch(pack))
+
+
+def _copied_to_host(tensors: Sequence[Tensor]) -> Callable[[], list[NDArray[Any]]]:
+    """Start to copy tensors to the host; what comes back waits for the copies and gives them.
+
+    They are copies on a CPU too, because a pass may write into the same tensors again.
+    """
+    device = tensors[0].device
+    on_cuda = device.type == "cuda"
+    copies = [tensor.to("cpu", non_blocking=on_cuda, copy=True) for tensor in tensors]
+    copied = torch.cuda.current_stream(device).record_event() if on_cuda else None
+
+    def arrays() -> list[NDArray[Any]]:
+        if copied is not None:
+            copied.synchronize()
+        return [copy.numpy() for copy in copies]
+
+    return arrays
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
