@@ -1,196 +1,160 @@
-"""A whole run: the checkpoint, the machine, the race, and what follows from its times."""
+"""A whole run: every type in every round in a process of its own, and what the times come to."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from statistics import median
+from typing import Any
 
-from gte_core import ConfigError, GTEConfig
-from gte_integrations.bench import ContenderName, WorkloadName
-from gte_integrations.bench.analysis import Analysis
-from gte_integrations.bench.checkpoints import Checkpoint, find_checkpoint, write_native_form
-from gte_integrations.bench.contenders import REFERENCE, Contender, Form, choose
-from gte_integrations.bench.processes import Child, ChildError
-from gte_integrations.bench.race import Progress, Race
-from gte_integrations.bench.report import BenchReport, Machine, WorkloadReport
-from gte_integrations.bench.workloads import Sizes, Workload, build_workloads
-from gte_integrations.bench.xlm_roberta import write_xlm_roberta
+from gte_core import HubError
+from gte_integrations.bench.workloads import WORKLOADS
 
-_PACKAGES = (
-    "gte-integrations",
-    "torch",
-    "tokenizers",
-    "transformers",
-    "sentence-transformers",
-    "FlagEmbedding",
+PUBLISHED = "Alibaba-NLP/gte-multilingual-base"
+_PIECES = 250_002  # of its tokenizer
+_SHAPE = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
 )
 
-
-@dataclass(frozen=True, slots=True)
-class BenchSettings:
-    """What to run.
-
-    Attributes:
-        model: a hub id, a directory or ``"demo"``; by default the published model if it is in the
-            local cache, else random weights of its shape.
-        device: by default the one that ``GTEEmbedder`` chooses.
-        contenders: by default all that are installed and make sense on the machine.
-        workloads: by default all.
-        rounds: in which the contenders take turns.
-        quick: tiny workloads, and no second start with warm caches.
-        seed: of the texts.
-    """
-
-    model: str | None = None
-    device: str | None = None
-    contenders: tuple[str, ...] = ()
-    workloads: tuple[str, ...] = ()
-    rounds: int = 3
-    quick: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what is not there to be measured."""
-        _check_names("contender", self.contenders, get_args(ContenderName))
-        _check_names("workload", self.workloads, get_args(WorkloadName))
-        if self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}, but must be at least 1.")
+Recorded = dict[str, Any]  # what a worker answered
+Figures = dict[str, Any]  # as docs/speed.md describes the JSON
 
 
-def run_bench(settings: BenchSettings, progress: Progress = lambda message: None) -> BenchReport:
+def run_bench(
+    dtypes: Sequence[str],
+    rounds: int,
+    progress: Callable[[str], None],
+    *,
+    model: str | None,
+    workloads: Sequence[str],
+    **request: Any,
+) -> Figures:
     """Measure; takes minutes unless it is quick, and writes only to a temporary folder.
 
-    Args:
-        settings: what to run.
-        progress: told in a few words what is going on.
-
-    Raises:
-        ValueError: the device is not there, or no contender came through.
-        GTEError: the model cannot be found or read.
+    Raises ``ValueError`` for a workload, device or type that is not there, or a process that
+    failed; ``GTEError`` for a model that cannot be read.
     """
+    for name in workloads:
+        if name not in WORKLOADS:
+            raise ValueError(f"There is no workload {name!r}; allowed are {', '.join(WORKLOADS)}.")
+    recorded: dict[str, list[Recorded]] = {dtype: [] for dtype in dtypes}
     with tempfile.TemporaryDirectory(prefix="gte-bench-") as folder:
-        return _run(settings, Path(folder), progress)
+        progress("Finding the model …")
+        found = model or published_or_random(Path(folder))
+        request |= {"model": found, "workloads": workloads}
+        for number in range(rounds):
+            turn = number % len(dtypes)  # each round begins with another
+            for dtype in [*dtypes[turn:], *dtypes[:turn]]:
+                progress(f"Round {number + 1} of {rounds}: {dtype}")
+                recorded[dtype].append(in_a_process({**request, "dtype": dtype}))
+    first = recorded[dtypes[0]]
+    random_weights = Path(folder) in Path(found).parents
+    return {
+        "model": f"random weights of the shape of {PUBLISHED}" if random_weights else found,
+        "random_weights": random_weights,
+        "rounds": rounds,
+        **{name: request[name] for name in ("torch_compile", "quick")},
+        **{name: first[0][name] for name in ("device", "machine", "revision", "file_bytes")},
+        "types": [figures_of(taken, first) for taken in recorded.values()],
+    }
 
 
-def _check_names(kind: str, given: Sequence[str], allowed: Sequence[str]) -> None:
-    for name in given:
-        if name not in allowed:
-            raise ValueError(f"There is no {kind} {name!r}; allowed are {', '.join(allowed)}.")
+def published_or_random(folder: Path) -> str:
+    """The published model if it is in the local cache, else random weights of its shape."""
+    from gte_core import GTEConfig, GTEEmbedder
+
+    try:
+        return GTEEmbedder.from_pretrained(PUBLISHED, device="cpu", local_files_only=True).model
+    except HubError:
+        import torch
+
+        from gte_core.testing import random_checkpoint
+
+        config = GTEConfig.from_dict({"model_type": "gte"})
+        shape = {name: getattr(config, name) for name in _SHAPE}
+        options: dict[str, Any] = {"initializer_range": 0.02, "n_pieces": _PIECES}
+        return str(random_checkpoint(folder / "random", shape, dtype=torch.float16, **options))
 
 
-def _run(settings: BenchSettings, folder: Path, progress: Progress) -> BenchReport:
-    progress("Finding the model …")
-    checkpoint = find_checkpoint(settings.model, folder / "random")
-    progress("Measuring the machine …")
-    machine = _measured(settings, folder)
-    workloads = _written_workloads(settings, checkpoint, machine.device, folder)
-    contenders = choose(settings.contenders, machine.device, machine.capabilities)
-    forms = _forms(checkpoint, contenders, folder)
-    with Race(folder, forms, machine.device, workloads, progress) as race:
-        _start_all(race, contenders, warm=not settings.quick)
-        race.warm_up()
-        for number in range(1, settings.rounds + 1):
-            race.round(number, settings.rounds)
-        return _report(settings, checkpoint, machine, workloads, race)
+def in_a_process(request: Mapping[str, Any], *program: str) -> Recorded:
+    """What a program answers to a request in JSON; by default the worker of this package.
 
-
-def _measured(settings: BenchSettings, folder: Path) -> Machine:
-    with Child(folder / "machine.log") as child:
-        try:
-            request = {"device": settings.device, "quick": settings.quick}
-            return Machine(**child.ask({"action": "measure", **request}))
-        except ChildError as error:
-            raise ValueError(str(error)) from error
-
-
-def _written_workloads(
-    settings: BenchSettings, checkpoint: Checkpoint, device: str, folder: Path
-) -> list[Workload]:
-    sizes = Sizes.of(device.partition(":")[0], quick=settings.quick)
-    workloads = build_workloads(
-        checkpoint.directory / "tokenizer.json",
-        sizes,
-        names=settings.workloads,
-        seed=settings.seed,
+    Not a fork and not of ``multiprocessing``: it starts as a user's program would, without the
+    modules that this one has loaded. Raises ``ValueError`` with its message if it fails.
+    """
+    program = program or ("-m", "gte_integrations.bench.worker")
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-P", *program, json.dumps({**request, "started": time.time()})],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    written = json.dumps([asdict(workload) for workload in workloads])
-    (folder / "workloads.json").write_text(written, encoding="utf-8")
-    return workloads
+    if done.returncode:
+        said = next(filter(None, reversed(done.stderr.split("\n"))), "it said nothing")
+        raise ValueError(f"The measuring process ended with status {done.returncode}: {said}")
+    answer: Recorded = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer
 
 
-def _forms(
-    checkpoint: Checkpoint, contenders: Sequence[Contender], folder: Path
-) -> dict[Form, Path]:
-    """The checkpoint in every form that a contender needs; one that cannot be made is missing."""
-    forms: dict[Form, Path] = {"original": checkpoint.directory}
-    needed = {contender.form for contender in contenders if contender.installed}
-    if needed == {"original"}:
-        return forms
-    with suppress(ConfigError):
-        forms["native"] = write_native_form(checkpoint.directory, folder / "native")
-    if "xlm-roberta" in needed and "native" in forms:
-        config = GTEConfig.from_pretrained(checkpoint.directory)
-        forms["xlm-roberta"] = write_xlm_roberta(config, forms["native"], folder / "xlm-roberta")
-    return forms
+def figures_of(rounds: Sequence[Recorded], first: Sequence[Recorded]) -> Figures:
+    """A type in all rounds, beside the first type in the same rounds."""
+    peaks = [one["peak_flops"] for one in rounds]
+    starts = [one["start_s"] | {"total": sum(one["start_s"].values())} for one in rounds]
+    workloads = zip(*(one["workloads"] for one in rounds), strict=True)
+    firsts = zip(*(one["workloads"] for one in first), strict=True)
+    return {
+        "dtype": rounds[0]["dtype"],
+        "peak_flops": None if None in peaks else median(peaks),
+        "start_s": {part: median(start[part] for start in starts) for part in starts[0]},
+        "ram_bytes": max(one["ram_bytes"] for one in rounds),
+        "vram_bytes": max(one["vram_bytes"] or 0 for one in rounds) or None,
+        "workloads": [
+            _workload(turns, [turn["dense_s"] for turn in other], peaks)
+            for turns, other in zip(workloads, firsts, strict=True)
+        ],
+    }
 
 
-def _start_all(race: Race, contenders: Sequence[Contender], *, warm: bool) -> None:
-    for contender in contenders:
-        race.start(contender, warm=warm)
-    exact = [r for r in race.runners if r.contender.is_ours and r.dtype == REFERENCE.dtype]
-    if race.runners and not exact:
-        race.start(REFERENCE, warm=False, timed=False)
+def _workload(
+    turns: Sequence[Recorded], first_s: Sequence[float], peaks: Sequence[float | None]
+) -> Figures:
+    n_tokens, flops = turns[0]["n_tokens"], turns[0]["flops"]
+    dense_s = [turn["dense_s"] for turn in turns]
+    rates = [sum(n_tokens) / seconds for seconds in dense_s]
+    calls_ms = sorted(1000 * seconds for turn in turns for seconds in turn["alone_s"])
+    return {
+        "name": turns[0]["name"],
+        "n_texts": len(n_tokens),
+        "n_tokens": sum(n_tokens),
+        "shortest": min(n_tokens),
+        "longest": max(n_tokens),
+        "tokens_per_s": {"median": median(rates), "lowest": min(rates), "highest": max(rates)},
+        "share_of_peak": _ratio((flops / seconds for seconds in dense_s), peaks),
+        "times_as_fast_as_first": _ratio(first_s, dense_s),
+        "time_of_both": _ratio((turn["both_s"] for turn in turns), dense_s),
+        "time_alone": _ratio((sum(turn["alone_s"]) for turn in turns), dense_s),
+        "p50_ms": median(calls_ms) if calls_ms else None,
+        "p99_ms": calls_ms[math.ceil(0.99 * len(calls_ms)) - 1] if calls_ms else None,
+    }
 
 
-def _report(
-    settings: BenchSettings,
-    checkpoint: Checkpoint,
-    machine: Machine,
-    workloads: Sequence[Workload],
-    race: Race,
-) -> BenchReport:
-    runners = race.finished()
-    if not any(runner.timed for runner in runners):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in race.left_out.items())
-        raise ValueError(f"No contender could be measured. {reasons}")
-    config = GTEConfig.from_pretrained(checkpoint.directory)
-    analysis = Analysis(runners, workloads, config, machine)
-    return BenchReport(
-        model=checkpoint.label,
-        random_weights=checkpoint.random_weights,
-        rounds=settings.rounds,
-        quick=settings.quick,
-        versions=_versions(),
-        machine=machine,
-        workloads=tuple(map(_workload, workloads)),
-        contenders=analysis.contenders(),
-        measurements=analysis.measurements(),
-        ratios=analysis.ratios(),
-        sparse_cost=analysis.sparse_cost(),
-        left_out=race.left_out,
-    )
-
-
-def _workload(workload: Workload) -> WorkloadReport:
-    return WorkloadReport(
-        name=workload.name,
-        n_texts=len(workload.texts),
-        n_tokens=sum(workload.n_tokens),
-        shortest=min(workload.n_tokens),
-        longest=max(workload.n_tokens),
-        one_at_a_time=workload.one_at_a_time,
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+def _ratio(values: Iterable[float | None], measures: Iterable[float | None]) -> float | None:
+    """The median of the rounds; None where one of the two was not measured."""
+    pairs = zip(values, measures, strict=True)
+    ratios = [value / measure for value, measure in pairs if value and measure]
+    return median(ratios) if ratios else None

@@ -1,127 +1,106 @@
-"""The process of one contender: it does what it is told on stdin and answers in lines of JSON.
-
-A process of its own makes its memory and its start its own. ``python -m`` runs it, with the time
-at which it was started as the argument.
-"""
+"""The process of one type in one round: it loads the model, measures, and answers in JSON."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
-import traceback
-from dataclasses import asdict
-from importlib import import_module
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from gte_integrations.bench.memory import device_peak, host_peak, leave_room, reset_peaks
+from gte_core import GTEError
 
 if TYPE_CHECKING:
-    from gte_integrations.bench.contenders import Loaded
-
-Message = dict[str, Any]
-
-
-class Session:
-    """What one process has loaded.
-
-    Args:
-        started: when the process was started, as ``time.time`` tells it.
-    """
-
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self._entered = time.time()
-        self._loaded: Loaded | None = None
-        self._device = "cpu"
-        self._workloads: dict[str, Message] = {}
-
-    def answer(self, request: Message) -> Message:
-        """Do what a request says; what goes wrong is an answer too."""
-        actions = {"measure": self.measure, "load": self.load, "encode": self.encode}
-        try:
-            return actions[request["action"]](request)
-        except Exception as error:  # noqa: BLE001 - that a contender fails is a result
-            traceback.print_exc()
-            told = isinstance(error, ValueError)  # such a message is written for users
-            return {"error": str(error) if told else f"{type(error).__name__}: {error}"}
-
-    def measure(self, request: Message) -> Message:
-        """Measure the machine."""
-        from gte_integrations.bench.machine import measure_machine
-
-        return asdict(measure_machine(request["device"], quick=request["quick"]))
-
-    def load(self, request: Message) -> Message:
-        """Load a contender and give the first vector, with the parts of the time that takes."""
-        module = import_module(f"gte_integrations.bench.contenders.{request['module']}")
-        imported = time.time()
-        self._device = request["device"]
-        loaded: Loaded = module.load(Path(request["directory"]), self._device, request["dtype"])
-        ready = time.time()
-        loaded.encode([request["first_text"]], loaded.variants[0])
-        done = time.time()
-        self._loaded = loaded
-        workloads = json.loads(Path(request["workloads"]).read_text(encoding="utf-8"))
-        self._workloads = {workload["name"]: workload for workload in workloads}
-        return {
-            "dtype": loaded.dtype,
-            "variants": loaded.variants,
-            "start": {
-                "interpreter_s": self._entered - self._started,
-                "imports_s": imported - self._entered,
-                "load_s": ready - imported,
-                "first_pass_s": done - ready,
-                "total_s": done - self._started,
-            },
-            **self._peaks(),
-        }
-
-    def encode(self, request: Message) -> Message:
-        """Encode a workload once; the vectors go to the file of ``vectors`` where one is named."""
-        import numpy as np
-
-        if self._loaded is None:
-            raise RuntimeError("Nothing is loaded; send 'load' first.")
-        workload, variant = self._workloads[request["workload"]], request["variant"]
-        texts: list[str] = workload["texts"]
-        calls = [[text] for text in texts] if workload["one_at_a_time"] else [texts]
-        # Another process was busy until now: this one's threads sleep, and its caches are cold.
-        self._loaded.encode(calls[0][:1], variant)
-        reset_peaks(self._device)
-        vectors, seconds = [], []
-        for call in calls:
-            start = time.perf_counter()
-            vectors.append(self._loaded.encode(call, variant))
-            seconds.append(time.perf_counter() - start)
-        if request["vectors"]:
-            np.save(request["vectors"], np.concatenate(vectors))
-        peaks = self._peaks()
-        leave_room(self._device)
-        return {"seconds": seconds, **peaks}
-
-    def _peaks(self) -> Message:
-        return {"host_peak": host_peak(), "device_peak": device_peak(self._device)}
+    from gte_core import GTEConfig, GTEEmbedder
+    from gte_integrations.bench.workloads import Workload
 
 
-def _own_stdout() -> TextIO:
-    """The answers' way out; what a library prints goes to stderr from here on."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Load the model of a request, and time what it names."""
+    embedder, start_s = _loaded(request)
+
+    from gte_core import GTEConfig
+    from gte_integrations.bench import machine
+    from gte_integrations.bench.workloads import build_workloads
+
+    device, directory, quick = embedder.device, model_directory(embedder), request["quick"]
+    config = GTEConfig.from_pretrained(directory)
+    tokenizer = directory / "tokenizer.json"
+    workloads = build_workloads(tokenizer, device, request["workloads"], quick=quick)
+    return {
+        "revision": embedder.revision,
+        "device": device,
+        "machine": machine.describe(device),
+        "dtype": embedder.dtype,
+        "start_s": start_s,
+        "workloads": [_timed(embedder, config, workload) for workload in workloads],
+        "file_bytes": sum(path.stat().st_size for path in directory.glob("*.safetensors")),
+        "ram_bytes": machine.peak_ram(),
+        "vram_bytes": machine.peak_vram(device),
+        # Last, so that its matrices do not count as memory of the model.
+        "peak_flops": machine.peak_flops(embedder.dtype, device, quick=quick),
+    }
+
+
+def model_directory(embedder: GTEEmbedder) -> Path:
+    """Where the files of a loaded model are."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if embedder.model == "demo":
+        return Path(str(files("gte_core") / "data" / "demo"))
+    if embedder.revision is None:
+        return Path(embedder.model)
+    found = try_to_load_from_cache(embedder.model, "config.json", revision=embedder.revision)
+    return Path(str(found)).parent
+
+
+def _loaded(request: dict[str, Any]) -> tuple[GTEEmbedder, dict[str, float]]:
+    """The model, and the seconds from the start of the process to its first vector, in parts."""
+    times = [request["started"], time.time()]
+
+    from gte_core import GTEEmbedder
+
+    times.append(time.time())
+    options = {name: request[name] for name in ("device", "dtype", "torch_compile")}
+    embedder = GTEEmbedder.from_pretrained(request["model"], **options)
+    times.append(time.time())
+    embedder.encode_dense("a first text")
+    times.append(time.time())
+    parts = ("interpreter", "imports", "load", "first_vector")
+    seconds = (after - before for before, after in pairwise(times))
+    return embedder, dict(zip(parts, seconds, strict=True))
+
+
+def _timed(embedder: GTEEmbedder, config: GTEConfig, workload: Workload) -> dict[str, Any]:
+    """Seconds of a workload's texts in one list; of single queries also one by one."""
+    from gte_integrations.bench.machine import seconds_of
+    from gte_integrations.bench.workloads import flops
+
+    def seconds(encode: Any, given: str | list[str]) -> float:
+        encode(given)  # the first time compiles, captures and allocates for these lengths
+        return seconds_of(lambda: encode(given), embedder.device)
+
+    texts = workload.texts
+    alone = texts if workload.name == "one-query" else []
+    return {
+        "name": workload.name,
+        "n_tokens": workload.n_tokens,
+        "flops": flops(config, workload.n_tokens),
+        "dense_s": seconds(embedder.encode_dense, texts),
+        "both_s": seconds(embedder.encode, texts) if embedder.has_sparse else None,
+        "alone_s": [seconds(embedder.encode_dense, text) for text in alone],
+    }
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
-    session = Session(float(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this ends
-    answers = _own_stdout()
-    for line in sys.stdin:
-        answers.write(json.dumps(session.answer(json.loads(line))) + "\n")
-        answers.flush()
+    """Answer the request of the command line; an error written for users is an answer too."""
+    try:
+        answer = measure(json.loads(sys.argv[1]))
+    except (GTEError, ImportError, OSError, ValueError) as error:
+        answer = {"error": str(error)}
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

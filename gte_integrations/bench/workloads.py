@@ -1,4 +1,4 @@
-"""The texts that are encoded: five workloads, each text of exactly as many tokens as it is for."""
+"""The texts that are encoded, and the operations that encoding them needs."""
 
 from __future__ import annotations
 
@@ -8,147 +8,90 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import get_args
 
 from tokenizers import Tokenizer
 
-from gte_integrations.bench import WorkloadName
+from gte_core import GTEConfig
 
+_SPREAD = 0.8  # of the logarithm of a passage's length, whose mean is 160 tokens
+_PASSAGES = NormalDist(math.log(160) - _SPREAD**2 / 2, _SPREAD)
+
+# How many texts keep a CPU and a GPU busy for a few seconds, and how many a quick run takes.
+WORKLOADS = {
+    "queries": (64, 4096, 4),
+    "passages": (32, 4096, 4),
+    "texts-512": (4, 1024, 2),
+    "long-texts": (1, 64, 1),
+    "one-query": (100, 500, 5),
+}
+_LONGEST, _LONGEST_QUICK = 8192, 1100
 _CANDIDATES = 20_000
-_WORD_START = "▁"
-_MEAN_OF_PASSAGES = 160
-_SPREAD_OF_PASSAGES = 0.8  # standard deviation of the logarithm
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Texts to encode, with the tokens of each, special tokens included.
+    """Texts, and the number of tokens of each with its special tokens."""
 
-    ``one_at_a_time``: every text is a call of its own, and the time of each call counts.
-    """
-
-    name: WorkloadName
-    texts: tuple[str, ...]
-    n_tokens: tuple[int, ...]
-    one_at_a_time: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How many texts each workload has, and how long the long ones get."""
-
-    queries: int
-    passages: int
-    texts_512: int
-    long_texts: int
-    one_query: int
-    longest: int = 8192
-
-    @classmethod
-    def of(cls, device: str, *, quick: bool) -> Sizes:
-        """What keeps a device busy for a few seconds; ``quick`` only shows that all works."""
-        if quick:
-            return cls(queries=4, passages=4, texts_512=2, long_texts=1, one_query=5, longest=1100)
-        if device == "cuda":
-            return cls(4096, 4096, 1024, 64, 500)
-        return cls(64, 32, 4, 1, 100)
+    name: str
+    texts: list[str]
+    n_tokens: list[int]
 
 
 def build_workloads(
-    tokenizer: Path, sizes: Sizes, *, names: Sequence[str] = (), seed: int = 0
+    tokenizer_file: Path, device: str, names: Sequence[str] = (), *, quick: bool = False
 ) -> list[Workload]:
-    """Write the texts of each workload, the same ones for the same seed and tokenizer.
+    """Write the named workloads, by default all; always the same ones for a tokenizer."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    words = _words_of_one_token(tokenizer)
+    n_special = len(tokenizer.encode("").ids)
+    workloads = []
+    for name in names or WORKLOADS:
+        # A generator for each, so that a workload is the same alone and in a whole run.
+        generator = random.Random(name)  # noqa: S311
+        count = WORKLOADS[name][2 if quick else device.startswith("cuda")]
+        longest = _LONGEST_QUICK if quick else _LONGEST
+        lengths = [min(_length(name, (n + 0.5) / count), longest) for n in range(count)]
+        generator.shuffle(lengths)
+        texts = [" ".join(generator.choices(words, k=length - n_special)) for length in lengths]
+        n_tokens = [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
+        workloads.append(Workload(name, texts, n_tokens))
+    return workloads
 
-    Args:
-        tokenizer: a ``tokenizer.json``.
-        sizes: texts per workload.
-        names: the workloads to build, by default all.
-        seed: of the words and of the order of the lengths.
+
+def flops(config: GTEConfig, n_tokens: Sequence[int]) -> int:
+    """Multiplications and additions of one pass over texts of these lengths.
+
+    Two for every weight of a linear layer and token, and ``4 x length x hidden_size`` per token
+    and layer for attention. Norms, activations and heads are left out: they are below 1 %.
     """
-    writer = TextWriter(Tokenizer.from_file(str(tokenizer)), seed=seed)
-    lengths = _lengths(sizes)
-    wanted = names or get_args(WorkloadName)
-    built = []
-    for name, of_texts in lengths.items():
-        # Shuffled and written whether wanted or not: a workload is the same in every run.
-        shuffled = random.Random(seed).sample(of_texts, len(of_texts))  # noqa: S311
-        texts = tuple(writer.write(n_tokens) for n_tokens in shuffled)
-        if name in wanted:
-            built.append(Workload(name, texts, tuple(shuffled), name == "one-query"))
-    return built
+    hidden = config.hidden_size
+    # qkv and output projection; up, gate and down projection.
+    weights = 4 * hidden * hidden + 3 * hidden * config.intermediate_size
+    attention = 4 * hidden * sum(length * length for length in n_tokens)
+    return config.num_hidden_layers * (2 * weights * sum(n_tokens) + attention)
 
 
-class TextWriter:
-    """Writes texts of an exact number of tokens, in words that are one token each.
+def _length(name: str, share: float) -> int:
+    """Tokens of the text that is longer than ``share`` of its workload."""
+    if name == "passages":
+        return min(round(math.exp(_PASSAGES.inv_cdf(share))), 2048)
+    if name == "texts-512":
+        return 512
+    return int(1024 + share * 7169) if name == "long-texts" else int(6 + share * 22)
 
-    Args:
-        tokenizer: what the texts are counted with.
-        seed: of the words.
-    """
 
-    def __init__(self, tokenizer: Tokenizer, *, seed: int = 0) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._tokenizer = tokenizer
-        self._random = random.Random(seed)  # noqa: S311
-        self._n_special = len(tokenizer.encode("").ids)
-        self._words = self._whole_words()
-
-    def write(self, n_tokens: int) -> str:
-        """A text that encodes to exactly ``n_tokens`` ids, special tokens included."""
-        words = self._random.choices(self._words, k=n_tokens - self._n_special)
-        text = " ".join(words)
-        if (found := len(self._tokenizer.encode(text).ids)) != n_tokens:
-            raise ValueError(
-                f"A text of {len(words)} words that are one token each has {found} tokens instead "
-                f"of {n_tokens}: the words of this tokenizer.json are not independent of each "
-                "other. Run the bench with another model."
-            )
-        return text
-
-    def _whole_words(self) -> list[str]:
-        """Words that begin with a space in the vocabulary and stand for one id when alone."""
-        ids = self._tokenizer.get_vocab(with_added_tokens=False)
-        pieces = sorted(ids, key=ids.__getitem__)
-        marked = [piece[1:] for piece in pieces if piece.startswith(_WORD_START)] or pieces
-        words = [word for word in marked if word.isalnum()]
-        drawn = self._random.sample(words, min(_CANDIDATES, len(words)))
-        encodings = self._tokenizer.encode_batch(drawn)
-        whole = [
-            word
-            for word, encoding in zip(drawn, encodings, strict=True)
-            if len(encoding.ids) == 1 + self._n_special
-        ]
-        if not whole:
-            raise ValueError(
-                "No word of this tokenizer.json is one token by itself, so no text of an exact "
-                "length can be written. Run the bench with another model."
-            )
+def _words_of_one_token(tokenizer: Tokenizer) -> list[str]:
+    """Words that a text of a given length is made of."""
+    ids = tokenizer.get_vocab(with_added_tokens=False)
+    pieces = sorted(ids, key=ids.__getitem__)
+    marked = [piece[1:] for piece in pieces if piece.startswith("▁")] or pieces
+    words = [word for word in marked if word.isalnum()]
+    drawn = random.Random(0).sample(words, min(_CANDIDATES, len(words)))  # noqa: S311
+    encoded = zip(drawn, tokenizer.encode_batch(drawn), strict=True)
+    n_tokens = 1 + len(tokenizer.encode("").ids)
+    if whole := [word for word, encoding in encoded if len(encoding.ids) == n_tokens]:
         return whole
-
-
-def _lengths(sizes: Sizes) -> dict[WorkloadName, list[int]]:
-    return {
-        "queries": _uniform(sizes.queries, 6, 27),
-        "passages": _log_normal(sizes.passages),
-        "texts-512": [512] * sizes.texts_512,
-        "long-texts": _uniform(sizes.long_texts, 1024, sizes.longest),
-        "one-query": _uniform(sizes.one_query, 6, 27),
-    }
-
-
-def _uniform(count: int, shortest: int, longest: int) -> list[int]:
-    span = longest + 1 - shortest
-    return [shortest + math.floor(span * share) for share in _evenly(count)]
-
-
-def _log_normal(count: int) -> list[int]:
-    """Quantiles instead of draws: even 32 texts have the mean and the tail that they are for."""
-    normal = NormalDist(
-        math.log(_MEAN_OF_PASSAGES) - _SPREAD_OF_PASSAGES**2 / 2, _SPREAD_OF_PASSAGES
+    raise ValueError(
+        "No word of this tokenizer.json is one token by itself, so no text of a given length can "
+        "be written. Run the bench with another model."
     )
-    return [min(max(round(math.exp(normal.inv_cdf(p))), 8), 2048) for p in _evenly(count)]
-
-
-def _evenly(count: int) -> list[float]:
-    return [(number + 0.5) / count for number in range(count)]

@@ -1,48 +1,98 @@
-"""``gte bench`` for people: its report as tables, and the chart where one is asked for."""
+"""``gte bench``: the command, and what it found as tables of at most 80 columns."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich import box
-from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gte_integrations.bench.report import (
-    BenchReport,
-    ContenderReport,
-    Machine,
-    Measurement,
-    WorkloadReport,
-)
-from gte_integrations.cli.output import fields
-
-_LEGEND = (
-    "Tokens/s: median, lowest–highest · Of peak: the network's own operations against the GEMM "
-    "peak of the type · Cosine: the smallest, against gte in float32 · … is N×: how many times as "
-    "fast it gives the dense vectors as the row"
-)
-_NONE = Text("–", style="dim")
+from gte_integrations.cli import output
+from gte_integrations.cli.options import AsJson, Device
 
 
-def chart_writer(path: Path | None) -> Callable[[BenchReport], None]:
-    """What draws the chart, checked before the minutes that the run takes."""
-    if path is None:
-        return lambda report: None
-    from gte_integrations.bench.chart import check_chart_path, write_chart
+def bench(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A hub id, a directory, or 'demo'; by default the published model if it is in "
+            "the local cache, else random weights of its shape.",
+        ),
+    ] = None,
+    device: Device = None,
+    dtypes: Annotated[
+        list[str],
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="auto, float32, bfloat16, float16, int8 (x86) or float8 (Hopper); may be "
+            "repeated, to compare with the first.",
+        ),
+    ] = ["auto"],  # noqa: B006 - typer copies it
+    torch_compile: Annotated[
+        bool, typer.Option("--torch-compile", help="Fused layers and CUDA graphs.")
+    ] = False,
+    workloads: Annotated[
+        list[str],
+        typer.Option(
+            "--workload",
+            metavar="NAME",
+            help="queries, passages, texts-512, long-texts or one-query; may be repeated; by "
+            "default all.",
+        ),
+    ] = [],  # noqa: B006
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, metavar="N", help="Turns that every type takes.")
+    ] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few texts, to see that all works.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the speed of the model on this machine, as shares of what the machine can do."""
+    from gte_integrations.bench.run import run_bench
 
-    check_chart_path(path)
-    return lambda report: write_chart(report, path)
+    with _exit_when_terminated(), output.progress() as progress:
+        found = run_bench(
+            list(dict.fromkeys(dtypes)),
+            rounds,
+            progress,
+            model=model,
+            workloads=list(dict.fromkeys(workloads)),
+            device=device,
+            torch_compile=torch_compile,
+            quick=quick,
+        )
+    if as_json:
+        output.write_json(found)
+    else:
+        output.show(*bench_tables(found))
+
+
+def bench_tables(found: dict[str, Any]) -> Iterator[Table]:
+    """What a run found, to be printed one below the other."""
+    yield _head(found)
+    speeds = ["Workload", "Type", "Tokens/s", "of peak", "both take", "× first"]
+    yield _table("Dense vectors of a list", speeds, _speeds(found["types"]))
+    starts = ["Type", "Start s", "imports", "load", "vector", "RAM GB", "× files", "VRAM GB"]
+    yield _table("From process start to first vector; most memory", starts, _starts(found))
+    if singles := list(_single_queries(found["types"])):
+        yield _table("One query a call", ["Type", "p50 ms", "p99 ms", "× in a list"], singles)
 
 
 @contextmanager
-def exit_when_terminated() -> Iterator[None]:
-    """Let SIGTERM unwind the program: its temporary folder holds a whole model."""
+def _exit_when_terminated() -> Iterator[None]:
+    """Let SIGTERM unwind the program: its temporary folder may hold a whole model."""
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
@@ -50,122 +100,72 @@ def exit_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def bench_tables(report: BenchReport) -> Iterator[RenderableType]:
-    """Everything a run found, to be printed one below the other."""
-    yield _head(report)
-    yield _starts(report.contenders)
-    for workload in report.workloads:
-        yield _speeds(report, workload)
-    if report.left_out:
-        yield _left_out(report.left_out)
-
-
-def _head(report: BenchReport) -> Table:
-    grid = fields()
-    weights = " (the vectors mean nothing)" if report.random_weights else ""
-    grid.add_row("Model", Text.assemble((report.model, "bold"), weights))
-    grid.add_row("Machine", Text(_machine(report.machine)))
-    peaks = report.machine.gemm_flops.items()
-    grid.add_row("GEMM peak", " · ".join(f"{name} {peak / 1e9:,.0f} G/s" for name, peak in peaks))
-    grid.add_row("Copy", f"{report.machine.copy_bytes / 1e9:,.1f} GB/s read and written")
-    versions = " · ".join(f"{name} {version}" for name, version in report.versions.items())
-    grid.add_row("Versions", Text(versions))
-    quick = " · quick: too little for the figures to mean much" if report.quick else ""
-    grid.add_row("Rounds", Text(f"{report.rounds}, all contenders taking turns{quick}"))
-    grid.add_row("Columns", Text(_LEGEND, style="dim"))
+def _head(found: dict[str, Any]) -> Table:
+    grid = output.fields()
+    weights = " (the vectors mean nothing)" if found["random_weights"] else ""
+    grid.add_row("Model", Text.assemble((found["model"], "bold"), weights))
+    grid.add_row("Machine", Text(f"{found['device']}: {found['machine']}"))
+    peaks = {each["dtype"]: each["peak_flops"] for each in found["types"]}
+    known = (f"{dtype} {peak / 1e9:,.0f} G/s" for dtype, peak in peaks.items() if peak)
+    grid.add_row("Peak", ", ".join(known) or "not measured")
+    for each in found["types"][0]["workloads"]:
+        lengths = f"{each['n_texts']:,} of {each['shortest']:,}–{each['longest']:,} tokens"
+        grid.add_row(each["name"], f"{lengths}, {each['n_tokens']:,} in all")
+    quick = "; quick, so the figures mean little" if found["quick"] else ""
+    compiled = "; compiled" if found["torch_compile"] else ""
+    grid.add_row("Rounds", f"{found['rounds']}, medians (lowest–highest){compiled}{quick}")
     return grid
 
 
-def _machine(machine: Machine) -> str:
-    parts = [machine.device, machine.name, *machine.capabilities]
-    parts.append(f"{machine.cores} cores, {machine.threads} threads")
-    if machine.memory_bytes is not None:
-        parts.append(_bytes(machine.memory_bytes))
-    return " · ".join(parts)
+def _speeds(types: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for workload in zip(*(each["workloads"] for each in types), strict=True):
+        for each, speed in zip(types, workload, strict=True):
+            name = speed["name"] if each is types[0] else ""
+            middle, lowest, highest = map(_rate, speed["tokens_per_s"].values())
+            share = speed["share_of_peak"]
+            percent = "–" if share is None else f"{share:.0%}"
+            ratios = map(_times, (speed["time_of_both"], speed["times_as_fast_as_first"]))
+            yield name, _short(each), f"{middle} ({lowest}–{highest})", percent, *ratios
 
 
-def _starts(contenders: tuple[ContenderReport, ...]) -> Table:
-    table = _table("From process start to first vector, in seconds")
-    for name in ("Interpreter", "Imports", "Load", "First pass", "Total", "Most RAM", "Most VRAM"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for contender in contenders:
-        start = contender.start
-        parts = (start.interpreter_s, start.imports_s, start.load_s, start.first_pass_s)
-        table.add_row(
-            f"{contender.name} ({contender.dtype})",
-            *(f"{seconds:.2f}" for seconds in parts),
-            Text(f"{start.total_s:.2f}", style="bold"),
-            _bytes(contender.host_peak_bytes),
-            _bytes(contender.device_peak_bytes),
-        )
+def _starts(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for each in found["types"]:
+        parts = (each["start_s"][part] for part in ("total", "imports", "load", "first_vector"))
+        ram, vram = each["ram_bytes"], each["vram_bytes"]
+        memory = (_gigabytes(ram), _times(ram / found["file_bytes"]), _gigabytes(vram))
+        yield _short(each), *(f"{seconds:.2f}" for seconds in parts), *memory
+
+
+def _single_queries(types: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for each in types:
+        for speed in each["workloads"]:
+            if speed["p50_ms"] is not None:
+                calls = (f"{speed[part]:.2f}" for part in ("p50_ms", "p99_ms"))
+                yield _short(each), *calls, _times(speed["time_alone"])
+
+
+def _table(title: str, columns: list[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table.box = box.SIMPLE_HEAD
+    for column in columns:
+        justify: Any = "left" if column in ("Workload", "Type") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _speeds(report: BenchReport, workload: WorkloadReport) -> Table:
-    """One workload: a row for each contender and variant."""
-    lengths = f"{workload.shortest}–{workload.longest}"
-    table = _table(
-        f"{workload.name}: {workload.n_texts:,} texts of {lengths} tokens, "
-        f"{workload.n_tokens:,} in all" + (", one a call" if workload.one_at_a_time else "")
-    )
-    named = ("p50 ms", "p99 ms") if workload.one_at_a_time else ("Tokens/s", "Texts/s")
-    ours = [contender.name for contender in report.contenders if contender.is_ours]
-    for name in (*named, "Of peak", "Cosine", "RAM", *(f"{name} is" for name in ours)):
-        table.add_column(name, justify="right", no_wrap=True)
-    for measured in report.measurements:
-        if measured.workload == workload.name:
-            versus = [_versus(report, name, measured) for name in ours]
-            table.add_row(f"{measured.contender} {measured.variant}", *_cells(measured), *versus)
-    return table
+def _short(figures: dict[str, Any]) -> str:
+    return str(figures["dtype"]).removesuffix("_e4m3fn")
 
 
-def _cells(measured: Measurement) -> Iterator[RenderableType]:
-    if measured.p50_ms is not None and measured.p99_ms is not None:
-        yield from (f"{measured.p50_ms:.2f}", f"{measured.p99_ms:.2f}")
-    else:
-        speed = measured.tokens_per_s
-        spread = f" {speed.lowest:,.0f}–{speed.highest:,.0f}"
-        yield Text.assemble((f"{speed.median:,.0f}", "bold"), (spread, "dim"))
-        yield f"{measured.texts_per_s.median:,.1f}"
-    share, cosine = measured.share_of_peak, measured.smallest_cosine
-    yield _NONE if share is None else f"{share:.0%}"
-    yield _NONE if cosine is None else f"{cosine:.6f}"
-    yield _bytes(measured.host_peak_bytes)
+def _rate(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens < 100_000 else f"{tokens / 1000:,.0f}k"
 
 
-def _versus(report: BenchReport, ours: str, measured: Measurement) -> RenderableType:
-    """How many times as fast ours is; for our own two vectors, what the second one costs."""
-    if measured.contender == ours:
-        costs = (cost for cost in report.sparse_cost if measured.variant == "hybrid")
-        same = (c for c in costs if (c.contender, c.workload) == (ours, measured.workload))
-        return next((f"{cost.percent:+.1f} % time" for cost in same), "")
-    key = (ours, measured.contender, measured.variant, measured.workload)
-    for ratio in report.ratios:
-        if (ratio.ours, ratio.peer, ratio.variant, ratio.workload) == key:
-            other = Text("other vectors", style="yellow")
-            speedup = ratio.speedup
-            return other if speedup is None else Text(f"{speedup.median:.2f}×", style="bold green")
-    return ""
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f}×"
 
 
-def _left_out(left_out: dict[str, str]) -> Table:
-    grid = fields()
-    for name, reason in left_out.items():
-        grid.add_row("Left out", Text.assemble((name, "bold"), f": {reason}"))
-    return grid
-
-
-def _table(title: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("", no_wrap=True)
-    return table
-
-
-def _bytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e9:.2f} GB"
+def _gigabytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 1e9:.2f}"

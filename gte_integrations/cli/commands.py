@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from gte_core import GTEError, __version__
 
@@ -17,12 +17,11 @@ try:
 except ImportError as error:
     raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
 
-from gte_integrations.bench import ContenderName, WorkloadName
+from gte_integrations.cli.bench import bench
 from gte_integrations.cli.models import label, load_model, recorded_sizes
 from gte_integrations.cli.options import (
     AsJson,
     Collection,
-    Device,
     From,
     ModelOptions,
     Queries,
@@ -256,64 +255,7 @@ def explain(
         output.show_explanation(explanation, label(embedder))
 
 
-@app.command()
-def bench(
-    *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="A hub id, a directory, or 'demo'; by default the published model if it is in "
-            "the local cache, else random weights of its shape.",
-        ),
-    ] = None,
-    device: Device = None,
-    contenders: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--contender",
-            metavar="NAME",
-            help=f"Who is measured, may be repeated: {', '.join(get_args(ContenderName))}; by "
-            "default every one that is installed and makes sense on the device.",
-        ),
-    ] = None,
-    workloads: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--workload",
-            metavar="NAME",
-            help=f"What is encoded, may be repeated: {', '.join(get_args(WorkloadName))}; by "
-            "default all.",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, metavar="N", help="Turns that every contender takes.")
-    ] = 3,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few texts, to see that all works.")
-    ] = False,
-    chart: Annotated[
-        Path | None,
-        typer.Option("--chart", metavar="FILE", help="Draw the speeds into a .png or .svg."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
-) -> None:
-    """Measure the speed of the model on this machine, beside the peers that are installed."""
-    from gte_integrations.bench.run import BenchSettings, run_bench
-    from gte_integrations.cli.bench import bench_tables, chart_writer, exit_when_terminated
-
-    write_chart = chart_writer(chart)
-    chosen, wanted = tuple(contenders or ()), tuple(workloads or ())
-    settings = BenchSettings(model, device, chosen, wanted, rounds, quick)
-    with exit_when_terminated(), output.progress() as progress:
-        report = run_bench(settings, progress)
-    if as_json:
-        output.write_json(report.as_json())
-    else:
-        output.show(*bench_tables(report))
-    write_chart(report)
+app.command()(bench)
 
 
 def main() -> None:

@@ -1,239 +1,245 @@
-"""``gte bench`` from end to end, with every peer that is installed; and its face."""
+"""``gte bench``: its arguments, its figures, its tables, and the processes that measure."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from gte_integrations.bench import report as reports
-from gte_integrations.bench.machine import measure_machine
-from gte_integrations.cli import commands as cli
-
-OURS = "gte"
-PEERS = ["transformers", "sentence-transformers"]
-CHOSEN = [word for name in (OURS, *PEERS) for word in ("--contender", name)]
+from gte_core import GTEConfig, GTEEmbedder, HubError
+from gte_integrations.bench import machine, run, worker
+from gte_integrations.cli.commands import app
 
 
 def gte_bench(*arguments):
-    environment = {"COLUMNS": "120", "TERM": "dumb"}
-    return CliRunner(env=environment).invoke(cli.app, ["bench", *map(str, arguments)])
+    environment = {"COLUMNS": "80", "TERM": "dumb"}
+    return CliRunner(env=environment).invoke(app, ["bench", *map(str, arguments)])
 
 
-@pytest.fixture(scope="module")
-def chart(tmp_path_factory):
-    return tmp_path_factory.mktemp("chart") / "speed.svg"
+def recorded(dense_s=1.0, *, dtype="bfloat16", peak=1e9, has_sparse=True, vram=None):
+    """What a worker answers about one round."""
+    queries = {
+        "name": "queries",
+        "n_tokens": [8, 12],
+        "flops": 5e8,
+        "dense_s": dense_s,
+        "both_s": 2 * dense_s if has_sparse else None,
+        "alone_s": [],
+    }
+    alone = queries | {"name": "one-query", "alone_s": [dense_s, 3 * dense_s]}
+    start = {"interpreter": 0.1, "imports": 1.0, "load": 2.0, "first_vector": 0.4}
+    return {
+        "revision": None,
+        "device": "cpu",
+        "machine": "CPU X, 2 threads, torch 2",
+        "dtype": dtype,
+        "start_s": start,
+        "workloads": [queries, alone],
+        "file_bytes": 500_000_000,
+        "ram_bytes": 10**9,
+        "vram_bytes": vram,
+        "peak_flops": peak,
+    }
 
 
-@pytest.fixture(scope="module")
-def found(chart):
-    arguments = ["--model", "demo", "--quick", "--rounds", "2", "--json", "--chart", chart]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "OMP_NUM_THREADS", "1"
-        )  # several at once wait for each other on a busy machine
-        result = gte_bench(*arguments, *CHOSEN)
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-@pytest.mark.slow
-class TestEndToEnd:
-    def test_everyone_came_through(self, found):
-        assert found["left_out"] == {}
-        assert [contender["name"] for contender in found["contenders"]] == [OURS, *PEERS]
-        assert (found["model"], found["random_weights"], found["rounds"]) == ("demo", False, 2)
-
-    def test_peers_compute_the_same_vectors(self, found):
-        cosines = [measured["smallest_cosine"] for measured in found["measurements"]]
-        assert min(cosines) > 0.999
-
-    def test_ratios_to_every_peer_on_every_workload(self, found):
-        compared = {(ratio["peer"], ratio["workload"]) for ratio in found["ratios"]}
-        names = {workload["name"] for workload in found["workloads"]}
-        assert compared == {(peer, name) for peer in PEERS for name in names}
-        assert min(ratio["speedup"]["lowest"] for ratio in found["ratios"]) > 0
-
-    def test_the_machine_was_measured(self, found):
-        machine = found["machine"]
-        assert machine["gemm_flops"]["float32"] > 1e8
-        assert machine["copy_bytes"] > 1e7
-        assert machine["threads"] >= 1
-
-    def test_rates_shares_and_times(self, found):
-        tokens = {workload["name"]: workload["n_tokens"] for workload in found["workloads"]}
-        for measured in found["measurements"]:
-            rate, seconds = measured["tokens_per_s"], measured["seconds"]
-            assert len(seconds) == 2
-            assert rate["highest"] == pytest.approx(tokens[measured["workload"]] / min(seconds))
-            assert measured["share_of_peak"] > 0
-            alone = measured["workload"] == "one-query"
-            assert (measured["p50_ms"] is not None) is alone
-            assert not alone or measured["p50_ms"] <= measured["p99_ms"]
-
-    def test_the_time_to_the_first_vector_has_its_parts(self, found):
-        for contender in found["contenders"]:
-            parts = dict(contender["start"])
-            assert parts.pop("total_s") == pytest.approx(sum(parts.values()), abs=0.01)
-            assert contender["host_peak_bytes"] > 10**8
-
-    def test_both_vectors_are_measured_beside_the_dense_ones(self, found):
-        assert {cost["workload"] for cost in found["sparse_cost"]} == {
-            workload["name"] for workload in found["workloads"]
-        }
-
-    def test_the_chart_is_drawn(self, found, chart):
-        drawn = chart.read_text("utf-8")
-        assert drawn.startswith("<?xml")
-        assert len(drawn) > 10_000
-
-
-@pytest.fixture
-def report():
-    """One of everything, as a GPU would give it."""
-    spread = reports.Spread(2.0, 1.0, 3.0)
-    machine = reports.Machine(
-        "cuda", "GPU X", 8, 8, 80 * 10**9, ("sm_90",), "2", {"bfloat16": 9e14}, 3e12
-    )
-    measured = reports.Measurement(
-        "gte", "dense", "queries", (1.0,), spread, spread, None, None, None, None, 1, 2 * 10**9
-    )
-    hybrid = reports.Measurement(
-        "gte", "hybrid", "queries", (1.0,), spread, spread, 0.5, None, None, 0.9999, 1, 1
-    )
-    peer = reports.Measurement(
-        "transformers", "batch 32", "queries", (1.0,), spread, spread, 0.25, 1.0, 2.0, 0.2, 1, 1
-    )
-    start = reports.Start(0.1, 1.0, 2.0, 0.5, 3.6)
-    return reports.BenchReport(
-        model="random weights",
-        random_weights=True,
-        rounds=1,
-        quick=False,
-        versions={"torch": "2"},
-        machine=machine,
-        workloads=(reports.WorkloadReport("queries", 2, 20, 8, 12, False),),
-        contenders=(reports.ContenderReport("gte", True, "bfloat16", start, 10**9, 10**9),),
-        measurements=(measured, hybrid, peer),
-        ratios=(reports.Ratio("gte", "transformers", "batch 32", "queries", None),),
-        sparse_cost=(reports.SparseCost("gte", "queries", 4.2),),
-        left_out={"flagembedding": "FlagEmbedding is not installed"},
-    )
-
-
-class TestTables:
+class TestFigures:
     @pytest.fixture
-    def shown(self, report, monkeypatch):
-        from gte_integrations.bench import run
+    def speed(self):
+        first = [recorded(1.0), recorded(2.0), recorded(4.0)]
+        own = [recorded(0.5, peak=2e9), recorded(0.5), recorded(4.0)]
+        return run.figures_of(own, first)["workloads"]
 
-        monkeypatch.setattr(run, "run_bench", lambda settings, progress: report)
-        result = gte_bench()
+    def test_rates_count_real_tokens(self, speed):
+        assert speed[0]["tokens_per_s"] == {"median": 40, "lowest": 5, "highest": 40}
+        assert [speed[0][name] for name in ("n_texts", "shortest", "longest")] == [2, 8, 12]
+
+    def test_ratios_are_taken_round_by_round(self, speed):
+        assert speed[0]["times_as_fast_as_first"] == 2  # of 2, 4 and 1
+        assert speed[0]["share_of_peak"] == 0.5  # of 0.5, 1 and 0.125
+        assert speed[0]["time_of_both"] == 2
+
+    def test_a_query_alone_is_compared_with_the_list(self, speed):
+        assert (speed[1]["p50_ms"], speed[1]["p99_ms"]) == (1500, 12_000)
+        assert speed[1]["time_alone"] == 4
+        assert {speed[0][name] for name in ("p50_ms", "p99_ms", "time_alone")} == {None}
+
+    def test_the_start_is_the_sum_of_its_parts(self):
+        figures = run.figures_of([recorded()], [recorded()])
+        assert figures["start_s"]["total"] == pytest.approx(3.5)
+        assert (figures["ram_bytes"], figures["vram_bytes"]) == (10**9, None)
+
+    def test_what_was_not_measured_is_null(self):
+        rounds = [recorded(peak=None, has_sparse=False)]
+        figures = run.figures_of(rounds, rounds)
+        assert figures["peak_flops"] is None
+        assert figures["workloads"][0]["share_of_peak"] is None
+        assert figures["workloads"][0]["time_of_both"] is None
+
+
+class TestCommand:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """The requests that reach a process, each answered at once."""
+        requests = []
+
+        def answer(request):
+            requests.append(request)
+            fast = 1e-5 if request["device"] == "cuda" else 1.0
+            dtype = {"auto": "bfloat16", "float8": "float8_e4m3fn"}.get(
+                request["dtype"], request["dtype"]
+            )
+            vram = 70 * 10**9 if request["device"] == "cuda" else None
+            return recorded(fast * (1 + len(requests) % 2 / 10), dtype=dtype, peak=1e15, vram=vram)
+
+        monkeypatch.setattr(run, "in_a_process", answer)
+        return requests
+
+    def test_types_take_turns_and_each_round_begins_with_another(self, asked):
+        result = gte_bench("--model", "demo", "--dtype", "auto", "--dtype", "int8", "--rounds", 2)
         assert result.exit_code == 0, result.output
-        return result.stdout
+        assert [request["dtype"] for request in asked] == ["auto", "int8", "int8", "auto"]
+
+    def test_what_is_asked_for_reaches_the_process(self, asked):
+        options = ["--device", "cpu", "--workload", "queries", "--torch-compile", "--quick"]
+        assert gte_bench("--model", "demo", "--rounds", 1, *options).exit_code == 0
+        expected = {"model": "demo", "device": "cpu", "dtype": "auto", "workloads": ["queries"]}
+        assert asked == [expected | {"torch_compile": True, "quick": True}]
+
+    def test_tables_read_at_80_columns(self, asked):
+        types = ["--dtype", "bfloat16", "--dtype", "float8"]
+        result = gte_bench("--model", "demo", "--device", "cuda", *types)
+        assert max(map(len, result.stdout.splitlines())) <= 80
+        assert "…" not in result.stdout
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert ["float8", "3.50", "1.00", "2.00", "0.40", "1.00", "2.00×", "70.00"] in rows
+        [shown] = [row for row in rows if row[:2] == ["queries", "bfloat16"]]
+        assert shown[2] == "1,818k"
+        assert re.fullmatch(r"\d+%", shown[4])
+        assert shown[-1] == "1.00×"
+
+    def test_json_has_the_figures(self, asked):
+        found = json.loads(gte_bench("--model", "demo", "--json", "--quick").stdout)
+        assert (found["model"], found["random_weights"], found["quick"]) == ("demo", False, True)
+        assert found["types"][0]["workloads"][0]["n_tokens"] == 20
+
+    def test_without_the_published_model_weights_are_random(self, asked, monkeypatch):
+        def refuse(*args, **options):
+            raise HubError("not here")
+
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", refuse)
+        small = {"vocab_size": 400, "hidden_size": 32, "num_attention_heads": 4}
+        small |= {"num_hidden_layers": 1, "intermediate_size": 64}
+        config = GTEConfig.from_dict({"model_type": "gte", **small})
+        monkeypatch.setattr(GTEConfig, "from_dict", lambda fields: config)
+        monkeypatch.setattr(run, "_PIECES", 350)
+        result = gte_bench("--rounds", 1)
+        assert "random weights of the shape of" in result.stdout
+        assert not Path(asked[0]["model"]).exists()  # removed with the run
+
+    def test_a_workload_that_is_not_there(self, asked):
+        result = gte_bench("--workload", "books")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: There is no workload 'books'; allowed are queries,")
+        assert (result.stdout, asked) == ("", [])
+
+    def test_no_rounds_are_a_wrong_argument(self, asked):
+        assert (gte_bench("--rounds", 0).exit_code, asked) == (2, [])
+
+
+class TestProcess:
+    def test_it_answers_in_its_last_line(self):
+        program = "import sys; print('Hello'); print(sys.argv[1])"
+        answer = run.in_a_process({"dtype": "auto"}, "-c", program)
+        assert answer["dtype"] == "auto"
+        assert answer["started"] <= time.time()
 
     @pytest.mark.parametrize(
-        "expected",
+        ("program", "message"),
         [
-            "random weights (the vectors mean nothing)",
-            "cuda · GPU X · sm_90 · 8 cores, 8 threads · 80.00 GB",
-            "bfloat16 900,000 G/s",
-            "3,000.0 GB/s",
-            "queries: 2 texts of 8–12 tokens, 20 in all",
-            "+4.2 % time",
-            "other vectors",
-            "0.999900",
-            "flagembedding: FlagEmbedding is not installed",
+            ('print(\'{"error": "no such type"}\')', "no such type"),
+            ("import sys; sys.exit('Killed: out of memory')", "with status 1: Killed: out of mem"),
         ],
     )
-    def test_everything_is_told(self, shown, expected):
-        assert expected in shown
-
-    def test_the_time_to_the_first_vector(self, shown):
-        [line] = [line for line in shown.splitlines() if "gte (bfloat16)" in line]
-        assert line.split()[2:7] == ["0.10", "1.00", "2.00", "0.50", "3.60"]
+    def test_one_that_fails_is_an_error_with_its_words(self, program, message):
+        with pytest.raises(ValueError, match=message):
+            run.in_a_process({}, "-c", program)
 
 
-class TestChart:
-    @pytest.mark.parametrize("name", ["speed.png", "speed.SVG"])
-    def test_its_ending_decides_the_format(self, report, tmp_path, name):
-        from gte_integrations.bench.chart import write_chart
-
-        write_chart(report, tmp_path / name)
-        begins = (tmp_path / name).read_bytes()[:5]
-        assert begins == (b"\x89PNG\r" if name.endswith("png") else b"<?xml")
-
-    @pytest.mark.parametrize(
-        ("path", "message"),
-        [("speed.pdf", "must end in .png or .svg"), ("no/folder.png", "no is not a directory")],
-    )
-    def test_a_path_that_cannot_be_written_is_told_before_the_run(self, path, message):
-        result = gte_bench("--chart", path)
-        assert result.exit_code == 1
-        assert message in result.stderr
-
-    def test_a_missing_extra_is_named_with_its_pip_line(self):
-        script = (
-            "import sys; sys.modules['matplotlib.figure'] = None\n"
-            "from gte_integrations.cli.commands import app; app(['bench', '--chart', 'x.png'])"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert "needs matplotlib; pip install 'gte-integrations[bench]'" in done.stderr
-        assert done.stderr.count("\n") == 1
+REQUEST = {
+    "started": 0.0,
+    "device": "cpu",
+    "dtype": "float32",
+    "torch_compile": False,
+    "workloads": ["queries", "one-query"],
+    "quick": True,
+}
 
 
-class TestWrongUse:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["--contender", "bert"], "There is no contender 'bert'; allowed are gte, gte-float32"),
-            (["--workload", "books"], "There is no workload 'books'; allowed are queries"),
-            (["--model", "demo", "--device", "cuda:99"], "device is 'cuda:99', but this machine"),
-            (["--model", "demo", "--device", "abacus"], "device is 'abacus', but this machine"),
-        ],
-    )
-    def test_it_is_one_line(self, arguments, message):
-        result = gte_bench("--quick", *arguments)
-        assert result.exit_code == 1
-        assert result.stdout == ""
-        assert result.stderr.startswith(f"error: {message}")
-        assert result.stderr.count("\n") == 1
+class TestWorker:
+    def test_it_measures_a_model(self, small_checkpoint, monkeypatch):
+        monkeypatch.setattr(machine, "peak_flops", lambda *args, quick: 1e9)
+        request = {**REQUEST, "model": str(small_checkpoint), "started": time.time()}
+        answer = json.loads(json.dumps(worker.measure(request)))
+        assert (answer["dtype"], answer["device"]) == ("float32", "cpu")
+        queries, alone = answer["workloads"]
+        assert (queries["name"], queries["alone_s"]) == ("queries", [])
+        assert len(alone["alone_s"]) == len(alone["n_tokens"]) == 5
+        assert min(queries["dense_s"], queries["both_s"], *answer["start_s"].values()) >= 0
+        assert answer["ram_bytes"] > 10**7
+        assert answer["file_bytes"] == (small_checkpoint / "model.safetensors").stat().st_size
 
-    def test_nobody_left_to_measure(self, report, monkeypatch):
-        from gte_integrations.bench import contenders, run
-
-        monkeypatch.setattr(run, "_measured", lambda settings, folder: report.machine)
-        monkeypatch.setattr(contenders, "find_spec", lambda package: None)
-        result = gte_bench("--quick", "--model", "demo", "--contender", "transformers")
-        assert result.exit_code == 1
-        expected = "No contender could be measured. transformers: transformers is not installed"
-        assert expected in result.stderr
+    def test_what_is_wrong_is_an_answer(self, monkeypatch, capsys):
+        request = {**REQUEST, "model": "demo", "dtype": "decimal"}
+        monkeypatch.setattr(sys, "argv", ["worker", json.dumps(request)])
+        worker.main()
+        assert "dtype is 'decimal'" in json.loads(capsys.readouterr().out)["error"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+def children_of(process):
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def is_alive(pid):
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # a zombie has none
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed in /proc")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_nothing_is_left_behind(start, tmp_path, number, status):
     command = [sys.executable, "-P", "-m", "gte_integrations.cli", "bench", "--model", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = start(command, env=environment, stderr=subprocess.DEVNULL)
-    # The log is there once the first child is.
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("gte-bench-*/machine.log")):
+    while not (children := children_of(process)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(timeout=120) == status
+    while any(map(is_alive, children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_machine_is_measured_for_every_type():
-    machine = measure_machine("cpu", quick=True)
-    assert {"float32", "bfloat16"} <= machine.gemm_flops.keys()
-    assert machine.name
+@pytest.mark.slow
+def test_from_end_to_end():
+    found = json.loads(gte_bench("--model", "demo", "--quick", "--rounds", 1, "--json").stdout)
+    [figures] = found["types"]
+    assert figures["peak_flops"] > 1e8
+    assert figures["start_s"]["total"] == pytest.approx(
+        sum(seconds for part, seconds in figures["start_s"].items() if part != "total")
+    )
+    for speed in figures["workloads"]:
+        assert speed["share_of_peak"] > 0
+        assert speed["time_of_both"] > 0
+        assert (speed["p50_ms"] is not None) is (speed["name"] == "one-query")

@@ -1,7 +1,9 @@
 """What decides a vector is read from the files, and refused by name where it is not computed."""
 
 import json
+import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,6 +262,8 @@ class TestWhatSentenceTransformersWrites:
 
     @staticmethod
     def native(source, target):
-        from gte_integrations.bench.checkpoints import write_native_form
+        benchmarks = Path(__file__).parents[2] / "examples" / "benchmarks"
 
-        return write_native_form(source, target)
+        return runpy.run_path(str(benchmarks / "native_form.py"))["write_native_form"](
+            source, target
+        )
