@@ -37,8 +37,10 @@ def run_bench(
     progress: Callable[[str], None],
     *,
     model: str | None,
+    device: str | None,
+    torch_compile: bool,
     workloads: Sequence[str],
-    **request: Any,
+    quick: bool,
 ) -> Figures:
     """Measure; takes minutes unless it is quick, and writes only to a temporary folder.
 
@@ -52,19 +54,26 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix="gte-bench-") as folder:
         progress("Finding the model …")
         found = model or published_or_random(Path(folder))
-        request |= {"model": found, "workloads": workloads}
+        request = {
+            "model": found,
+            "device": device,
+            "torch_compile": torch_compile,
+            "workloads": workloads,
+            "quick": quick,
+        }
         for number in range(rounds):
             turn = number % len(dtypes)  # each round begins with another
             for dtype in [*dtypes[turn:], *dtypes[:turn]]:
                 progress(f"Round {number + 1} of {rounds}: {dtype}")
                 recorded[dtype].append(in_a_process({**request, "dtype": dtype}))
     first = recorded[dtypes[0]]
-    random_weights = Path(folder) in Path(found).parents
+    random_weights = model is None and found != PUBLISHED
     return {
         "model": f"random weights of the shape of {PUBLISHED}" if random_weights else found,
         "random_weights": random_weights,
         "rounds": rounds,
-        **{name: request[name] for name in ("torch_compile", "quick")},
+        "torch_compile": torch_compile,
+        "quick": quick,
         **{name: first[0][name] for name in ("device", "machine", "revision", "file_bytes")},
         "types": [figures_of(taken, first) for taken in recorded.values()],
     }
