@@ -31,7 +31,7 @@ class TestNativeForm:
         native = NATIVE["write_native_form"](small_checkpoint, tmp_path / "native")
         model = AutoModel.from_pretrained(native, dtype="float32")
         words = "w1 w2 w3"
-        ids = small.tokenizer.encode([words], 100)[0].ids
+        ids = small.tokenizer.tokenize([words], 100)[0].ids
         with torch.inference_mode():
             first = model(input_ids=torch.tensor([ids])).last_hidden_state[0, 0].numpy()
         np.testing.assert_allclose(
