@@ -9,8 +9,8 @@
     }
     client.upsert("docs", [models.PointStruct(id=1, vector=vector)])
 
-FastEmbed has no public way to add a model with sparse vectors, so this goes by its registries,
-which another version may change.
+FastEmbed has no public way to add a model with sparse vectors, so this module adds to its
+registries, which another version may change.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def register_fastembed(
 
 
 class _Model:
-    """What FastEmbed asks of a model; subclasses hold the encoder and make one kind of vector."""
+    """What FastEmbed asks of a model. A subclass holds the encoder and makes one kind of vector."""
 
     encoder: Encoder
     description: Any
@@ -94,7 +94,7 @@ class _Model:
         specific_model_path: str | None = None,
         dimensions: int | None = None,
     ) -> None:
-        # All but the last concern the loading of a model, which is loaded already.
+        # The others say how to load a model, and this one is loaded.
         self.dimensions = Vectorizer(self.encoder, dimensions=dimensions).dimensions
 
     @classmethod
@@ -120,7 +120,7 @@ class _Model:
         yield from self.embed(texts, batch_size, parallel)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
-        """How many tokens the model reads of all texts: special ones too, none that is cut off."""
+        """Count the tokens that the model reads: special ones too, but none that is cut off."""
         listed = [texts] if isinstance(texts, str) else texts
         return sum(_count_tokens(self.encoder, batch) for batch in batched(listed, batch_size))
 
@@ -170,7 +170,7 @@ def _dense_model(encoder: Encoder, name: str) -> type[_Model]:
 
 
 def _sparse_model(encoder: Encoder, name: str) -> type[_Model]:
-    # Without IDF: the weights are learned.
+    # The weights are learned, so they need no factor for rare tokens (IDF).
     description = SparseModelDescription(requires_idf=False, **_common(name))
     return type("GTESparse", (_SparseModel,), {"encoder": encoder, "description": description})
 

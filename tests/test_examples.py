@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_it_runs(example, tmp_path):
         assert "'spell checking'" in output.splitlines()[0]
         assert "Rechtschreibung" in output.splitlines()[0]
         assert len(example.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_none_stands_before_a_package():
+    """Python looks for imports beside a program first, so a name like torch.py would be taken."""
+    packages = {*packages_distributions(), *sys.stdlib_module_names}
+    assert "torch" in packages
+    assert not packages & {path.stem for path in EXAMPLES.rglob("*.py")}
 
 
 def check_demo(output):

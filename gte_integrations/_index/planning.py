@@ -152,8 +152,8 @@ class Planner:
             return
         raise ValueError(
             f"The document {document.id!r} from {document.origin} would replace the one from "
-            f"{origin}. Give it another id (gte index --id-prefix puts something before it); or, "
-            f"if the documents have moved, say so with moved_from={origin!r} (--moved-from)."
+            f"{origin}. Give it another id, for instance with id_prefix; or, if the documents have "
+            f"moved, pass moved_from={origin!r}."
         )
 
     def _sort(self, document: Prepared, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """``gte``: index files, search them, and look at vectors, from the command line.
 
-``commands`` is what a user types; ``options`` and ``output`` are how it is read and shown.
+``commands`` lists the commands, each a module of its name; ``options``, ``models`` and ``stores``
+read what a user types, ``output`` and ``messages`` write what is answered.
 """
 
 from gte_integrations.cli.commands import app as app

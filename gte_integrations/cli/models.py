@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
 
-_DTYPES = {"int8": "int8", "fp8": "float8"}  # of the numeric families; all floats are one
+_DTYPES = {"int8": "int8", "fp8": "float8"}  # for each numeric family but that of all floats
 _DEMO = "demo"
-_DEMO_OF_0_1_0 = "sha256:54e9c90383248c63"  # which recorded no names
+_DEMO_OF_0_1_0 = "sha256:54e9c90383248c63"  # 0.1.0 recorded its content, not its name
 
 
 def load_model(
@@ -32,8 +32,8 @@ def load_model(
 
     Args:
         options: what was given.
-        query_prefix: what was given.
-        metadata: of the collection, None if there is none.
+        query_prefix: the value of ``--query-prefix``, None if it was not given.
+        metadata: what the collection records, None if there is no collection.
     """
     given = {**asdict(options), "query_prefix": query_prefix}
     arguments = {} if metadata is None else _recorded(metadata, options.model)
@@ -51,7 +51,7 @@ def recorded_sizes(
 ) -> Sizes:
     """How a collection keeps its vectors, as far as the options and the model allow.
 
-    What differs is left for the index to say, which names all of it.
+    Differences are left to the index, whose error names all of them.
     """
     if metadata is None:
         return Sizes()
@@ -63,14 +63,17 @@ def recorded_sizes(
 
 
 def label(embedder: GTEEmbedder) -> str:
-    """What results call a model."""
+    """Name a model as results do."""
     if embedder.model == _DEMO:
         return "demo model"
     return f"{embedder.model}{f'@{embedder.revision[:12]}' if embedder.revision else ''}"
 
 
 def _recorded(metadata: Mapping[str, Any], model: str | None) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` that a collection records; ``model`` is what was given."""
+    """The arguments of ``from_pretrained`` that a collection records.
+
+    ``model`` is the value of ``--model``: another model keeps its own revision.
+    """
     found = {
         "max_length": metadata.get("max_length"),
         "dtype": _DTYPES.get(metadata.get("numeric", "")),
@@ -78,20 +81,25 @@ def _recorded(metadata: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     }
     name = metadata.get("name", metadata["model"])
     if model is None:
-        found["model"] = _findable(name)
-    if model in (None, name):
+        found["model"] = _findable(name, metadata.get("revision"))
+    if model in (None, name) and not Path(name).is_dir():
         found["revision"] = metadata.get("revision")
     return {argument: value for argument, value in found.items() if value}
 
 
-def _findable(name: str) -> str:
-    """The recorded name of a model, if there is hope of loading it."""
+def _findable(name: str, revision: str | None) -> str:
+    """The recorded name of a model; an error that says what to do if it cannot be loaded."""
     if name == _DEMO_OF_0_1_0:
         return _DEMO
     if name.startswith("sha256:"):
         raise ValueError(
             f"The collection records what its model contains, {name}, but not where it is; pass "
             "its directory as --model."
+        )
+    if revision and Path(name).is_dir():
+        raise ValueError(
+            f"The collection was filled with {name!r} of the hub, but the directory {name!r} here "
+            "would be read in its place; go to another directory, or rename it."
         )
     if Path(name).is_absolute() and not Path(name).is_dir():
         raise FileNotFoundError(

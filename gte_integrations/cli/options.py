@@ -1,9 +1,10 @@
-"""Options that several commands of ``gte`` share."""
+"""Arguments and options that several commands of ``gte`` share."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import Signature, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,60 +33,15 @@ From = Annotated[StoreLocation, _store_option("--from", "--to")]
 Collection = Annotated[
     str, typer.Option("--collection", "-c", metavar="NAME", help="The name of the collection.")
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help="A hub id, a directory, or 'demo', the small bundled model; by default that of the "
-        "collection, if there is one, else Alibaba-NLP/gte-multilingual-base.",
-    ),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
-]
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:N or mps; by default a GPU if there is one.",
-    ),
-]
-DType = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="TYPE",
-        help="auto (the default), float32, bfloat16 or float16, which can share a collection; int8 "
-        "(x86) or float8 (Hopper), each with collections of its own, where it is the default.",
-    ),
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length",
-        min=1,
-        metavar="N",
-        help="Tokens of a text that are read; by default as many as in the collection, else 8192.",
-    ),
-]
-Dimensions = Annotated[
-    int | None,
-    typer.Option(
-        "--dimensions",
-        "-d",
-        min=1,
-        metavar="N",
-        help="Size of the dense vectors; by default the collection's, else the model's own.",
+        metavar="DEVICE", help="cpu, cuda, cuda:N or mps; by default a GPU if there is one."
     ),
 ]
 QueryPrefix = Annotated[
     str | None,
     typer.Option(
-        "--query-prefix",
         metavar="TEXT",
         help="What the model wants before a query, such as 'query: ' for arctic-embed; by default "
         "what was given when the collection was made.",
@@ -104,12 +60,55 @@ Queries = Annotated[
 class ModelOptions:
     """The model as the options say it; None for what they do not say."""
 
-    model: Model = None
-    revision: Revision = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A hub id, a directory, or 'demo', the small bundled model; by default that of "
+            "the collection, if there is one, else Alibaba-NLP/gte-multilingual-base.",
+        ),
+    ] = None
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Branch, tag or commit on the hub.")
+    ] = None
     device: Device = None
-    dtype: DType = None
-    max_length: MaxLength = None
-    dimensions: Dimensions = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="auto (the default), float32, bfloat16 or float16, which can share a collection; "
+            "int8 (x86) or float8 (Hopper), each with collections of its own, where it is the "
+            "default.",
+        ),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Tokens of a text that are read; by default as many as in the collection, else "
+            "8192.",
+        ),
+    ] = None
+    on_truncation: Annotated[
+        Literal["warn", "error", "ignore"] | None,
+        typer.Option(
+            metavar="WHAT",
+            help="warn (the default), error or ignore, where a text is longer than --max-length.",
+        ),
+    ] = None
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions",
+            "-d",
+            min=1,
+            metavar="N",
+            help="Size of the dense vectors; by default the collection's, else the model's own.",
+        ),
+    ] = None
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,3 +117,14 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     shown = Signature([*own, *signature(ModelOptions).parameters.values()])
     command.__signature__ = shown  # type: ignore[attr-defined]
     return command
+
+
+def given_texts(texts: list[str]) -> Iterator[str]:
+    """Yield the texts of the command line, or the lines of stdin in the place of ``-``."""
+    if texts != ["-"]:
+        yield from texts
+        return
+    from gte_integrations.documents.rows import decode
+
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        yield decode(line, "stdin", number).rstrip("\r\n")

@@ -7,7 +7,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from gte_core import CollectionNotFound
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Engine = Literal["qdrant", "milvus"]
 
-_ENGINES: dict[str, Engine] = {"qdrant": "qdrant", "milvus": "milvus"}
 _PORTS: dict[str, Engine] = {"6333": "qdrant", "19530": "milvus"}
 _PACKAGES = {"grpc", "milvus_lite", "pymilvus", "qdrant_client", "qdrant_edge"}
 _FORM = re.compile(r"(?P<engine>qdrant|milvus)(?::|\+(?=https?://))(?P<location>.+)", re.DOTALL)
@@ -53,10 +52,15 @@ class StoreLocation:
 
         Raises ``ValueError`` that says how to write it.
         """
+        shown = masked(text)
         if match := _FORM.fullmatch(text):
             _check_port(match["location"])
-            return cls(_ENGINES[match["engine"]], match["location"])
-        shown = masked(text)
+            found = cls(cast("Engine", match["engine"]), match["location"])
+            if found.engine == "milvus" and not found.is_url and not text.endswith(".db"):
+                raise ValueError(
+                    f"{shown!r} names a file for Milvus without .db; write {shown}.db."
+                )
+            return found
         if not text.startswith(("http://", "https://")):
             raise ValueError(
                 f"{shown!r} does not say which engine; write qdrant:DIR, milvus:FILE, "
@@ -151,7 +155,7 @@ def _check_port(location: str) -> None:
 
 
 def _is_there(store: StoreLocation) -> bool:
-    """Whether there is anything that can be opened. Milvus Lite would make what is missing."""
+    """Whether there is anything to open; Milvus Lite would make what is missing."""
     return store.is_url or Path(store.location).exists()
 
 
@@ -162,7 +166,7 @@ def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:
         return QdrantHybridIndex
     from gte_integrations.milvus import MilvusHybridIndex
 
-    # It logs every error with a traceback before it raises it.
+    # pymilvus logs every error with a traceback before it raises it.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return MilvusHybridIndex
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -15,14 +16,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rich.cells import cell_len
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from gte_core import Fingerprint, GTEEmbedder, __version__
+from gte_core import Fingerprint, GTEEmbedder, OnTruncation, __version__
 from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
 from gte_integrations._index import index as _indexing
 from gte_integrations.cli import commands as cli
 from gte_integrations.cli import stores as _cli_stores
+from gte_integrations.cli.messages import ARGUMENTS, in_options
+from gte_integrations.cli.options import ModelOptions
 from gte_integrations.cli.stores import StoreLocation
 from gte_integrations.qdrant import QdrantHybridIndex
 
@@ -134,6 +138,7 @@ class TestStoreLocation:
             ("http://host:8080", r"neither 6333 .*write qdrant\+http://host:8080 or milvus\+http"),
             ("https://host", r"neither 6333"),
             ("http://host:port", r"neither 6333"),
+            ("milvus:./index", r"'milvus:\./index' names a file .*; write milvus:\./index\.db\."),
         ],
     )
     def test_what_is_unclear_says_how_to_write_it(self, text, message):
@@ -180,6 +185,22 @@ class TestIndex:
         assert result.exit_code == 1
         assert result.stdout == ""
         assert result.stderr == (f"error: {passages}x does not exist; did you mean {passages}?\n")
+
+    def test_paths_with_nothing_to_read_are_skipped_like_bad_files(self, passages, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "link.md").symlink_to("gone.md")
+        bad = [tmp_path / name for name in ("empty", "link.md", "typo")]
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo", "--json"]
+        stopped = gte("index", passages, *bad, *place)
+        assert (stopped.exit_code, stopped.stdout) == (1, "")
+        assert stopped.stderr.startswith(f"error: {bad[0]}: nothing to read in this folder")
+        [report] = lines_of_json(gte("index", *bad, passages, *place, "--on-error", "skip"))
+        assert (report["written"], len(report["skipped"])) == (5, 3)
+        for path, (document_id, reason) in zip(bad, report["skipped"], strict=True):
+            assert document_id is None
+            assert reason.startswith(str(path))
+        assert "a symbolic link to gone.md, where no file is" in report["skipped"][1][1]
+        assert gte("index", *bad, *place, "--on-error", "skip").exit_code == 1
 
     def test_a_run_goes_on_with_the_model_and_sizes_of_the_collection(
         self, passages, tmp_path, small_checkpoint
@@ -305,6 +326,10 @@ class TestFolders:
             f"{folders[0]}."
         )
         assert "--id-prefix" in result.stderr
+        assert f"pass --moved-from {folders[0]}.\n" in result.stderr
+        assert "moved_from" not in result.stderr
+        skipped = index(folders[1], "--on-error", "skip")
+        assert f"pass --moved-from {folders[0]}." in skipped.stdout
         [again] = lines_of_json(index(folders[0]))
         assert again["unchanged"] == 1
 
@@ -476,16 +501,31 @@ class TestTheModelOfTheCollection:
         other = {"model": "org/other", **recorded, "dtype": "float32"}
         assert loading == [own, other, own]
 
+    def test_a_directory_with_the_name_of_the_model_on_the_hub(
+        self, fill, make_encoder, monkeypatch, tmp_path
+    ):
+        place = fill(make_encoder(fingerprint=Fingerprint("org/model", "f" * 40, 64, "float")))
+        loading = recorded_loading(monkeypatch)
+        (tmp_path / "org" / "model").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        refused = gte("search", "x", "--from", *place)
+        assert (refused.exit_code, loading) == (1, [])
+        assert "filled with 'org/model' of the hub, but the directory 'org/model'" in refused.stderr
+        gte("search", "x", "--from", *place, "--model", "org/model")
+        assert loading == [{"model": "org/model", "max_length": 64}]
+
     def test_a_model_without_sparse_head_is_searched_densely(self, fill, tmp_path):
         dense = random_checkpoint(tmp_path / "dense", task=None)
         place = fill(_load(dense, dtype="float32"))
         [found] = lines_of_json(gte("search", "cells", "--from", *place, "--json", "--explain"))
         assert {hit["sparse_score"] for hit in found["hits"]} == {None}
         assert "dense · " in gte("search", "cells", "--from", *place).stdout
-        assert (
-            "needs sparse vectors"
-            in gte("search", "x", "--from", *place, "--mode", "hybrid").stderr
-        )
+        refused = gte("search", "x", "--from", *place, "--mode", "hybrid").stderr
+        assert "--mode hybrid needs sparse vectors" in refused
+        assert "search with --mode dense" in refused
+        explained = gte("explain", "x", "y", "-m", tmp_path / "dense")
+        assert explained.exit_code == 1
+        assert "no tokens explain its scores; choose a --model with" in explained.stderr
 
     def test_a_collection_of_something_else(self, fill, tmp_path, make_encoder, monkeypatch):
         place = fill(make_encoder())
@@ -663,6 +703,7 @@ class TestModelOptions:
         monkeypatch.setattr(GTEEmbedder, "from_pretrained", from_pretrained)
         options = ["-m", "demo", "--revision", "r", "--device", "cuda:1", "--dtype", "float16"]
         command = [str(argument).format(store=store) for argument in command]
+        options += ["--on-truncation", "ignore"]
         result = gte(*command, *options, "--max-length", "9", "-d", "8")
         assert result.stderr == "error: seen\n"
         assert given == {
@@ -671,6 +712,7 @@ class TestModelOptions:
             "device": "cuda:1",
             "dtype": "float16",
             "max_length": 9,
+            "on_truncation": "ignore",
             "dimensions": 8,
         }
 
@@ -708,6 +750,46 @@ class TestModelOptions:
                 r"error: .*numeric: the collection has 'int8', this index needs 'float'; .*\n",
                 refused.stderr,
             )
+
+
+class TestMessages:
+    """What the library says of its arguments is said of the options that stand for them."""
+
+    @pytest.mark.parametrize(
+        ("said", "shown"),
+        [
+            ("longer than max_length=16 tokens", "longer than --max-length 16 tokens"),
+            ("lower max_length.", "lower --max-length."),
+            ("choose on_truncation='warn'.", "choose --on-truncation warn."),
+            ('search with mode="dense", or', "search with --mode dense, or"),
+            ("pass moved_from='/my notes'.", "pass --moved-from '/my notes'."),
+            ("a model of this mode", "a model of this mode"),
+            ("max_length: the collection has 20", "max_length: the collection has 20"),
+            ("the fields 'max_length', 'on_error'", "the fields 'max_length', 'on_error'"),
+            ("a/max_length.md and max_length.md", "a/max_length.md and max_length.md"),
+            ("http://host?limit=5&mode=x", "http://host?limit=5&mode=x"),
+        ],
+    )
+    def test_arguments_become_options(self, said, shown):
+        assert in_options(said) == shown
+
+    def test_each_of_them_is_an_option(self):
+        options = {
+            option
+            for command in get_command(cli.app).commands.values()
+            for parameter in command.params
+            for option in parameter.opts
+        }
+        for name in ARGUMENTS.split("|"):
+            assert f"--{name.replace('_', '-')}" in options
+
+    def test_warnings_are_told_in_options_too(self, small_checkpoint, monkeypatch):
+        monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+        options = ["-m", small_checkpoint, "--max-length", "8"]
+        warned = gte("encode", "many words " * 9, *options)
+        assert warned.stderr.startswith("1 text(s) were longer than --max-length 8 tokens")
+        assert warned.stderr.endswith("or pass --on-truncation ignore.\n")
+        assert gte("encode", "many words " * 9, *options, "--on-truncation", "ignore").stderr == ""
 
 
 class TestEnding:
@@ -797,7 +879,7 @@ class TestOneRuleOnePlace:
     @pytest.mark.parametrize("command", ["index", "search", "encode", "explain"])
     def test_help_names_the_defaults_of_the_library(self, command):
         shown = gte(command, "--help", columns=200).stdout
-        for name in ("model", "dtype", "max_length"):
+        for name in ("model", "dtype", "max_length", "on_truncation"):
             assert str(inspect.signature(_load).parameters[name].default) in shown
 
     def test_help_names_every_type(self):
@@ -821,6 +903,8 @@ class TestOneRuleOnePlace:
             for command, name in [(cli.index, "on_error"), (cli.search, "mode")]
         }
         assert choices == {"on_error": _indexing.OnError, "mode": _indexing.Mode | None}
+        given = inspect.signature(ModelOptions).parameters["on_truncation"].annotation.__origin__
+        assert given == OnTruncation | None
 
 
 LONGEST = 120  # seconds that a program is waited for; it takes a few on an idle machine

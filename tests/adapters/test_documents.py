@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -271,6 +272,30 @@ class TestPaths:
     def test_paths_are_checked_before_anything_is_read(self, write, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"passages\.jsonk does not exist"):
             read_documents([write("passages.jsonl", "broken"), tmp_path / "passages.jsonk"])
+
+    def test_paths_with_nothing_to_read_can_be_skipped(self, write, tmp_path):
+        bad, fine = read_documents([tmp_path / "gone", write("a.txt", "a")], on_error="skip")
+        assert "gone does not exist" in str(bad.error)
+        assert fine.id == "a.txt"
+        with pytest.raises(FileNotFoundError, match="gone does not exist"):
+            read_documents(tmp_path / "gone", on_error="skip")
+        with pytest.raises(ValueError, match="on_error is 'ignore', but must be one of"):
+            read_documents(tmp_path, on_error="ignore")
+
+    def test_a_link_that_leads_nowhere_is_named_with_its_aim(self, tmp_path):
+        link = tmp_path / "link.md"
+        link.symlink_to("gone.md")
+        with pytest.raises(
+            FileNotFoundError, match=r"link\.md is a symbolic link to gone\.md, where"
+        ):
+            read(link)
+        [reason] = reasons(tmp_path)
+        assert reason.startswith(f"{link} is a symbolic link to gone.md, where no file is; mend")
+
+    def test_what_the_system_says_comes_behind_the_path(self, write, monkeypatch):
+        path = write("a.txt", "a")
+        monkeypatch.setattr(type(path), "read_bytes", Mock(side_effect=OSError(5, "I/O error")))
+        assert reasons(path) == [f"{path}: I/O error."]
 
     def test_a_missing_path_names_what_is_near(self, write, tmp_path):
         path = write("docs/passages.jsonl", "")

@@ -499,8 +499,8 @@ def test_a_document_never_replaces_one_of_another_origin(index, encoder):
     report = index.add(other, on_error="skip")
     assert (report.written, report.replaced) == (1, 0)
     assert report.skipped[0][0] == "readme.md"
-    assert "--id-prefix" in report.skipped[0][1]
-    assert "--moved-from" in report.skipped[0][1]
+    assert "id_prefix" in report.skipped[0][1]
+    assert "moved_from='/d1'" in report.skipped[0][1]
     assert index.search("oak", mode="sparse")[0][0].text == "oak"
     emptied = index.add([Document("readme.md", "", origin="/d2")], on_error="skip")
     assert (len(emptied.skipped), emptied.deleted) == (1, 0)

@@ -1,0 +1,50 @@
+"""What the library says, in the words of the command line.
+
+It names the arguments of Python, as in ``max_length=16``; whoever types commands needs the options,
+``--max-length 16``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+
+from gte_integrations.cli.output import note
+
+# Those that are options here.
+ARGUMENTS = (
+    "batch_size|device|dimensions|dtype|id_prefix|limit|max_length|mode|model|moved_from|on_error|"
+    "on_truncation|query_prefix|revision"
+)
+# Not a part of a path, of a URL, of a string, or the head of a line in a list.
+_NAMED = re.compile(
+    rf"(?<![\w'\"/?&.-])({ARGUMENTS})"
+    r"(?:=(?:'([^']*)'|\"([^\"]*)\"|(\w+))|(?![\w'\"/:=-]|\.\w))"
+)
+
+
+def in_options(message: str) -> str:
+    """Put options in the place of the arguments that a message of the library names.
+
+    A name with a value is replaced, and one alone if it has an underscore: others, such as
+    ``model``, are words of every sentence.
+    """
+    return _NAMED.sub(_option, message)
+
+
+def _option(named: re.Match[str]) -> str:
+    name, *values = named.groups()
+    option = f"--{name.replace('_', '-')}"
+    for value in values:
+        if value is not None:
+            return f"{option} {shlex.quote(value)}"
+    return option if "_" in name else name
+
+
+class Notes(logging.Handler):
+    """Shows on stderr what the library warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one warning."""
+        note(in_options(self.format(record)))

@@ -1,0 +1,122 @@
+"""``gte search``: the documents of a collection that answer a query."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from gte_integrations.cli import output
+from gte_integrations.cli.models import label, load_model, recorded_sizes
+from gte_integrations.cli.options import (
+    AsJson,
+    Collection,
+    From,
+    ModelOptions,
+    Queries,
+    QueryPrefix,
+    given_texts,
+    with_model_options,
+)
+from gte_integrations.cli.stores import no_collection, open_index, read_metadata
+
+if TYPE_CHECKING:
+    from gte_core import TokenContribution
+    from gte_integrations._index.fusion import DocumentId
+    from gte_integrations._index.index import HybridIndex
+    from gte_integrations._index.search import Hit
+
+    _Tokens = Mapping[DocumentId, Sequence[TokenContribution]]
+
+
+@with_model_options
+def search(
+    queries: Queries,
+    *,
+    store: From,
+    collection: Collection,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="N", help="Hits per query.")
+    ] = 10,
+    mode: Annotated[
+        Literal["hybrid", "dense", "sparse"] | None,
+        typer.Option(
+            metavar="MODE",
+            help="Search by hybrid, dense or sparse vectors; by default all that there are.",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
+    ] = False,
+    query_prefix: QueryPrefix = None,
+    as_json: AsJson = False,
+    **model_options: Any,
+) -> None:
+    """Search a collection, with the model that it was filled with."""
+    texts = list(given_texts(queries))
+    options = ModelOptions(**model_options)
+    metadata = read_metadata(store, collection)
+    if metadata is None:
+        raise no_collection(store, collection)
+    mode = mode or ("hybrid" if metadata["sparse"] else "dense")
+    embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    sizes = recorded_sizes(metadata, embedder, options)
+    with open_index(store, collection, embedder, sizes) as source:
+        rankings = source.search(texts, limit=limit, mode=mode)
+        shared = [
+            _shared_tokens(source, text, hits) if explain else {}
+            for text, hits in zip(texts, rankings, strict=True)
+        ]
+    for text, hits, tokens in zip(texts, rankings, shared, strict=True):
+        if as_json:
+            found = [_as_json(hit, tokens.get(hit.id)) for hit in hits]
+            output.write_json({"query": text, "model": label(embedder), "hits": found})
+        else:
+            output.show(*_ranking(text, hits, tokens, f"{mode} · {label(embedder)}"))
+
+
+def _shared_tokens(source: "HybridIndex[Any]", query: str, hits: "list[Hit]") -> "_Tokens":
+    """The tokens that each hit shares with the query; none if it was deleted since the search."""
+    found = source.explain_all(query, [hit.id for hit in hits])
+    return {hit.id: found[hit.id].tokens if hit.id in found else () for hit in hits}
+
+
+def _as_json(hit: "Hit", tokens: "Sequence[TokenContribution] | None") -> dict[str, Any]:
+    explained = {} if tokens is None else {"tokens": [asdict(token) for token in tokens]}
+    return {**asdict(hit), **explained}
+
+
+def _ranking(
+    query: str, hits: "list[Hit]", tokens: "_Tokens", about: str
+) -> Iterator[RenderableType]:
+    """The hits of one query as a table, and what is said before it."""
+    table = output.table("#", "Score", "Dense", "Sparse", text="Document")
+    table.leading, table.expand = 1, True
+    for rank, hit in enumerate(hits, 1):
+        table.add_row(
+            Text(str(rank), style="dim"),
+            Text(f"{hit.score:.4f}", style="bold"),
+            _part(hit.dense_score),
+            _part(hit.sparse_score),
+            _document_cell(hit, tokens.get(hit.id, ())),
+        )
+    yield Text(output.one_line(query), style="bold")
+    yield Text(about, style="dim")
+    yield table if table.row_count else output.nothing("Nothing found.")
+
+
+def _document_cell(hit: "Hit", tokens: "Sequence[TokenContribution]") -> Group:
+    lines: list[RenderableType] = [
+        Text(output.one_line(str(hit.id)), style="cyan", overflow="fold"),
+        output.Snippet(hit.text),
+    ]
+    if tokens:
+        weights = [(token.token, token.contribution) for token in tokens]
+        lines.append(Text.assemble(("shared  ", "dim"), output.token_list(weights)))
+    return Group(*lines)
+
+
+def _part(score: float | None) -> Text:
+    return Text("–", style="dim") if score is None else Text(f"{score:.4f}")

@@ -1,0 +1,209 @@
+"""The rows of .jsonl, .csv and .parquet files, one by one.
+
+A row that cannot be read is yielded as ``Unreadable``, so that the rows behind it are still read;
+what ends the reading of a file is raised. Each error names the file, and the line or row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import math
+import reprlib
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+from gte_integrations._index.document import Unreadable
+
+_PARQUET_ROWS = 256  # read at once
+_LARGEST_FIELD = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: where it begins, its number from 1, and its fields."""
+
+    where: str
+    number: int
+    fields: Mapping[str, Any]
+
+
+def jsonl_rows(path: Path) -> Iterator[Row | Unreadable]:
+    """Read a JSON object from every line that is not blank."""
+    with path.open("rb") as file:
+        filled = ((line, raw) for line, raw in enumerate(file, 1) if not _is_blank(raw, line))
+        # A bad line is counted too: once it is mended, the ids behind it must not change.
+        for number, (line, raw) in enumerate(filled, 1):
+            where = f"{path}, line {line}"
+            try:
+                yield Row(where, number, _parse(decode(raw, path, line).rstrip("\r\n"), where))
+            except ValueError as error:
+                yield Unreadable(error)
+
+
+def csv_rows(path: Path) -> Iterator[Row | Unreadable]:
+    """Read rows of fields separated by commas, which the first row names."""
+    with path.open("rb") as file:
+        rows = _csv_fields(_escaped(file), path)
+        line, first = next(rows, (0, []))
+        if not first:
+            return
+        _check_utf8(first, path, line)
+        header = _header(f"{path}, line {line}", first)
+        for number, (line, fields) in enumerate(rows, 1):
+            where = f"{path}, line {line}"
+            try:
+                if len(fields) != len(header):
+                    raise ValueError(
+                        f"{where}: found {len(fields)} fields, but the header has {len(header)}; "
+                        "put fields that hold commas or line breaks in quotes."
+                    )
+                _check_utf8(fields, path, line)
+                yield Row(where, number, dict(zip(header, fields, strict=True)))
+            except ValueError as error:
+                yield Unreadable(error)
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Read rows, their values made into those that JSON has."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: reading .parquet needs pyarrow; pip install 'gte-integrations[parquet]'"
+        ) from error
+    if path.stat().st_size == 0:
+        return
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            batches = file.iter_batches(batch_size=_PARQUET_ROWS)
+            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, row in enumerate(rows, 1):
+                yield Row(f"{path}, row {number}", number, _plain(row))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a Parquet file that can be read beyond row {number} ({error})."
+        ) from error
+
+
+def check_has_text(names: Iterable[str], where: str, hint: str = "") -> None:
+    """Raise ``ValueError`` if none of the fields is called ``text``."""
+    if "text" not in (found := list(names)):
+        shown = textwrap.shorten(", ".join(map(repr, found)), 200, placeholder=" ...")
+        raise ValueError(
+            f"{where}: no 'text' among the fields found ({shown}); "
+            f"name the one to be searched 'text'. {hint}".rstrip()
+        )
+
+
+def decode(raw: bytes, name: str | Path, line: int) -> str:
+    """Decode UTF-8 that begins on the given line; ``ValueError`` naming the line of a bad byte."""
+    try:
+        return _without_mark(raw, line).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line += raw.count(b"\n", 0, error.start)
+        utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise ValueError(
+            f"{name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8"
+            f"{' (this looks like UTF-16)' if utf16 else ''}; "
+            "save it as UTF-8, for instance with iconv."
+        ) from error
+
+
+def shown(value: Any) -> str:
+    """Describe a wrong value in a message: its type, and the beginning of it."""
+    return f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def _without_mark(raw: bytes, line: int) -> bytes:
+    """Remove the byte order mark, which only the first line of a file may begin with."""
+    return raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
+
+
+def _is_blank(raw: bytes, line: int) -> bool:
+    return not _without_mark(raw, line).decode("utf-8", "replace").strip()
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); "
+            "every line of a .jsonl file must be one whole JSON object."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: JSON that cannot be read ({error}).") from error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{where}: found {shown(row)}; a line must be a JSON object with a 'text', "
+            'such as {"id": "1", "text": "..."}.'
+        )
+    return row
+
+
+def _csv_fields(lines: Iterable[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield ``(line where it begins, fields)`` of every row that is not empty."""
+    # This limit holds for the whole process; raising it takes nothing from other readers.
+    csv.field_size_limit(_LARGEST_FIELD)
+    reader = csv.reader(lines, strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {line}: not CSV ({error}), so the file is not read further; "
+            "check its quotes: a quote inside a quoted field is written twice."
+        ) from error
+
+
+def _escaped(file: IO[bytes]) -> Iterator[str]:
+    """Yield lines with bytes that are not UTF-8 escaped, so that only their row is refused."""
+    for line, raw in enumerate(file, 1):
+        yield _without_mark(raw, line).decode("utf-8", "surrogateescape")
+
+
+def _check_utf8(fields: list[str], path: Path, line: int) -> None:
+    """Raise ``ValueError`` naming the line of the first escaped byte in a row."""
+    row = ",".join(fields)
+    try:
+        row.encode()
+    except UnicodeEncodeError:
+        decode(row.encode("utf-8", "surrogateescape"), path, line)
+
+
+def _header(where: str, names: list[str]) -> list[str]:
+    header = [name.strip() or f"column_{number}" for number, name in enumerate(names, 1)]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise ValueError(f"{where}: the column {twice[0]!r} appears twice; rename one.")
+    check_has_text(header, where, "Fields are separated by commas; the first row names them.")
+    return header
+
+
+def _plain(value: Any) -> Any:
+    """Make a Parquet value into one that JSON has, which is what every other kind of file gives."""
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
