@@ -49,6 +49,7 @@ def test_an_adapter_loads_its_own_framework_only(module, foreign):
     ("module", "package"),
     [
         ("qdrant", "qdrant_client"),
+        ("qdrant", "qdrant_edge"),
         ("milvus", "pymilvus"),
         ("cli", "typer"),
         ("parquet", "pyarrow"),

@@ -12,7 +12,9 @@ from collections import Counter
 import pytest
 
 from gte_core import Fingerprint
+from gte_core.encoder import with_prefix
 from gte_core.testing import HashEncoder
+from gte_core.texts import checked
 
 VOCAB_SIZE = 500
 SIZE = 32
@@ -55,8 +57,7 @@ class RecordingEncoder:
         return self.encode(texts, role=role, dimensions=dimensions)
 
     def _take(self, call, texts, role):
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        texts = [self.query_prefix + text if role == "query" else text for text in texts]
+        texts = list(checked(with_prefix(texts, role, self.query_prefix)))
         self.calls[call] += 1
         self.texts.extend(texts)
         for text in texts:
@@ -118,16 +119,22 @@ class Place:
             self.client.close()
 
     def drop(self):
-        client = self.opened[0]._store._client
+        location = os.environ[SERVERS[self.engine]]
         if self.engine == "milvus_server":
-            names = client.list_collections()
-            drop = client.drop_collection
+            from pymilvus import MilvusClient
+
+            client = MilvusClient(location)
+            names, drop = client.list_collections(), client.drop_collection
         else:
+            from qdrant_client import QdrantClient
+
+            client = QdrantClient(url=location, check_compatibility=False)
             names = [found.name for found in client.get_collections().collections]
             drop = client.delete_collection
         for name in names:
             if name.startswith(self.prefix):
                 drop(name)
+        client.close()
 
     def filter(self, key, value):
         if self.engine.startswith("milvus"):
@@ -169,6 +176,12 @@ def index(place, encoder):
     index = place.open(encoder)
     index.create()
     return index
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """The pauses between attempts, which are drawn at random, are a fiftieth of what they were."""
+    monkeypatch.setattr("random.uniform", lambda low, high: low / 50)
 
 
 @pytest.fixture

@@ -15,25 +15,45 @@ QUERIES = ["text number 7", "number", ""]
 
 
 @pytest.fixture
-async def qdrant(encoder):
+async def qdrant_client():
     client = AsyncQdrantClient(":memory:")
-    yield QdrantHybridIndex(client, "docs", encoder)
+    yield client
     await client.close()
 
 
 @pytest.fixture
-async def milvus(encoder, milvus_process):
+def qdrant(qdrant_client, encoder):
+    return QdrantHybridIndex(qdrant_client, "docs", encoder)
+
+
+@pytest.fixture
+async def milvus_client(encoder, milvus_process):
     # Milvus Lite lacks the call with which this client would wait for an index.
     with MilvusHybridIndex(milvus_process.uri, "docs", encoder) as index:
         index.create()
     client = AsyncMilvusClient(milvus_process.uri)
-    yield MilvusHybridIndex(client, "docs", encoder)
+    yield client
     await client.close()
 
 
+@pytest.fixture
+def milvus(milvus_client, encoder):
+    return MilvusHybridIndex(milvus_client, "docs", encoder)
+
+
 @pytest.fixture(params=["qdrant", "milvus"])
-def index(request):
-    return request.getfixturevalue(request.param)
+def engine(request):
+    return request.param
+
+
+@pytest.fixture
+def client(request, engine):
+    return request.getfixturevalue(f"{engine}_client")
+
+
+@pytest.fixture
+def index(request, engine):
+    return request.getfixturevalue(engine)
 
 
 @pytest.fixture
@@ -85,11 +105,10 @@ async def test_many_searches_share_the_loop(index):
     assert [hits[0].id for [hits] in found] == list(range(60))
 
 
-async def test_the_client_stays_usable_and_open(index):
+async def test_the_client_stays_usable_and_open(index, client):
     await index.acreate()
     await index.aadd(DOCUMENTS)
     index.close()
-    client = index._store.bridge._client
     if isinstance(client, AsyncMilvusClient):
         assert await client.has_collection("docs")
     else:
@@ -111,8 +130,8 @@ async def test_a_cancelled_aadd_leaves_a_sound_collection(index):
     task = asyncio.create_task(index.aadd(documents(), batch_size=10))
     await reached.wait()
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    assert task.cancelled()
     assert 0 < await index.acount() < 50_000
     assert (await index.aadd((n, f"text {n}") for n in range(60))).total == 60
 
@@ -162,12 +181,12 @@ async def test_another_thread_may_wait(index):
     assert await asyncio.to_thread(index.count) == 60
 
 
-async def test_errors_are_those_of_the_verbs_that_wait(index, make_encoder):
-    missing = type(index)(index._store.bridge._client, "missing", make_encoder())
+async def test_errors_are_those_of_the_verbs_that_wait(index, client, encoder):
+    missing = type(index)(client, "missing", encoder)
     with pytest.raises(LookupError, match=r"does not exist; call create\(\) first"):
         await missing.acount()
     await index.acreate()
-    other = type(index)(index._store.bridge._client, "docs", make_encoder(), dimensions=8)
+    other = type(index)(client, "docs", encoder, dimensions=8)
     with pytest.raises(CollectionMismatch, match="dimensions: the collection has 32, this index"):
         await other.acreate()
 
@@ -182,8 +201,8 @@ async def test_the_loop_goes_on_while_documents_are_added(milvus):
     assert ticks > 5
 
 
-async def test_a_collection_in_milvus_lite_is_made_by_a_client_that_waits(milvus, encoder):
-    other = MilvusHybridIndex(milvus._store.bridge._client, "other", encoder)
+async def test_a_collection_in_milvus_lite_is_made_by_a_client_that_waits(milvus_client, encoder):
+    other = MilvusHybridIndex(milvus_client, "other", encoder)
     with pytest.raises(NotImplementedError, match=r"call create\(\) once on an index with a Mil"):
         await other.acreate()
 

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from gte_core import Fingerprint, GTEEmbedder, OnTruncation, __version__
 from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
+from gte_integrations import qdrant
 from gte_integrations._index import index as _indexing
 from gte_integrations.cli import commands as cli
-from gte_integrations.cli import stores as _cli_stores
 from gte_integrations.cli.messages import ARGUMENTS, in_options
 from gte_integrations.cli.options import ModelOptions
 from gte_integrations.cli.stores import StoreLocation
@@ -590,7 +590,7 @@ class TestSecrets:
 
     def test_what_the_engine_says(self, monkeypatch):
         error = Exception("no answer from http://user:secret@host:6333/")
-        monkeypatch.setattr(_cli_stores, "_index_class", _raising(error))
+        monkeypatch.setattr(qdrant.QdrantHybridIndex, "read_metadata", _raising(error))
         result = gte("search", "x", "--from", "qdrant+http://user:secret@host", "-c", "docs")
         assert result.stderr == (
             "error: qdrant+http://user:***@host: no answer from http://user:***@host:6333/\n"
@@ -853,7 +853,7 @@ class TestEnding:
     def test_plain_exceptions_of_an_engine_name_the_store_and_keep_their_notes(self, monkeypatch):
         error = Exception("service error")
         error.add_note("Gave up after 3 attempts.")
-        monkeypatch.setattr(_cli_stores, "_index_class", _raising(error))
+        monkeypatch.setattr(qdrant.QdrantHybridIndex, "read_metadata", _raising(error))
         result = gte("search", "x", "--from", "qdrant:x", "-c", "docs")
         assert result.exit_code == 1
         assert result.stderr == "error: qdrant:x: service error; Gave up after 3 attempts.\n"
@@ -956,8 +956,8 @@ class TestProcess:
     @pytest.mark.parametrize("store", ["qdrant:{}", "milvus:{}.db"])
     def test_one_process_indexes_and_another_searches(self, run, passages, tmp_path, store):
         place = [store.format(tmp_path / "index"), "-c", "docs", "-m", "demo", "--json"]
-        index = run("index", str(passages), "--to", *place)
-        assert json.loads(index.communicate(timeout=LONGEST)[0])["written"] == 5
+        index = gte("index", passages, "--to", *place)  # in this process
+        assert json.loads(index.stdout)["written"] == 5
         search = run("search", "merge cells", "--from", *place)
         stdout, stderr = search.communicate(timeout=LONGEST)
         assert stderr == b""

@@ -38,6 +38,11 @@ def test_rrf_weights_divide_by_k_plus_rank():
     assert fused["d"] == pytest.approx(0.5 / 5)
 
 
+def test_the_defaults_are_those_of_the_papers():
+    assert Linear() == Linear(dense_weight=1.0, sparse_weight=0.01)
+    assert RRF() == RRF(k=60, dense_weight=1.0, sparse_weight=1.0)
+
+
 def test_the_order_of_a_leg_does_not_matter():
     for fusion in (Linear(), RRF()):
         assert fuse(DENSE[::-1], SPARSE[::-1], fusion, 10) == fuse(DENSE, SPARSE, fusion, 10)

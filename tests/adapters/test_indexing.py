@@ -79,11 +79,6 @@ def index(store, encoder):
     return HybridIndex(Vectorizer(encoder), store, retry_seconds=60)
 
 
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr("gte_integrations._index.retry._FIRST_PAUSE", 0.0)
-
-
 def documents(count):
     return ((number, f"text {number}") for number in range(count))
 
@@ -141,7 +136,7 @@ def test_requests_are_split_by_bytes(index, store):
     assert [len(keys) for keys in store.writes] == [3, 3, 3, 1]
 
 
-def test_what_may_pass_is_repeated_and_counted(index, store, no_pauses):
+def test_what_may_pass_is_repeated_and_counted(index, store, quick_retries):
     away = ConnectionRefusedError("away")
     store.failures = [("stored", away), ("stored", away), ("write", away)]
     report = index.add(documents(10))

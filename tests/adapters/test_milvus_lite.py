@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pymilvus import AsyncMilvusClient, MilvusClient
+from pymilvus.milvus_client.index import IndexParams
 
-from gte_integrations._index.milvus import rows
 from gte_integrations.milvus import MilvusHybridIndex
 
 DOCUMENTS = [(number, f"text number {number}") for number in range(10)]
@@ -105,9 +105,14 @@ def test_a_close_ends_the_add_that_is_under_way(file, encoder):
 
 @pytest.mark.parametrize("float_index", ["FLAT", "AUTOINDEX"])
 def test_a_reopened_database_gives_as_many_hits_as_before(file, encoder, monkeypatch, float_index):
-    """AUTOINDEX is what 0.1.0 made."""
-    make = rows._index_params
-    monkeypatch.setattr(rows, "_index_params", lambda metadata, _: make(metadata, float_index))
+    """AUTOINDEX is what 0.1.0 asked Milvus for."""
+    add_index = IndexParams.add_index
+
+    def as_that_version_did(self, field, *, index_type, **options):
+        asked = float_index if index_type == "FLAT" else index_type
+        add_index(self, field, index_type=asked, **options)
+
+    monkeypatch.setattr(IndexParams, "add_index", as_that_version_did)
     documents = [(number, f"text number {number} v{number % 3}") for number in range(400)]
     with MilvusHybridIndex(file, "docs", encoder) as index:
         index.create()
@@ -226,10 +231,9 @@ import importlib.util, multiprocessing, os, sys, threading
 spec = importlib.util.spec_from_file_location("conftest_of_tests", sys.argv[1])
 module = sys.modules["conftest_of_tests"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from gte_integrations._index.milvus import rows
 from gte_integrations.milvus import MilvusHybridIndex
 
-index = MilvusHybridIndex(sys.argv[2], "docs", module.HashEncoder())
+index = MilvusHybridIndex(sys.argv[2], "docs", module.RecordingEncoder())
 index.create()
 index.add([(1, "oak")])
 
@@ -240,8 +244,8 @@ def child():
     for verb in (
         lambda: index.search("oak"),
         lambda: index.add([(2, "elm")]),
-        lambda: MilvusHybridIndex(sys.argv[2], "docs", module.HashEncoder()).count(),
-        lambda: MilvusHybridIndex(sys.argv[2] + "2.db", "docs", module.HashEncoder()).count(),
+        lambda: MilvusHybridIndex(sys.argv[2], "docs", module.RecordingEncoder()).count(),
+        lambda: MilvusHybridIndex(sys.argv[2] + "2.db", "docs", module.RecordingEncoder()).count(),
     ):
         try:
             verb()
@@ -255,7 +259,7 @@ if (process := os.fork()) == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 index.add([(3, "yew")])
 index.close()
-with MilvusHybridIndex(sys.argv[2], "docs", module.HashEncoder()) as again:
+with MilvusHybridIndex(sys.argv[2], "docs", module.RecordingEncoder()) as again:
     print(again.count())
 """
 

@@ -176,12 +176,12 @@ def test_documents_without_their_segments_are_never_made_anew(tmp_path, encoder)
 KILLED_CREATES = """
 import os, shutil, signal, time
 from pathlib import Path
-from conftest import HashEncoder
+from conftest import RecordingEncoder
 from gte_integrations.qdrant import QdrantHybridIndex
 
 
 def create(place):
-    with QdrantHybridIndex(place, "docs", HashEncoder()) as index:
+    with QdrantHybridIndex(place, "docs", RecordingEncoder()) as index:
         index.create()
         return index.add([("a", "oak"), ("b", "elm")]).written == 2 == index.count()
 
@@ -368,7 +368,7 @@ FORK = """
 import os, signal, threading
 from types import SimpleNamespace
 import qdrant_edge as edge
-from conftest import HashEncoder
+from conftest import RecordingEncoder
 from gte_integrations.qdrant import QdrantHybridIndex
 
 
@@ -399,7 +399,7 @@ def documents(start, stop):
     return [(n, f"text {n}") for n in range(start, stop)]
 
 
-index = QdrantHybridIndex(sys.argv[1], "docs", HashEncoder())
+index = QdrantHybridIndex(sys.argv[1], "docs", RecordingEncoder())
 index.create()
 index.close()
 
@@ -430,7 +430,7 @@ os.close(stop)
 ended_well(late)
 
 # A lock that another thread holds at the fork.
-other = QdrantHybridIndex(sys.argv[1], "other", HashEncoder())
+other = QdrantHybridIndex(sys.argv[1], "other", RecordingEncoder())
 other.create()
 other.close()
 opening, go_on = threading.Event(), threading.Event()
@@ -511,7 +511,7 @@ def test_what_is_written_counts(index, disk):
 FULL = """
 import errno, os, subprocess
 from pathlib import Path
-from conftest import HashEncoder
+from conftest import RecordingEncoder
 from gte_integrations.qdrant import QdrantHybridIndex
 
 place = Path(sys.argv[1])
@@ -536,7 +536,7 @@ def full(verb):
 
 
 documents = [(n, f"text {n}", {"blob": os.urandom(100_000).hex()}) for n in range(100)]
-index = QdrantHybridIndex(place, "docs", HashEncoder())
+index = QdrantHybridIndex(place, "docs", RecordingEncoder())
 leave(10)
 full(index.create)
 ballast.unlink()

@@ -181,11 +181,6 @@ def index(server, encoder):
         yield index
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr("gte_integrations._index.retry._FIRST_PAUSE", 0.01)
-
-
 def upserts(server):
     return [size for call, size in server.requests if call == UPSERT]
 
@@ -228,7 +223,7 @@ MAY_PASS = {
 
 
 @pytest.mark.parametrize("fault", MAY_PASS.values(), ids=MAY_PASS.keys())
-def test_what_may_pass_is_repeated(server, index, quick, fault):
+def test_what_may_pass_is_repeated(server, index, quick_retries, fault):
     server.faults = {UPSERT: [fault] * 3, RETRIEVE: [fault] * 2}
     report = index.add(DOCUMENTS, batch_size=30)
     assert (report.written, report.retries) == (60, 5)
@@ -236,7 +231,7 @@ def test_what_may_pass_is_repeated(server, index, quick, fault):
 
 
 @pytest.mark.parametrize("fault", [status(503), page(200)], ids=["503", "proxy"])
-def test_the_reads_of_verbs_that_write_are_repeated_too(server, encoder, quick, fault):
+def test_the_reads_of_verbs_that_write_are_repeated_too(server, encoder, quick_retries, fault):
     def faults():
         return dict.fromkeys([EXISTS, DESCRIBE, CREATE, RETRIEVE, SCROLL], [fault] * 2)
 
@@ -254,7 +249,7 @@ def test_the_reads_of_verbs_that_write_are_repeated_too(server, encoder, quick, 
         assert not server.faults[EXISTS] + server.faults[RETRIEVE]
 
 
-def test_reading_all_keys_goes_on_at_the_page_that_failed(server, index, quick):
+def test_reading_all_keys_goes_on_at_the_page_that_failed(server, index, quick_retries):
     index.add((number, f"text {number % 9}") for number in range(1_100))
     offsets, answer = [], server.result
 
@@ -272,7 +267,7 @@ def test_reading_all_keys_goes_on_at_the_page_that_failed(server, index, quick):
 
 
 def test_a_search_is_not_repeated_and_neither_is_its_look_at_the_collection(
-    server, index, encoder, quick
+    server, index, encoder, quick_retries
 ):
     for call in (EXISTS, DESCRIBE, SEARCH, RETRIEVE):
         index.add(DOCUMENTS)
@@ -298,7 +293,7 @@ def impatient(server, index, encoder):
     client.close()
 
 
-def test_a_server_that_never_answers_is_asked_again(server, impatient, quick):
+def test_a_server_that_never_answers_is_asked_again(server, impatient, quick_retries):
     server.faults = {UPSERT: [hang], RETRIEVE: [hang]}
     report = impatient.add(DOCUMENTS)
     assert server.faults == {UPSERT: [], RETRIEVE: []}
@@ -306,7 +301,7 @@ def test_a_server_that_never_answers_is_asked_again(server, impatient, quick):
     assert report.retries >= 2  # a busy server may be too slow once more
 
 
-async def test_an_async_client_is_as_patient(server, encoder, quick):
+async def test_an_async_client_is_as_patient(server, encoder, quick_retries):
     client = AsyncQdrantClient(url=server.url, timeout=1, check_compatibility=False)
     index = QdrantHybridIndex(client, "docs", encoder, retry_seconds=20)
     await index.acreate()
@@ -342,7 +337,7 @@ def test_it_gives_up_on_a_server_that_never_answers(server, index, encoder):
     client.close()
 
 
-def test_the_servers_own_pause_is_kept(server, index, quick):
+def test_the_servers_own_pause_is_kept(server, index, quick_retries):
     server.faults = {UPSERT: [status(429, [("Retry-After", 1)])]}
     started = time.perf_counter()
     assert index.add(DOCUMENTS).retries == 1
@@ -357,7 +352,7 @@ def test_what_cannot_pass_is_raised_at_once(server, index, code):
     assert len(upserts(server)) == 1
 
 
-def test_it_gives_up_when_the_time_is_over(server, encoder, quick):
+def test_it_gives_up_when_the_time_is_over(server, encoder, quick_retries):
     with QdrantHybridIndex(server.url, "docs", encoder, retry_seconds=0.1) as index:
         index.create()
         server.faults = {UPSERT: [status(503)] * 100}
@@ -388,7 +383,7 @@ def test_requests_stay_below_what_a_server_takes(server, index):
     assert max(upserts(server)) < 32 * 2**20
 
 
-def test_a_server_that_is_restarted_loses_nothing(server, index, quick, when_missed):
+def test_a_server_that_is_restarted_loses_nothing(server, index, quick_retries, when_missed):
     def documents():
         for number, document in enumerate(DOCUMENTS):
             if number == 30:

@@ -31,22 +31,25 @@ def classify(error):
 
 
 class Timeline:
-    """A clock that the sender's own pauses move."""
+    """A clock that moves by the pauses that are made."""
 
-    def __init__(self, sender):
+    def __init__(self):
         self.pauses = []
-        sender._clock = lambda: sum(self.pauses)
-        sender._stopped.wait = self.pauses.append
+
+    def sender(self, classify=classify, seconds=120.0):
+        return Sender(classify, seconds, clock=lambda: sum(self.pauses))
 
 
 @pytest.fixture
-def sender():
-    return Sender(classify, 120.0)
+def timeline(monkeypatch):
+    timeline = Timeline()
+    monkeypatch.setattr(threading.Event, "wait", lambda _, pause: timeline.pauses.append(pause))
+    return timeline
 
 
 @pytest.fixture
-def timeline(sender):
-    return Timeline(sender)
+def sender(timeline):
+    return timeline.sender()
 
 
 def failing(times, error=Away):
@@ -72,8 +75,8 @@ def test_pauses_double_up_to_a_limit_with_jitter(sender, timeline):
     assert len(set(timeline.pauses)) == 10
 
 
-def test_the_servers_own_pause_is_kept(sender, timeline):
-    sender._classify = lambda _: Failure("transient", retry_after=33.0)
+def test_the_servers_own_pause_is_kept(timeline):
+    sender = timeline.sender(lambda _: Failure("transient", retry_after=33.0))
     sender.retry(failing(2))
     assert timeline.pauses == [33.0, 33.0]
 
@@ -93,8 +96,8 @@ def test_the_last_attempt_is_made_when_the_time_is_over(sender, timeline):
     assert sum(timeline.pauses) == 120
 
 
-def test_a_server_that_asks_for_more_time_than_there_is_is_not_asked_again(sender, timeline):
-    sender._classify = lambda _: Failure("transient", retry_after=121.0)
+def test_a_server_that_asks_for_more_time_than_there_is_is_not_asked_again(timeline):
+    sender = timeline.sender(lambda _: Failure("transient", retry_after=121.0))
     with pytest.raises(Away, match="gone"):
         sender.retry(failing(1000))
     assert timeline.pauses == []
@@ -107,15 +110,15 @@ def test_every_request_has_the_whole_time(sender, timeline):
 
 
 def test_zero_seconds_is_never(timeline):
-    sender = Sender(classify, 0.0)
-    with pytest.raises(Away):
+    sender = timeline.sender(seconds=0.0)
+    with pytest.raises(Away, match="gone"):
         sender.retry(failing(1))
     assert sender.retries == 0
 
 
 @pytest.mark.parametrize("error", [ValueError, TooMuch])
 def test_what_cannot_pass_is_not_repeated(sender, timeline, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match="gone"):
         sender.retry(failing(1, error))
     assert timeline.pauses == []
 
@@ -164,7 +167,7 @@ def test_what_is_too_large_is_halved_and_keeps_its_order(sender, timeline, most)
 
 
 def test_one_item_that_is_too_large_is_an_error(sender):
-    with pytest.raises(TooMuch) as caught:
+    with pytest.raises(TooMuch, match="gone") as caught:
         sender.send([1, 2], lambda _: failing(1, TooMuch)(), "number {}".format)
     assert caught.value.__notes__ == ["Too large for the server by itself: number 1."]
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -70,24 +71,30 @@ def interrupt(add, encoder):
     return interrupt
 
 
-def test_ctrl_c_does_not_wait_for_a_write_that_never_ends(sink, interrupt, monkeypatch):
-    monkeypatch.setattr("gte_integrations._index.store_thread._PATIENCE", 0.05)
+@pytest.fixture
+def patience(monkeypatch):
+    """Sets for how many seconds Ctrl-C waits; five of them would be long for a test."""
+    return partial(monkeypatch.setattr, "gte_integrations._index.store_thread._PATIENCE")
+
+
+def test_ctrl_c_does_not_wait_for_a_write_that_never_ends(sink, interrupt, patience):
+    patience(0.05)
     sink.go_on.clear()
-    with pytest.raises(KeyboardInterrupt):
-        interrupt(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="pressed"):
+        interrupt(KeyboardInterrupt("pressed"))
     assert sink.rows == {}
 
 
 def test_ctrl_c_waits_for_a_write_that_ends(sink, interrupt):
     sink.go_on.clear()
     threading.Timer(0.1, sink.go_on.set).start()
-    with pytest.raises(KeyboardInterrupt):
-        interrupt(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="pressed"):
+        interrupt(KeyboardInterrupt("pressed"))
     assert len(sink.rows) == 2
 
 
-def test_any_other_error_waits_for_what_is_being_written(sink, interrupt, monkeypatch):
-    monkeypatch.setattr("gte_integrations._index.store_thread._PATIENCE", 0)
+def test_any_other_error_waits_for_what_is_being_written(sink, interrupt, patience):
+    patience(0)
     sink.go_on.clear()
     threading.Timer(0.1, sink.go_on.set).start()
     with pytest.raises(LookupError, match="gone"):

@@ -70,7 +70,10 @@ def test_neighbours_change_no_more_than_the_rounding(passages, dtype, promised):
 
 
 def test_float8_on_the_demo(demo, passages, monkeypatch):
-    """Its products can be computed on a CPU, slowly: enough to know what they lose."""
+    """Its products can be computed on a CPU, slowly: enough to know what they lose.
+
+    The switch is private because no user should do so.
+    """
     monkeypatch.setattr("gte_core.network.device._has_float8", lambda device: True)
     embedder = GTEEmbedder.from_pretrained("demo", dtype="float8")
     found = embedder.encode_dense(passages[::24])

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,11 +90,17 @@ def test_a_file_far_too_large_is_refused_unread(described, name):
 
 
 def test_a_file_that_tells_no_size_is_read_to_the_limit_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("gte_core.checkpoint.files._LARGEST_JSON", 10)
     path = tmp_path / "x.json"
-    path.write_text('"0123456789"')
-    monkeypatch.setattr("gte_core.checkpoint.files._problem", lambda path, found: None)
-    with pytest.raises(ConfigError, match="is 11 bytes or more, but at most 10 are read"):
+    path.touch()
+    os.truncate(path, 2**40)
+    stat = Path.stat
+
+    def without_size(path, **options):
+        mode, *_ = found = stat(path, **options)
+        return os.stat_result([mode, *found[1:6], 0, *found[7:]])
+
+    monkeypatch.setattr(Path, "stat", without_size)
+    with pytest.raises(ConfigError, match=r"is 4,194,305 bytes or more, but at most 4,194,304 are"):
         read_json(path, ConfigError)
 
 

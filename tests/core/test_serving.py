@@ -16,13 +16,13 @@ from gte_core import (
     shared_encoder,
 )
 from gte_core.batching import FairQueue
-from gte_core.runtime.passes import PackRunner
 from gte_core.serving import Serving
 from gte_core.testing import random_checkpoint, word_tokenizer
 
-UNIT = 200
-LIST = [f"w{i} " * 18 for i in range(60)]  # of 20 tokens or more, up to 10 a unit
+WORDS = 202  # so many, with both special tokens, and a unit of a CPU, 2,048 tokens, has ten texts
+LIST = [f"w{i} " * WORDS for i in range(60)]
 QUERIES = [f"w{i}" for i in range(30)]
+CLS = 0  # the id with which every text begins
 
 
 class Passes:
@@ -42,16 +42,14 @@ class Passes:
 
 
 @pytest.fixture
-def passes(monkeypatch):
+def passes(monkeypatch, watching_passes):
     seen = Passes()
-    monkeypatch.setattr("gte_core.runtime.passes._PACK_TOKENS", {"cpu": UNIT})
-    compute, put, submit = PackRunner._pass, FairQueue.put, Serving.submit
+    put, submit = FairQueue.put, Serving.submit
 
-    def held(self, launch, pack):
-        seen.sizes.append(len(pack))
+    def held(input_ids):
+        seen.sizes.append(int((input_ids == CLS).sum()))
         seen.entered.set()
         assert seen.go_on.wait(60)
-        return compute(self, launch, pack)
 
     def arrived(original):
         def counted(self, item):
@@ -61,11 +59,11 @@ def passes(monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(PackRunner, "_pass", held)
     monkeypatch.setattr(FairQueue, "put", arrived(put))
     monkeypatch.setattr(Serving, "submit", arrived(submit))
-    yield seen
-    seen.go_on.set()
+    with watching_passes(held):
+        yield seen
+        seen.go_on.set()
 
 
 @pytest.fixture(params=["GTEEmbedder", "SharedEncoder"])
@@ -96,22 +94,22 @@ def started(encoder, verb, texts):
 @pytest.mark.parametrize("sender", ["encode", "encode_dense", "aencode"])
 @pytest.mark.parametrize("asker", ["encode", "encode_dense", "aencode"])
 def test_a_query_waits_for_one_unit_whoever_sent_a_list(encoder, passes, sender, asker):
-    threads = [started(encoder, sender, LIST[:30])]
+    threads = [started(encoder, sender, LIST[:12])]
     passes.has_begun()
-    threads += [started(encoder, sender, LIST[30:]), started(encoder, asker, "a query")]
+    threads += [started(encoder, sender, LIST[12:24]), started(encoder, asker, "a query")]
     passes.wait_for_arrivals(2)
     passes.go_on.set()
     for thread in threads:
         thread.join(60)
     assert passes.sizes.index(1) == 1
-    assert sum(passes.sizes) == 61
+    assert sum(passes.sizes) == 25
 
 
 def test_lists_take_turns(small_checkpoint, passes):
     encoder = shared(small_checkpoint)
     lists = [started(encoder, "encode", LIST[:30])]
     passes.has_begun()
-    lists.append(started(encoder, "aencode", ["w1 " * 38 + text for text in LIST[:15]]))
+    lists.append(started(encoder, "aencode", ["w1 " * 2 * WORDS + text for text in LIST[:15]]))
     passes.wait_for_arrivals(1)
     passes.go_on.set()
     for thread in lists:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,6 @@ from gte_core.encoder import Fingerprint, Role, missing_sparse_head, with_prefix
 from gte_core.texts import check_max_length, checked
 
 _N_SPECIAL = 2  # tokens that every text gets, as with a real model
-_WORDS_KEPT = 100_000
 
 
 class HashEncoder:
@@ -133,9 +132,8 @@ def _number(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(word).encode(), digest_size=7).digest())
 
 
-@lru_cache(_WORDS_KEPT)
-def _direction(word: str, dimensions: int) -> NDArray[np.float32]:
-    return np.random.default_rng(_number(word)).normal(size=dimensions).astype(np.float32)
+def _direction(word: str, dimensions: int) -> NDArray[np.int16]:
+    return np.frombuffer(hashlib.shake_128(repr(word).encode()).digest(2 * dimensions), "<i2")
 
 
 def _weight(word: str, text: str) -> float:

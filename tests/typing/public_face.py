@@ -1,0 +1,243 @@
+"""What a type checker knows of the public face; checked by mypy in the gate, never run.
+
+The first part says what calls give. The second holds calls that must not pass: were a signature
+loosened, its ``type: ignore`` would be unused, which is an error, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from langchain_core.documents import Document as LangChainDocument
+from llama_index.core.schema import NodeWithScore
+from numpy.typing import NDArray
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from gte_core import (
+    Encoder,
+    EncoderSettings,
+    Explanation,
+    Fingerprint,
+    GTEEmbedder,
+    GTEModel,
+    GTEModelOutput,
+    GTEReranker,
+    HybridEmbeddings,
+    RankedDocument,
+    RerankerSettings,
+    SharedEncoder,
+    SharedReranker,
+    TokenContribution,
+    as_queries,
+    shared_encoder,
+    shared_reranker,
+)
+from gte_integrations import langchain, llama_index
+from gte_integrations.langchain_milvus import GTEMilvusSparse
+from gte_integrations.langchain_qdrant import GTEQdrantSparse
+from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
+from gte_integrations.parquet import add_parquet, write_parquet
+from gte_integrations.qdrant import (
+    RRF,
+    Document,
+    Hit,
+    IndexReport,
+    Linear,
+    QdrantHybridIndex,
+    QdrantVectorizer,
+)
+
+Dense = NDArray[np.float32]
+Sparse = sp.csr_array[np.float32]
+
+
+# ------------------------------------------------------------------ what calls give
+
+
+async def of_an_embedder(stream: Iterator[str]) -> None:
+    embedder = GTEEmbedder.from_pretrained(
+        Path("model"), device=torch.device("cpu"), dtype=torch.float32, on_truncation="error"
+    )
+    assert_type(embedder, GTEEmbedder)
+    assert_type(embedder.encode("one"), HybridEmbeddings)
+    assert_type(embedder.encode(stream, dimensions=256, show_progress=True), HybridEmbeddings)
+    assert_type(embedder.encode_dense(["one"], dimensions=256), Dense)
+    assert_type(embedder.encode_sparse(["one"]), Sparse)
+    assert_type(embedder.encode_iter(stream), Iterator[HybridEmbeddings])
+    assert_type(await embedder.aencode(["one"]), HybridEmbeddings)
+    assert_type(embedder.compute_scores([("query", "document")], dense_weight=1.0), Dense)
+    assert_type(embedder.explain("query", "document"), Explanation)
+    assert_type(embedder.fingerprint, Fingerprint)
+    assert_type(embedder.revision, str | None)
+    assert_type((embedder.dimensions, embedder.max_length), tuple[int, int])
+    assert_type((embedder.has_sparse, embedder.vocab_size), tuple[bool, int])
+
+
+def of_embeddings(both: HybridEmbeddings) -> None:
+    assert_type(both.dense, Dense)
+    assert_type(both.sparse, Sparse)
+    assert_type(both.n_tokens, NDArray[np.int64])
+    assert_type(both.truncated, NDArray[np.bool_])
+    assert_type(both[0], HybridEmbeddings)
+    assert_type(both[1:3], HybridEmbeddings)
+    assert_type(next(iter(both)), HybridEmbeddings)
+    assert_type(both.with_dimensions(128), HybridEmbeddings)
+    assert_type(both.token_weights(0), dict[str, float])
+    assert_type(both.scores(both), Dense)
+    assert_type(next(both.rows()), tuple[Dense, NDArray[np.int64], Dense])
+    assert_type(HybridEmbeddings.concatenate([both]), HybridEmbeddings)
+
+
+def of_a_reranker_and_a_model(ids: torch.Tensor) -> None:
+    reranker = GTEReranker.from_pretrained("model", device="cpu")
+    assert_type(reranker.rank("query", ["document"], top_n=5), list[RankedDocument])
+    assert_type(reranker.score([("query", "document")]), Dense)
+    assert_type(GTEModel.from_pretrained("model", dtype=torch.float32), GTEModel)
+    output = GTEModelOutput(ids, None, None)
+    assert_type(output.last_hidden_state, torch.Tensor)
+    assert_type(output.logits, torch.Tensor | None)
+    assert_type(output.pooler_output, torch.Tensor | None)
+
+
+async def of_what_is_shared() -> None:
+    encoder = shared_encoder(EncoderSettings(model="demo", max_length=512))
+    assert_type(encoder, SharedEncoder)
+    assert_type(encoder.embedder, GTEEmbedder)
+    assert_type(encoder.encode("one"), HybridEmbeddings)
+    assert_type(encoder.encode_dense("one"), Dense)
+    assert_type(encoder.encode_sparse("one"), Sparse)
+    assert_type(await encoder.aencode("one"), HybridEmbeddings)
+    assert_type(await encoder.aencode_dense("one"), Dense)
+    assert_type(shared_reranker(RerankerSettings()), SharedReranker)
+    assert_type(shared_reranker(RerankerSettings()).score([("query", "document")]), Dense)
+
+
+def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder) -> None:
+    encoders: list[Encoder] = [embedder, shared]
+    for encoder in encoders:
+        assert_type(encoder.encode(["one"]), HybridEmbeddings)
+        assert_type(encoder.encode_dense(["one"]), Dense)
+        assert_type(encoder.encode_sparse(["one"]), Sparse)
+        assert_type(encoder.fingerprint, Fingerprint)
+        assert_type(as_queries(encoder, "query"), list[str])
+
+
+async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
+    QdrantHybridIndex(QdrantClient(":memory:"), "docs", encoder, dimensions=128, storage="int8")
+    QdrantHybridIndex(AsyncQdrantClient(":memory:"), "docs", encoder, coarse_dimensions=64)
+    with QdrantHybridIndex("directory", "docs", encoder) as index:
+        assert_type(index, QdrantHybridIndex)
+        assert_type(index.search("query"), list[list[Hit]])
+        assert_type(index.search(["query"], mode="dense", filter=condition), list[list[Hit]])
+        assert_type(await index.asearch("query", fusion=RRF(k=2)), list[list[Hit]])
+
+
+async def of_a_milvus_index(encoder: Encoder) -> None:
+    with MilvusHybridIndex(Path("index.db"), "docs", encoder, retry_seconds=0) as index:
+        assert_type(index, MilvusHybridIndex)
+        assert_type(index.search("query", fusion=Linear(1.0, 0.1)), list[list[Hit]])
+        assert_type(await index.asearch("query", filter='lang == "en"'), list[list[Hit]])
+
+
+async def of_every_index(index: QdrantHybridIndex | MilvusHybridIndex) -> None:
+    documents = [Document("a", "text", {"lang": "en"}), ("b", "text"), {"id": 3, "text": "text"}]
+    assert_type(index.add(documents, on_error="skip"), IndexReport)
+    assert_type(await index.aadd(iter(documents), batch_size=7), IndexReport)
+    assert_type(index.delete(["a", 3]), int)
+    assert_type(index.prune(iter(["b"])), int)
+    assert_type(await index.adelete(["a"]), int)
+    assert_type(index.count(), int)
+    assert_type(index.explain("query", 3), Explanation)
+    assert_type(index.explain_all("query", ["a", 3]), dict[str | int, Explanation])
+    assert_type(await index.aexplain("query", "a", fusion=Linear()), Explanation)
+    assert_type(index.explain("query", 3).tokens, tuple[TokenContribution, ...])
+    assert_type(add_parquet(index, "file.parquet"), IndexReport)
+
+
+def of_a_hit(hit: Hit) -> None:
+    assert_type((hit.id, hit.text, hit.score), tuple[str | int, str, float])
+    assert_type(hit.payload, Mapping[str, Any])
+    assert_type((hit.dense_score, hit.sparse_score), tuple[float | None, float | None])
+
+
+def of_the_vectorizers(encoder: Encoder) -> None:
+    qdrant = QdrantVectorizer(encoder, dimensions=128)
+    assert_type(qdrant.vectors_config(), dict[str, models.VectorParams])
+    assert_type(qdrant.sparse_vectors_config(), dict[str, models.SparseVectorParams])
+    assert_type(qdrant.points([("a", "text")]), list[models.PointStruct])
+    assert_type(qdrant.prefetches("query"), list[list[models.Prefetch]])
+    milvus = MilvusVectorizer(encoder)
+    assert_type(milvus.rows([("a", "text")]), list[dict[str, Any]])
+    assert_type(write_parquet(milvus, [("a", "text")], "file.parquet"), IndexReport)
+    assert_type(GTEEmbeddingFunction(encoder).dim, dict[str, int])
+    assert_type(GTEEmbeddingFunction("demo")(["text"]), dict[str, Any])
+
+
+async def of_langchain(index: QdrantHybridIndex) -> None:
+    embeddings = langchain.GTEEmbeddings(model="demo", dimensions=128)
+    assert_type(embeddings.embed_documents(["text"]), list[list[float]])
+    assert_type(embeddings.embed_query("query"), list[float])
+    assert_type(await embeddings.aembed_query("query"), list[float])
+    assert_type(embeddings.cache_namespace, str)
+    assert_type(embeddings.qdrant_sparse(), GTEQdrantSparse)
+    assert_type(embeddings.milvus_sparse(), GTEMilvusSparse)
+    assert_type(embeddings.milvus_sparse().embed_query("query"), dict[int, float])
+    retriever = langchain.GTEHybridRetriever(index=index, k=3)
+    assert_type(retriever.invoke("query"), list[LangChainDocument])
+    assert_type(await retriever.ainvoke("query"), list[LangChainDocument])
+    assert_type(langchain.GTECrossEncoder().score([("query", "document")]), list[float])
+
+
+async def of_llama_index(index: MilvusHybridIndex) -> None:
+    embedding = llama_index.GTEEmbedding(model_name="demo", dimensions=128)
+    assert_type(embedding.get_text_embedding("text"), list[float])
+    assert_type(await embedding.aget_query_embedding("query"), list[float])
+    retriever = llama_index.GTEHybridRetriever(index, similarity_top_k=3)
+    nodes = retriever.retrieve("query")
+    assert_type(nodes, list[NodeWithScore])
+    assert_type(llama_index.GTERerank(top_n=2).postprocess_nodes(nodes), list[NodeWithScore])
+
+
+# ------------------------------------------------------------------ what must not pass
+
+
+def wrong_calls_of_the_core(embedder: GTEEmbedder, reranker: GTEReranker) -> None:
+    embedder.encode(3)  # type: ignore[arg-type]
+    embedder.encode(["one", 3])  # type: ignore[list-item]
+    embedder.encode("one", dimension=256)  # type: ignore[call-arg]
+    embedder.encode_sparse("one", dimensions=256)  # type: ignore[call-arg]
+    embedder.compute_scores(["query", "document"])  # type: ignore[list-item]
+    embedder.dimensions = 256  # type: ignore[misc]
+    reranker.rank("query", [("document", 1)])  # type: ignore[list-item]
+    GTEEmbedder.from_pretrained("demo", on_truncation="raise")  # type: ignore[arg-type]
+    GTEEmbedder.from_pretrained("demo", trust_remote_code=True)  # type: ignore[call-arg]
+    EncoderSettings("demo")  # type: ignore[call-arg]
+    EncoderSettings(max_lenght=512)  # type: ignore[call-arg]
+
+
+def wrong_changes_of_results(output: GTEModelOutput, both: HybridEmbeddings, hit: Hit) -> None:
+    output.logits = None  # type: ignore[misc]
+    both.dense = np.zeros((1, 2), np.float32)  # type: ignore[misc]
+    hit.payload["lang"] = "en"  # type: ignore[index]
+
+
+def wrong_calls_of_an_index(qdrant: QdrantHybridIndex, milvus: MilvusHybridIndex) -> None:
+    qdrant.add(3)  # type: ignore[arg-type]
+    qdrant.add([], on_error="ignore")  # type: ignore[arg-type]
+    qdrant.search("query", 5)  # type: ignore[call-arg]
+    qdrant.search("query", mode="hybird")  # type: ignore[arg-type]
+    qdrant.search("query", fusion="rrf")  # type: ignore[arg-type]
+    qdrant.search("query", top_k=5)  # type: ignore[call-arg]
+    qdrant.explain("query", "a", fusion=RRF())  # type: ignore[arg-type]
+    milvus.search("query", filter={"lang": "en"})  # type: ignore[arg-type]
+    milvus.delete([1.5])  # type: ignore[list-item]
+    QdrantHybridIndex("index", "docs", object())  # type: ignore[arg-type]
+
+
+def wrong_settings_of_the_frameworks() -> None:
+    langchain.GTEEmbeddings(model="demo", max_lenght=512)  # type: ignore[call-arg]
+    langchain.GTEEmbeddings("demo")  # type: ignore[call-arg]
+    llama_index.GTEEmbedding(model_name="demo", on_truncation="raise")  # type: ignore[arg-type]
