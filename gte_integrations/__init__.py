@@ -1,4 +1,4 @@
-"""Adapters of :mod:`gte_core` to vector stores and frameworks, one flat module each.
+"""Adapters of ``gte_core`` to vector stores and frameworks, one flat module each.
 
 ``gte_integrations.qdrant`` and ``gte_integrations.milvus`` need the pip extra of the same name.
 """

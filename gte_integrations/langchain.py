@@ -63,12 +63,12 @@ class GTEEmbeddings(EncoderFields, Embeddings):
         return _as_lists(dense)[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """:meth:`embed_documents` off the event loop; calls that wait together share a batch."""
+        """``embed_documents`` off the event loop; calls that wait together share a batch."""
         vectors = await self.encoder.aencode_dense(texts, dimensions=self.dimensions)
         return await run_in_executor(None, _as_lists, vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """:meth:`embed_query` off the event loop; calls that wait together share a batch."""
+        """``embed_query`` off the event loop; calls that wait together share a batch."""
         dense = await self.encoder.aencode_dense(text, role="query", dimensions=self.dimensions)
         return _as_lists(dense)[0]
 
@@ -93,13 +93,13 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     @deprecated("qdrant_sparse is deprecated; pass **qdrant_options() to QdrantVectorStore.")
     def qdrant_sparse(self) -> GTEQdrantSparse:
-        """Deprecated: the ``sparse_embedding`` of :meth:`qdrant_options`."""
+        """Deprecated: the ``sparse_embedding`` of ``qdrant_options``."""
         sparse: GTEQdrantSparse = self.qdrant_options()["sparse_embedding"]
         return sparse
 
     @deprecated("milvus_sparse is deprecated; pass **milvus_options() to Milvus.")
     def milvus_sparse(self) -> GTEMilvusSparse:
-        """Deprecated: the second ``embedding_function`` of :meth:`milvus_options`."""
+        """Deprecated: the second ``embedding_function`` of ``milvus_options``."""
         sparse: GTEMilvusSparse = self.milvus_options()["embedding_function"][1]
         return sparse
 

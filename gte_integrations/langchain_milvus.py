@@ -50,11 +50,11 @@ class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
         return sparse_dicts(self.encoder.encode_sparse(query, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """:meth:`embed_documents` off the event loop."""
+        """``embed_documents`` off the event loop."""
         return stored_dicts(await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, query: str) -> dict[int, float]:
-        """:meth:`embed_query` off the event loop."""
+        """``embed_query`` off the event loop."""
         return sparse_dicts(await self.encoder.aencode_sparse(query, role="query"))[0]
 
 

@@ -36,11 +36,11 @@ class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
         return _as_vectors(self.encoder.encode_sparse(text, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
-        """:meth:`embed_documents` off the event loop."""
+        """``embed_documents`` off the event loop."""
         return _as_vectors(await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, text: str) -> SparseVector:
-        """:meth:`embed_query` off the event loop."""
+        """``embed_query`` off the event loop."""
         return _as_vectors(await self.encoder.aencode_sparse(text, role="query"))[0]
 
 

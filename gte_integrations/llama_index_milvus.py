@@ -51,7 +51,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
         return sparse_dicts(self.encoder.encode_sparse(queries, role="query"))
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseVector]:
-        """:meth:`encode_queries` off the event loop."""
+        """``encode_queries`` off the event loop."""
         return sparse_dicts(await self.encoder.aencode_sparse(queries, role="query"))
 
     def encode_documents(self, documents: list[str]) -> list[SparseVector]:
@@ -62,7 +62,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
         return stored_dicts(self.encoder.encode_sparse(documents))
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseVector]:
-        """:meth:`encode_documents` off the event loop."""
+        """``encode_documents`` off the event loop."""
         return stored_dicts(await self.encoder.aencode_sparse(documents))
 
 
@@ -136,7 +136,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
             return list(super().add(nodes, **add_kwargs))
 
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
-        """:meth:`add` without blocking the event loop."""
+        """``add`` without blocking the event loop."""
         vectors = stored_dicts(await self._encoder.aencode_sparse(_embedded_texts(nodes)))
         with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))

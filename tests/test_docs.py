@@ -98,3 +98,9 @@ def test_every_public_name_has_its_page():
     assert set(described) <= set(homes)
     # What Qdrant's and Milvus' indexes share has one page.
     assert {homes[name] for name in described} == set(homes.values())
+
+
+@pytest.mark.parametrize("package", ["core/gte_core", "gte_integrations"])
+def test_docstrings_name_things_in_double_backticks(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert not re.findall(r":\w+:`", path.read_text(encoding="utf-8")), path

@@ -20,7 +20,7 @@ from gte_core.forks import renew_in_children
 
 
 class Waiting(Protocol):
-    """What waits in a :class:`FairQueue`."""
+    """What waits in a ``FairQueue``."""
 
     @property
     def n_tokens(self) -> int:

@@ -1,7 +1,7 @@
 """Encoders that keep both vectors of recent texts, so that the two halves of a pair cost one pass.
 
 Frameworks keep dense and sparse in separate objects. When both are faces of one
-:class:`CachingEncoder`, whichever asks second finds the vectors that the first one's pass left.
+``CachingEncoder``, whichever asks second finds the vectors that the first one's pass left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CACHE_BYTES = 256 * 2**20
 
 
 class CachingEncoder(ABC):
-    """An ``Encoder`` that keeps the vectors of recent texts; made by :func:`shared_encoder`.
+    """An ``Encoder`` that keeps the vectors of recent texts; made by ``shared_encoder``.
 
     It keeps 256 MiB of them, and beside them those of the latest call whatever their number.
     """
@@ -71,13 +71,13 @@ class CachingEncoder(ABC):
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` with what the model has: a half that it lacks is empty."""
+        """``encode`` with what the model has: a half that it lacks is empty."""
 
     @abstractmethod
     async def aencode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode_available` without blocking the event loop."""
+        """``encode_available`` without blocking the event loop."""
 
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
@@ -102,7 +102,7 @@ class CachingEncoder(ABC):
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` without blocking the event loop; short calls that wait share a pass.
+        """``encode`` without blocking the event loop; short calls that wait share a pass.
 
         Of a call that is cancelled, what is not yet computed is dropped.
         """
@@ -113,13 +113,13 @@ class CachingEncoder(ABC):
     async def aencode_dense(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
-        """:meth:`encode_dense` without blocking the event loop, as :meth:`aencode`."""
+        """``encode_dense`` without blocking the event loop, as ``aencode``."""
         return (await self.aencode_available(texts, role=role, dimensions=dimensions)).dense
 
     async def aencode_sparse(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
-        """:meth:`encode_sparse` without blocking the event loop, as :meth:`aencode`."""
+        """``encode_sparse`` without blocking the event loop, as ``aencode``."""
         return (await self.aencode(texts, role=role)).sparse
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -130,7 +130,7 @@ class CachingEncoder(ABC):
         """Do what must be done before properties are asked on the event loop."""
 
     def require_sparse_head(self) -> None:
-        """Raise :class:`MissingHeadError` for a model without sparse vectors."""
+        """Raise ``MissingHeadError`` for a model without sparse vectors."""
         if not self.has_sparse:
             raise missing_sparse_head(self.model)
 
@@ -196,7 +196,7 @@ class CachedEncoder(CachingEncoder):
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` with what the model has: a half that it lacks is empty."""
+        """``encode`` with what the model has: a half that it lacks is empty."""
         wanted, size = _listed(texts, role), self._size(dimensions)
         found, missing = self._look_up(wanted, role)
         if missing:
@@ -206,7 +206,7 @@ class CachedEncoder(CachingEncoder):
     async def aencode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode_available` without blocking the event loop."""
+        """``encode_available`` without blocking the event loop."""
         wanted, size = _listed(texts, role), self._size(dimensions)
         found, missing = self._look_up(wanted, role)
         if missing and self.has_dense and self.has_sparse:

@@ -46,7 +46,7 @@ _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
 class GTEEmbedder:
-    """A loaded model that encodes texts; built by :meth:`from_pretrained`.
+    """A loaded model that encodes texts; built by ``from_pretrained``.
 
     Safe to call from several threads; passes run one after another. Pickles as the arguments it
     was built with, not as weights.
@@ -111,7 +111,7 @@ class GTEEmbedder:
 
         Raises:
             MissingHeadError: the checkpoint is a sequence classifier, such as a reranker.
-            HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
+            HubError, ConfigError, WeightsError: see ``gte_core.exceptions``.
             ValueError, TypeError: for an argument that makes no sense.
         """
         given = EncoderSettings(
@@ -233,7 +233,7 @@ class GTEEmbedder:
             show_progress: draw a progress bar on stderr.
 
         Raises:
-            MissingHeadError: the checkpoint has no sparse head; use :meth:`encode_dense`.
+            MissingHeadError: the checkpoint has no sparse head; use ``encode_dense``.
             TypeError: something is not a str, naming its index.
             ValueError: ``dimensions`` or ``role`` is not allowed.
             TruncationError: texts are too long, under ``on_truncation="error"``; it has the
@@ -254,10 +254,10 @@ class GTEEmbedder:
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> HybridEmbeddings:
-        """:meth:`encode` with what the checkpoint has.
+        """``encode`` with what the checkpoint has.
 
         Without the sparse head, the sparse rows are empty; ``dense``, ``n_tokens`` and
-        ``truncated`` are as ever. Arguments and errors are those of :meth:`encode`.
+        ``truncated`` are as ever. Arguments and errors are those of ``encode``.
         """
         size = self._size(dimensions)
         parts = self._parts(texts, role, show_progress=show_progress)
@@ -271,7 +271,7 @@ class GTEEmbedder:
         dimensions: int | None = None,
         show_progress: bool = False,
     ) -> Iterator[HybridEmbeddings]:
-        """:meth:`encode` for a stream: reads lazily, yields parts in input order.
+        """``encode`` for a stream: reads lazily, yields parts in input order.
 
         Memory follows the token budget, not the stream. An empty stream yields one empty part.
         Of texts that are too long, an error names those of the window that it came to.
@@ -313,7 +313,7 @@ class GTEEmbedder:
         role: Role = "document",
         dimensions: int | None = None,
     ) -> HybridEmbeddings:
-        """:meth:`encode` in a thread, so that the event loop goes on; up to 32 calls at once.
+        """``encode`` in a thread, so that the event loop goes on; up to 32 calls at once.
 
         A call that is cancelled reads no further texts.
         """
@@ -337,7 +337,7 @@ class GTEEmbedder:
         """Score ``(query, document)`` pairs as the model's published script does, float32 ``(n,)``.
 
         ``dense_weight * cosine + sparse_weight * (sum of products of token weights)``, where ids
-        that decode to the same string count as one token; :meth:`explain` and the indexes go by
+        that decode to the same string count as one token; ``explain`` and the indexes go by
         id instead. At most ``max_length`` tokens of each text are read.
         """
         if sparse_weight:
@@ -387,7 +387,7 @@ class GTEEmbedder:
         )
 
     def require_sparse_head(self) -> None:
-        """Raise :class:`MissingHeadError` for a checkpoint without the sparse head."""
+        """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
         if not self.has_sparse:
             raise missing_sparse_head(self.model)
 
@@ -412,7 +412,7 @@ class GTEEmbedder:
     def tokenized_windows(
         self, texts: Iterable[str], *, max_items: int
     ) -> Iterator[list[TokenizedText]]:
-        """What :meth:`encode_tokenized` takes, a window at a time; reads the texts lazily.
+        """What ``encode_tokenized`` takes, a window at a time; reads the texts lazily.
 
         A window has ``pack_tokens`` tokens for each of 16 packs, or ``max_items`` texts.
         """
@@ -421,7 +421,7 @@ class GTEEmbedder:
     def encode_tokenized(
         self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
     ) -> HybridEmbeddings:
-        """:meth:`encode_available` of texts whose ids are known, dense vectors in full size."""
+        """``encode_available`` of texts whose ids are known, dense vectors in full size."""
         encoded = self._engine.compute(texts, name_of=name_of)
         return self._embeddings(encoded, name_of, self._config.hidden_size)
 

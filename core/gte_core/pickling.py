@@ -13,7 +13,7 @@ def state_by_name(self: Any) -> dict[str, Any]:
 
 
 def restore_by_name(self: Any, state: Any, former_order: Sequence[str] = ()) -> None:
-    """``__setstate__`` for what :func:`state_by_name` gave, and for pickles of version 0.1.0.
+    """``__setstate__`` for what ``state_by_name`` gave, and for pickles of version 0.1.0.
 
     Python's own state of a frozen dataclass is a list of its values, in the order of the fields
     at that time; that of one with slots is ``(None, {name: value})``.

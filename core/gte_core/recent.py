@@ -64,7 +64,7 @@ def embeddings_of(
 
 
 class RecentVectors:
-    """Vectors by text. Beyond a number of bytes, :meth:`trim` drops the least recently used.
+    """Vectors by text. Beyond a number of bytes, ``trim`` drops the least recently used.
 
     Texts are known by their hash, so that long ones cost nothing to remember. Safe to use from
     several threads.

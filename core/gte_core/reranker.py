@@ -41,7 +41,7 @@ class RankedDocument:
 
 
 class GTEReranker:
-    """A loaded cross-encoder; built by :meth:`from_pretrained`. Safe to call from several threads.
+    """A loaded cross-encoder; built by ``from_pretrained``. Safe to call from several threads.
 
     Scores are raw logits, as the original gives them: only their order means something.
     """
@@ -71,7 +71,7 @@ class GTEReranker:
 
         Raises:
             MissingHeadError: the checkpoint has no sequence classifier of one label.
-            HubError, ConfigError, WeightsError: see :mod:`gte_core.exceptions`.
+            HubError, ConfigError, WeightsError: see ``gte_core.exceptions``.
             ValueError, TypeError: for an argument that makes no sense.
         """
         computed_on = choose_device(device)

@@ -1,7 +1,7 @@
 """Many callers, one model: their calls are computed unit by unit in one thread.
 
 A call's texts are tokenized a window at a time, sorted by length and laid out in units, each of one
-pack. Who is next is decided when the model is free (:class:`~gte_core.batching.FairQueue`): short
+pack. Who is next is decided when the model is free (``FairQueue``): short
 calls that wait by then share a unit, a long call has one unit and waits again.
 """
 

@@ -59,7 +59,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings(ModelSettings):
-    """The arguments of :meth:`GTEEmbedder.from_pretrained`. Equal settings share one encoder.
+    """The arguments of ``GTEEmbedder.from_pretrained``. Equal settings share one encoder.
 
     Attributes:
         dimensions: size of the dense vectors, from 1 to the model's own; None for that.
@@ -98,7 +98,7 @@ class EncoderSettings(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RerankerSettings(ModelSettings):
-    """The arguments of :meth:`GTEReranker.from_pretrained`. Equal settings share one reranker."""
+    """The arguments of ``GTEReranker.from_pretrained``. Equal settings share one reranker."""
 
     _former_order: ClassVar[tuple[str, ...]] = (
         "model",

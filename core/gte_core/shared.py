@@ -63,11 +63,11 @@ class _Model:
 
 
 class SharedEncoder(CachingEncoder):
-    """An :class:`Encoder` that loads at first use, keeps both vectors, and joins async calls.
+    """An ``Encoder`` that loads at first use, keeps both vectors, and joins async calls.
 
-    Made by :func:`shared_encoder`; pickles as its settings. Encoders whose settings come to the
+    Made by ``shared_encoder``; pickles as its settings. Encoders whose settings come to the
     same weights, device and type share the loaded model and its cache, also with a
-    :class:`GTEEmbedder` that was handed to :func:`shared_encoder`.
+    ``GTEEmbedder`` that was handed to ``shared_encoder``.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
@@ -144,7 +144,7 @@ class SharedEncoder(CachingEncoder):
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` with what the checkpoint has: sparse rows are empty without the head.
+        """``encode`` with what the checkpoint has: sparse rows are empty without the head.
 
         Calls from all threads and event loops wait in one queue, where short ones go first.
         """
@@ -164,7 +164,7 @@ class SharedEncoder(CachingEncoder):
     async def aencode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode_available` without blocking the event loop."""
+        """``encode_available`` without blocking the event loop."""
         wanted = self._fed(texts, role)
         await self._ready()
         size = self._size(dimensions)
@@ -219,9 +219,9 @@ class SharedEncoder(CachingEncoder):
 
 
 class SharedReranker:
-    """A :class:`GTEReranker` that loads at first use and pickles as its settings.
+    """A ``GTEReranker`` that loads at first use and pickles as its settings.
 
-    Made by :func:`shared_reranker`.
+    Made by ``shared_reranker``.
     """
 
     def __init__(self, settings: RerankerSettings) -> None:
@@ -292,7 +292,7 @@ def shared_encoder(source: EncoderSettings | Encoder) -> CachingEncoder:
     """The caching encoder of these settings, or over this encoder: one in this process.
 
     It lives as long as anyone holds it; the two loaded last are held here, until
-    :func:`release_shared`.
+    ``release_shared``.
 
     Args:
         source: settings, of which a directory is known by its absolute path; a loaded
@@ -312,7 +312,7 @@ def shared_encoder(source: EncoderSettings | Encoder) -> CachingEncoder:
 
 
 def shared_reranker(settings: RerankerSettings) -> SharedReranker:
-    """The reranker of these settings: one in this process, held as :func:`shared_encoder` does."""
+    """The reranker of these settings: one in this process, held as ``shared_encoder`` does."""
     settings = replace(settings, model=absolute_model(settings.model))
     return _RERANKERS.get(settings, lambda: SharedReranker(settings))
 

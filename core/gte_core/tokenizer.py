@@ -64,7 +64,7 @@ class GTETokenizer:
     def from_pretrained(
         cls, directory: str | Path, *, pad_token_id: int | None = None
     ) -> GTETokenizer:
-        """Load ``tokenizer.json``; :class:`ConfigError` if it is missing or unusable.
+        """Load ``tokenizer.json``; ``ConfigError`` if it is missing or unusable.
 
         Special ids come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what
         the pipeline adds to an empty text, and from the unknown token of its vocabulary.
@@ -174,7 +174,7 @@ class PairTokenizer:
 
 
 def check_vocabulary(tokenizer: GTETokenizer | PairTokenizer, vocab_size: int) -> None:
-    """Raise :class:`ConfigError` if the model has no embeddings for some of the tokenizer's ids."""
+    """Raise ``ConfigError`` if the model has no embeddings for some of the tokenizer's ids."""
     if tokenizer.largest_id >= vocab_size:
         raise ConfigError(
             f"tokenizer.json has ids up to {tokenizer.largest_id}, but the model has embeddings "

@@ -52,7 +52,7 @@ def truncated(window: Sequence[TokenizedText], first: int) -> list[int]:
 
 
 def all_truncated(ready: Iterable[Sequence[TokenizedText]], first: int) -> Iterator[int]:
-    """:func:`truncated` of all windows that are left."""
+    """``truncated`` of all windows that are left."""
     for window in ready:
         yield from truncated(window, first)
         first += len(window)

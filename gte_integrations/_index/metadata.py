@@ -26,7 +26,7 @@ def recorded_metadata(store: Store[Any]) -> Metadata | None:
 
 
 def read_metadata(store: Store[Any]) -> Metadata | None:
-    """:func:`recorded_metadata` of a store that is opened for nothing else, and closed again."""
+    """``recorded_metadata`` of a store that is opened for nothing else, and closed again."""
     try:
         return recorded_metadata(store)
     finally:

@@ -28,7 +28,7 @@ def sparse_rows(matrix: Sparse) -> Iterator[tuple[NDArray[np.int64], Floats]]:
 
 
 def sparse_lists(matrix: Sparse) -> list[tuple[list[int], list[float]]]:
-    """:func:`sparse_rows` as Python numbers."""
+    """``sparse_rows`` as Python numbers."""
     return [(ids.tolist(), weights.tolist()) for ids, weights in sparse_rows(matrix)]
 
 
@@ -38,7 +38,7 @@ def sparse_dicts(matrix: Sparse) -> list[dict[int, float]]:
 
 
 def stored_dicts(matrix: Sparse) -> list[dict[int, float]]:
-    """:func:`sparse_dicts` of documents: no row is empty."""
+    """``sparse_dicts`` of documents: no row is empty."""
     return [row or {matrix.shape[1]: EMPTY_WEIGHT} for row in sparse_dicts(matrix)]
 
 
@@ -49,7 +49,7 @@ def with_spare_column(matrix: Sparse) -> Sparse:
 
 
 def never_empty_rows(matrix: Sparse) -> Sparse:
-    """:func:`with_spare_column` of documents: no row is empty."""
+    """``with_spare_column`` of documents: no row is empty."""
     wider = with_spare_column(matrix)
     empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
     weights = np.full(len(empty), EMPTY_WEIGHT, np.float32)

@@ -87,7 +87,7 @@ class Vectorizer:
         }
 
     def facts(self) -> Metadata:
-        """The former name of :meth:`comparable_metadata`."""
+        """The former name of ``comparable_metadata``."""
         warnings.warn(
             "facts() is called comparable_metadata() now, and goes with the next version.",
             DeprecationWarning,

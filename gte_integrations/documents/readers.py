@@ -43,14 +43,14 @@ def read_documents(
     is the document's ``origin``.
 
     Files are opened only when their turn comes. A row or a file that cannot be read comes as
-    :class:`Unreadable`, whose error names the file, and the line or row.
+    ``Unreadable``, whose error names the file, and the line or row.
 
     Args:
         paths: one path or many; they are looked up by the call itself.
         id_prefix: put before derived ids.
         on_error: what to do about a path where there is nothing to read: "raise" its
             ``FileNotFoundError`` or ``ValueError``, or "skip" it, so that it comes as
-            :class:`Unreadable`, too. If there is nothing to read in any path, that is raised.
+            ``Unreadable``, too. If there is nothing to read in any path, that is raised.
     """
     check_choice("on_error", on_error, OnError)
     sources: list[Source] = []

@@ -177,7 +177,7 @@ class GTEConfig:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> GTEConfig:
-        """Read ``directory/config.json``; :class:`ConfigError` if it is missing or malformed."""
+        """Read ``directory/config.json``; ``ConfigError`` if it is missing or malformed."""
         path = Path(directory) / "config.json"
         fields = read_json_object(path, ConfigError)
         try:
@@ -189,7 +189,7 @@ class GTEConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> GTEConfig:
         """Build the configuration from the fields of any published form of ``config.json``.
 
-        Raises :class:`ConfigError`, naming the field, for a value that changes the result and is
+        Raises ``ConfigError``, naming the field, for a value that changes the result and is
         not supported.
         """
         fields = _CLASS_DEFAULTS[_model_type(raw)] | dict(raw)

@@ -1,7 +1,7 @@
 """Opens the files of a model directory, and quotes values from them.
 
-Nobody vouches for these files. All are opened by :func:`open_file`, which takes only regular files
-of a bounded size. All values that errors quote pass through :func:`shown`, which keeps them short.
+Nobody vouches for these files. All are opened by ``open_file``, which takes only regular files
+of a bounded size. All values that errors quote pass through ``shown``, which keeps them short.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class ModelFiles:
     def identity(self) -> str:
         """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory.
 
-        :class:`WeightsError` if the files were changed since they were found.
+        ``WeightsError`` if the files were changed since they were found.
         """
         if self.revision:
             return self.model
@@ -149,7 +149,7 @@ def find_model(
 
     An existing directory wins over a hub id; ``"demo"`` is always the bundled checkpoint. Without
     ``revision``, known models come at their pinned commit and others at the newest of main.
-    Raises :class:`HubError` if there is no such model or the hub cannot be reached.
+    Raises ``HubError`` if there is no such model or the hub cannot be reached.
     """
     if model == DEMO:
         _refuse_revision(DEMO, revision)

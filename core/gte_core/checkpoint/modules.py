@@ -1,8 +1,8 @@
 """How a checkpoint turns the states of a text's tokens into its vector, as its files say.
 
 sentence-transformers lists the steps in ``modules.json``; each has a directory with its settings.
-Without that file the published way counts: the state of the first token. :func:`read_description`
-reads what the files say; :func:`check_computed` refuses what this version does not compute.
+Without that file the published way counts: the state of the first token. ``read_description``
+reads what the files say; ``check_computed`` refuses what this version does not compute.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Module:
     def pooling_modes(self) -> list[tuple[str, str]]:
         """The modes of a ``Pooling``, each behind the field that names it; never empty.
 
-        :class:`ConfigError` for a field that is neither true nor false, or no name of a mode.
+        ``ConfigError`` for a field that is neither true nor false, or no name of a mode.
         """
         if "pooling_mode" in self.settings:
             value = self.settings["pooling_mode"]
@@ -74,7 +74,7 @@ class Module:
         return [(name, _POOLING_FIELDS[name]) for name in chosen] or [("pooling_mode", "mean")]
 
     def require(self, name: str, supported: object) -> None:
-        """:class:`ConfigError` unless a setting has this value, is null, or is left out."""
+        """``ConfigError`` unless a setting has this value, is null, or is left out."""
         if self.settings.get(name) not in (None, supported):
             raise self.refusal(name, repr(supported))
 
@@ -105,7 +105,7 @@ class Description:
 
 
 def read_description(directory: Path) -> Description:
-    """Read the files of sentence-transformers; :class:`ConfigError` if one is malformed."""
+    """Read the files of sentence-transformers; ``ConfigError`` if one is malformed."""
     file = directory / SETTINGS_FILE
     fields = read_json_object(file, ConfigError) if exists(file) else {}
     model_type = fields.get("model_type")
@@ -127,7 +127,7 @@ def is_described(directory: Path) -> bool:
 
 
 def check_computed(directory: Path, config: GTEConfig) -> None:
-    """:class:`ConfigError`, naming file, field and value, for vectors that are made another way."""
+    """``ConfigError``, naming file, field and value, for vectors that are made another way."""
     description = read_description(directory)
     _refuse_learned_sparse(description)
     _refuse_masked_lm(directory / "config.json", config)

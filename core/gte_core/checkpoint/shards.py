@@ -13,7 +13,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory; :class:`WeightsError` if it has none."""
+    """The safetensors files of a model directory; ``WeightsError`` if it has none."""
     single = directory / "model.safetensors"
     index = directory / "model.safetensors.index.json"
     if exists(single):

@@ -64,7 +64,7 @@ class StoredTensor:
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of a safetensors file, from its header; :class:`WeightsError` for any other file.
+    """The tensors of a safetensors file, from its header; ``WeightsError`` for any other file.
 
     The safetensors library checks that the header fits the file, but does not say where a tensor
     starts. So the header is read here, once the library has accepted it.

@@ -94,7 +94,7 @@ class Checkpoint:
         return out
 
     def check_layers(self, expected: int) -> None:
-        """:class:`WeightsError` unless there are this many layers, before any is built."""
+        """``WeightsError`` unless there are this many layers, before any is built."""
         numbers = {int(found[1]) for name in self._stored if (found := _LAYER.match(name))}
         if len(numbers) != expected or numbers != set(range(len(numbers))):
             raise WeightsError(
@@ -103,7 +103,7 @@ class Checkpoint:
             )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """:class:`WeightsError` listing every missing, unexpected and misshapen tensor at once."""
+        """``WeightsError`` listing every missing, unexpected and misshapen tensor at once."""
         missing = [gap for name in expected for gap in self._gaps(name)]
         unexpected = [
             stored.key

@@ -1,7 +1,7 @@
 """Attention over packed sequences. Only this module knows the kernels of attention.
 
-A *pack* is several texts laid end to end without padding. :class:`PackLayout` says where each one
-starts and ends; :func:`attend` lets the tokens of a text see that text alone.
+A *pack* is several texts laid end to end without padding. ``PackLayout`` says where each one
+starts and ends; ``attend`` lets the tokens of a text see that text alone.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The type of the matrix products: the one asked for or, for ``"auto"``, :func:`best_float`.
+    """The type of the matrix products: the one asked for or, for ``"auto"``, ``best_float``.
 
     Raises ``ValueError`` for a type that is unknown, or that the device cannot multiply.
     """

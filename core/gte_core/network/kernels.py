@@ -1,8 +1,8 @@
 """Matrix products of the encoder layers, and the kernels that compute them.
 
-There are two kinds of product: ``x Wᵀ + b`` (:class:`torch.nn.Linear`) and the first half of the
-MLP (:class:`GatedLinear`). :class:`Kernels` names a module for each of them;
-:func:`choose_kernels` chooses the fastest for a device.
+There are two kinds of product: ``x Wᵀ + b`` (``torch.nn.Linear``) and the first half of the
+MLP (``GatedLinear``). ``Kernels`` names a module for each of them;
+``choose_kernels`` chooses the fastest for a device.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class BlockedLinear(nn.Module):
 
 
 class BlockedGatedLinear(nn.Module):
-    """:class:`GatedLinear` by oneDNN, GELU computed while its product is still in registers."""
+    """``GatedLinear`` by oneDNN, GELU computed while its product is still in registers."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Int8Linear(nn.Module):
 
 
 class Int8GatedLinear(nn.Module):
-    """:class:`GatedLinear` in 8-bit integers."""
+    """``GatedLinear`` in 8-bit integers."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class Float8Linear(nn.Module):
 
 
 class Float8GatedLinear(nn.Module):
-    """:class:`GatedLinear` in 8-bit floats."""
+    """``GatedLinear`` in 8-bit floats."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ class GTEModel(nn.Module):
     ) -> GTEModel:
         """Load a hub id, a local directory, or ``"demo"``; safetensors only, no code is ever run.
 
-        Raises :class:`HubError`, :class:`ConfigError` or :class:`WeightsError`.
+        Raises ``HubError``, ``ConfigError`` or ``WeightsError``.
         """
         files = find_model(
             model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only

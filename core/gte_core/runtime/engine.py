@@ -81,7 +81,7 @@ class PackedEngine:
     ) -> TextVectors:
         """Compute the vectors of a window of texts; without the sparse ones, it costs less.
 
-        Raises what :meth:`run` does.
+        Raises what ``run`` does.
         """
         vocab_size = self._model.config.vocab_size
         cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
@@ -133,7 +133,7 @@ class PackedEngine:
     def _run(
         self, model: GTEModel, ids: Mapping[int, list[int]], compute: Compute, name_of: NameOf
     ) -> Generator[PackResults, None, list[int]]:
-        """Yield what :meth:`run` does; return the indices whose results are not finite."""
+        """Yield what ``run`` does; return the indices whose results are not finite."""
 
         def launch(pack: list[int]) -> tuple[Tensor, ...]:
             sequences = [ids[index] for index in pack]
@@ -161,7 +161,7 @@ def compute_cls(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple
 
 
 def compute_both(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
-    """:func:`compute_cls`, and the entries of the sparse vectors by sequence and token id."""
+    """``compute_cls``, and the entries of the sparse vectors by sequence and token id."""
     hidden = model.compute_pack(input_ids, layout)
     weights = model.token_weights(hidden).float()
     cls = hidden[layout.cls_indices].float()

@@ -111,7 +111,7 @@ class PackRunner:
     ) -> Iterator[PackResults]:
         """Pack texts, known by their numbers, and yield each pack with what ``launch`` computes.
 
-        Raises :class:`TextTooLargeError` for a text that does not fit alone.
+        Raises ``TextTooLargeError`` for a text that does not fit alone.
         """
         is_long = sum(lengths.values()) > self._turns.unit
         waiting = self._plan(lengths)

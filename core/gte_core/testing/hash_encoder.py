@@ -91,7 +91,7 @@ class HashEncoder:
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """:meth:`encode` in a thread."""
+        """``encode`` in a thread."""
         encode = partial(self.encode, texts, role=role, dimensions=dimensions)
         return await asyncio.to_thread(encode)
 
