@@ -7,8 +7,8 @@ import sys
 SCRIPT = """
 import logging, os, sys
 
-# What others do when they are imported is theirs; torch imports dynamo when a model is loaded.
-import langchain_core.embeddings, qdrant_client, qdrant_edge, torch._dynamo
+# What others do when they are imported is theirs.
+import langchain_core.embeddings, qdrant_client, qdrant_edge, torch
 
 FORBIDDEN = {"os.putenv", "os.system", "os.unsetenv", "socket.connect", "socket.getaddrinfo",
              "subprocess.Popen"}

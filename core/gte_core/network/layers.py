@@ -45,16 +45,23 @@ class RotaryAngles:
         return rotated
 
 
+def _table(rows: int, size: int) -> nn.Embedding:
+    """``nn.Embedding``, which on the meta device would import torch's compiler to draw numbers."""
+    weight = torch.empty(rows, size)
+    if not weight.is_meta:
+        nn.init.normal_(weight)
+    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
 class Embeddings(nn.Module):
     """Word and token-type embeddings, summed and normalised."""
 
     def __init__(self, config: GTEConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = _table(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = (
-            nn.Embedding(config.type_vocab_size, config.hidden_size)
-            if config.type_vocab_size
-            else None
+            _table(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         )
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
