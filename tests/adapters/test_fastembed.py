@@ -75,7 +75,7 @@ def test_queries_get_the_models_prefix(client, make_encoder):
     for model, using in ((dense, "dense"), (sparse, "sparse")):
         question = models.Document(text="number 7", model=model)
         assert client.query_points("docs", query=question, using=using).points
-    assert encoder.texts == ["query: number 7"] * 2
+    assert encoder.texts == ["query: number 7"]
 
 
 def test_a_shared_encoder_makes_one_pass_for_both(encoded):

@@ -87,7 +87,7 @@ def cuts_in_ties(encoder, texts, queries, depth):
 
 def test_only_the_query_and_the_kind_that_tie_are_searched_further(client, encoder, monkeypatch):
     texts = [f"oak n{number}" for number in range(20)] + ["elm yew"] * 15
-    queries = ["elm", "oak n3", "oak oak n3 yew", "oak n7 n3", "birch", "n5 n6 n8"]
+    queries = ["elm", "oak n3", "oak oak n3 yew", "oak n7 n3", "willow", "n5 n6 n8"]
     dense, sparse = cuts_in_ties(encoder, texts, queries, 5)
     assert set(dense) - set(sparse)
     assert set(sparse) - set(dense)
