@@ -34,38 +34,43 @@ class CachingEncoder(ABC):
 
     @property
     @abstractmethod
+    def source(self) -> Encoder:
+        """What computes the vectors; a model is loaded by asking for it."""
+
+    @property
+    @abstractmethod
     def model(self) -> str:
         """The hub id, the absolute path of a directory, or ``"demo"``; nothing is loaded."""
 
     @property
-    @abstractmethod
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
+        return self.source.dimensions
 
     @property
-    @abstractmethod
     def vocab_size(self) -> int | None:
         """Width of the sparse vectors; None where it is not known."""
+        return self.source.vocab_size
 
     @property
-    @abstractmethod
     def has_dense(self) -> bool:
         """Whether the model gives dense vectors."""
+        return self.source.has_dense
 
     @property
-    @abstractmethod
     def has_sparse(self) -> bool:
         """Whether the model gives sparse vectors."""
+        return self.source.has_sparse
 
     @property
-    @abstractmethod
     def fingerprint(self) -> Fingerprint:
         """What vectors of another encoder must share to be comparable with these."""
+        return self.source.fingerprint
 
     @property
-    @abstractmethod
     def query_prefix(self) -> str:
         """Text that ``role="query"`` puts before each text, usually none."""
+        return self.source.query_prefix
 
     @abstractmethod
     def encode_available(
@@ -143,7 +148,7 @@ class CachedEncoder(CachingEncoder):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+        self._source = encoder
         self._kept = RecentVectors(CACHE_BYTES)
         self._decode_token: TokenDecoder | None = None
         self._width = 0
@@ -155,43 +160,18 @@ class CachedEncoder(CachingEncoder):
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.encoder,)
+        return type(self), (self._source,)
+
+    @property
+    def source(self) -> Encoder:
+        """What computes the vectors."""
+        return self._source
 
     @property
     def model(self) -> str:
         """What the encoder calls its model, or else its fingerprint does."""
-        name = getattr(self.encoder, "model", None)
+        name = getattr(self._source, "model", None)
         return name if isinstance(name, str) else self.fingerprint.model
-
-    @property
-    def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for a smaller one."""
-        return self.encoder.dimensions
-
-    @property
-    def vocab_size(self) -> int | None:
-        """Width of the sparse vectors; None where it is not known."""
-        return self.encoder.vocab_size
-
-    @property
-    def has_dense(self) -> bool:
-        """Whether the model gives dense vectors."""
-        return self.encoder.has_dense
-
-    @property
-    def has_sparse(self) -> bool:
-        """Whether the model gives sparse vectors."""
-        return self.encoder.has_sparse
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What vectors of another encoder must share to be comparable with these."""
-        return self.encoder.fingerprint
-
-    @property
-    def query_prefix(self) -> str:
-        """Text that ``role="query"`` puts before each text, usually none."""
-        return self.encoder.query_prefix
 
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
@@ -200,7 +180,7 @@ class CachedEncoder(CachingEncoder):
         wanted, size = _listed(texts, role), self._size(dimensions)
         found, missing = self._look_up(wanted, role)
         if missing:
-            found |= self._keep(missing, role, self.encoder.encode_available(missing, role=role))
+            found |= self._keep(missing, role, self._source.encode_available(missing, role=role))
         return self._embeddings([found[text] for text in wanted], size)
 
     async def aencode_available(
@@ -210,9 +190,9 @@ class CachedEncoder(CachingEncoder):
         wanted, size = _listed(texts, role), self._size(dimensions)
         found, missing = self._look_up(wanted, role)
         if missing and self.has_dense and self.has_sparse:
-            found |= self._keep(missing, role, await self.encoder.aencode(missing, role=role))
+            found |= self._keep(missing, role, await self._source.aencode(missing, role=role))
         elif missing:
-            encode = partial(self.encoder.encode_available, missing, role=role)
+            encode = partial(self._source.encode_available, missing, role=role)
             found |= self._keep(missing, role, await asyncio.to_thread(encode))
         return self._embeddings([found[text] for text in wanted], size)
 

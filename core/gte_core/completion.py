@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
-from gte_core.encoder import Encoder, Fingerprint, Role, with_prefix
+from gte_core.encoder import Encoder, Role, with_prefix
 
 _OF_0_1_0 = (
     "dimensions",
@@ -61,7 +61,7 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
     completed = _COMPLETED.get(id(encoder))
     if completed is None:
         completed = _COMPLETED[id(encoder)] = CompletedEncoder(encoder)
-    return completed
+    return cast("Encoder", completed)
 
 
 class CompletedEncoder:
@@ -77,35 +77,15 @@ class CompletedEncoder:
         self._encoder = encoder
 
     def __getattr__(self, name: str) -> Any:
-        # Whatever else users know it by, such as its model's name.
+        # Its sizes and names, and whatever else users know it by.
         if name.startswith("__") or name == "_encoder":
             raise AttributeError(name)
         return getattr(self._encoder, name)
 
     @property
-    def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for a smaller one."""
-        return cast("int", self._encoder.dimensions)
-
-    @property
     def vocab_size(self) -> int | None:
         """Width of the sparse vectors, None where the encoder does not say."""
         return getattr(self._encoder, "vocab_size", None)
-
-    @property
-    def has_sparse(self) -> bool:
-        """Whether the model gives sparse vectors."""
-        return cast("bool", self._encoder.has_sparse)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What vectors of another encoder must share to be comparable with these."""
-        return cast("Fingerprint", self._encoder.fingerprint)
-
-    @property
-    def query_prefix(self) -> str:
-        """Text that ``role="query"`` puts before each text."""
-        return cast("str", self._encoder.query_prefix)
 
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None

@@ -19,7 +19,7 @@ from gte_core.cached import CACHE_BYTES, CachedEncoder, CachingEncoder
 from gte_core.checkpoint.hub import absolute_model
 from gte_core.embedder import GTEEmbedder
 from gte_core.embeddings import HybridEmbeddings, check_dimensions
-from gte_core.encoder import Encoder, Fingerprint, Role, with_prefix
+from gte_core.encoder import Encoder, Role, with_prefix
 from gte_core.forks import renew_in_children
 from gte_core.loading import located
 from gte_core.recent import RecentVectors, Vectors, embeddings_of
@@ -89,6 +89,11 @@ class SharedEncoder(CachingEncoder):
         return self._model.embedder
 
     @property
+    def source(self) -> GTEEmbedder:
+        """The model, loaded when it is first needed."""
+        return self.embedder
+
+    @property
     def _model(self) -> _Model:
         with self._finding:
             if self._found is None:
@@ -115,26 +120,6 @@ class SharedEncoder(CachingEncoder):
         """Size of the dense vectors when a call does not ask for another."""
         full = self.embedder.max_dimensions
         return full if self.settings.dimensions is None else self.settings.dimensions
-
-    @property
-    def vocab_size(self) -> int:
-        """Width of the sparse vectors."""
-        return self.embedder.vocab_size
-
-    @property
-    def has_dense(self) -> bool:
-        """Whether the checkpoint gives dense vectors."""
-        return self.embedder.has_dense
-
-    @property
-    def has_sparse(self) -> bool:
-        """Whether the checkpoint has the sparse head."""
-        return self.embedder.has_sparse
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What vectors of another encoder must share to be comparable with these."""
-        return self.embedder.fingerprint
 
     @property
     def query_prefix(self) -> str:
@@ -212,7 +197,7 @@ class SharedEncoder(CachingEncoder):
         both = embeddings_of(
             rows,
             self.embedder.max_dimensions,
-            self.vocab_size,
+            self.embedder.vocab_size,
             self.embedder.tokenizer.decode_token,
         )
         return both.with_dimensions(size)
