@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_integrations._index.document import Document  # noqa: F401  where pickles of 0.2.0 look
 from gte_integrations._index.preparation import RESERVED_PREFIX, Prepared
 from gte_integrations._index.sparse import EMPTY_WEIGHT, Floats
 
