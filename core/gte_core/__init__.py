@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gte_core.shared import shared_encoder as shared_encoder
     from gte_core.shared import shared_reranker as shared_reranker
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 register_former(__name__, {"config": "checkpoint.config"})
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from gte_core import (
+    CachedEncoder,
+    CachingEncoder,
     Encoder,
     EncoderSettings,
     Explanation,
@@ -31,10 +33,11 @@ from gte_core import (
     SharedEncoder,
     SharedReranker,
     TokenContribution,
-    as_queries,
+    as_encoder,
     shared_encoder,
     shared_reranker,
 )
+from gte_core.testing import HashEncoder
 from gte_integrations import langchain, llama_index
 from gte_integrations.langchain_milvus import GTEMilvusSparse
 from gte_integrations.langchain_qdrant import GTEQdrantSparse
@@ -66,7 +69,8 @@ async def of_an_embedder(stream: Iterator[str]) -> None:
     assert_type(embedder.encode(stream, dimensions=256, show_progress=True), HybridEmbeddings)
     assert_type(embedder.encode_dense(["one"], dimensions=256), Dense)
     assert_type(embedder.encode_sparse(["one"]), Sparse)
-    assert_type(embedder.encode_iter(stream), Iterator[HybridEmbeddings])
+    assert_type(embedder.encode_iter(stream, role="query"), Iterator[HybridEmbeddings])
+    assert_type(embedder.encode_available(["one"], role="document"), HybridEmbeddings)
     assert_type(await embedder.aencode(["one"]), HybridEmbeddings)
     assert_type(embedder.compute_scores([("query", "document")], dense_weight=1.0), Dense)
     assert_type(embedder.explain("query", "document"), Explanation)
@@ -110,19 +114,24 @@ async def of_what_is_shared() -> None:
     assert_type(encoder.encode_dense("one"), Dense)
     assert_type(encoder.encode_sparse("one"), Sparse)
     assert_type(await encoder.aencode("one"), HybridEmbeddings)
-    assert_type(await encoder.aencode_dense("one"), Dense)
+    assert_type(await encoder.aencode_dense("one", role="query"), Dense)
+    assert_type(await encoder.aencode_sparse("one"), Sparse)
+    assert_type(shared_encoder(encoder.embedder), SharedEncoder)
+    assert_type(shared_encoder(HashEncoder()), CachingEncoder)
     assert_type(shared_reranker(RerankerSettings()), SharedReranker)
     assert_type(shared_reranker(RerankerSettings()).score([("query", "document")]), Dense)
 
 
-def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder) -> None:
-    encoders: list[Encoder] = [embedder, shared]
+def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: CachedEncoder) -> None:
+    encoders: list[Encoder] = [embedder, shared, cached, HashEncoder(), as_encoder("demo")]
     for encoder in encoders:
-        assert_type(encoder.encode(["one"]), HybridEmbeddings)
+        assert_type(as_encoder(encoder), Encoder)
+        assert_type(encoder.encode(["one"], role="query", dimensions=8), HybridEmbeddings)
+        assert_type(encoder.encode_available("one"), HybridEmbeddings)
+        assert_type((encoder.vocab_size, encoder.has_dense), tuple[int | None, bool])
         assert_type(encoder.encode_dense(["one"]), Dense)
         assert_type(encoder.encode_sparse(["one"]), Sparse)
         assert_type(encoder.fingerprint, Fingerprint)
-        assert_type(as_queries(encoder, "query"), list[str])
 
 
 async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
@@ -182,9 +191,11 @@ async def of_langchain(index: QdrantHybridIndex) -> None:
     assert_type(embeddings.embed_query("query"), list[float])
     assert_type(await embeddings.aembed_query("query"), list[float])
     assert_type(embeddings.cache_namespace, str)
-    assert_type(embeddings.qdrant_sparse(), GTEQdrantSparse)
-    assert_type(embeddings.milvus_sparse(), GTEMilvusSparse)
-    assert_type(embeddings.milvus_sparse().embed_query("query"), dict[int, float])
+    assert_type(embeddings.qdrant_options(), dict[str, Any])
+    assert_type(embeddings.milvus_options(), dict[str, Any])
+    assert_type(langchain.GTEEmbeddings(encoder=HashEncoder()).encoder, CachingEncoder)
+    assert_type(GTEQdrantSparse(encoder="demo").encoder, CachingEncoder)
+    assert_type(GTEMilvusSparse(model="demo").embed_query("query"), dict[int, float])
     retriever = langchain.GTEHybridRetriever(index=index, k=3)
     assert_type(retriever.invoke("query"), list[LangChainDocument])
     assert_type(await retriever.ainvoke("query"), list[LangChainDocument])
@@ -194,6 +205,8 @@ async def of_langchain(index: QdrantHybridIndex) -> None:
 async def of_llama_index(index: MilvusHybridIndex) -> None:
     embedding = llama_index.GTEEmbedding(model_name="demo", dimensions=128)
     assert_type(embedding.get_text_embedding("text"), list[float])
+    assert_type(llama_index.GTEEmbedding(encoder=HashEncoder()).encoder, CachingEncoder)
+    assert_type(embedding.qdrant_options(), dict[str, Any])
     assert_type(await embedding.aget_query_embedding("query"), list[float])
     retriever = llama_index.GTEHybridRetriever(index, similarity_top_k=3)
     nodes = retriever.retrieve("query")
@@ -208,6 +221,8 @@ def wrong_calls_of_the_core(embedder: GTEEmbedder, reranker: GTEReranker) -> Non
     embedder.encode(3)  # type: ignore[arg-type]
     embedder.encode(["one", 3])  # type: ignore[list-item]
     embedder.encode("one", dimension=256)  # type: ignore[call-arg]
+    embedder.encode("one", role="querry")  # type: ignore[arg-type]
+    as_encoder(object())  # type: ignore[arg-type]
     embedder.encode_sparse("one", dimensions=256)  # type: ignore[call-arg]
     embedder.compute_scores(["query", "document"])  # type: ignore[list-item]
     embedder.dimensions = 256  # type: ignore[misc]
