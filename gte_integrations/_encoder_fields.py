@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
@@ -10,6 +12,9 @@ from gte_core import CachingEncoder, EncoderSettings, OnTruncation, as_encoder, 
 
 # A path, a torch.device and a torch.dtype are taken as their names.
 Text = Annotated[str, BeforeValidator(lambda value: value if value is None else str(value))]
+
+
+_OF_A_MODEL = {field.name for field in fields(EncoderSettings)} - {"dimensions"}
 
 
 def _caching(encoder: Any) -> CachingEncoder | None:
@@ -27,6 +32,15 @@ def refuse_settings_beside(encoder: CachingEncoder | None, given: set[str]) -> N
             f"encoder was given, and so was {', '.join(sorted(given))}; an encoder has its own "
             "settings, so pass one or the other."
         )
+
+
+def repr_arguments(
+    face: Any, shown: Iterable[tuple[str | None, Any]], of_a_model: set[str]
+) -> Iterable[tuple[str | None, Any]]:
+    """What a repr shows: the encoder in place of the settings that it was given instead of."""
+    if face.given_encoder is None:
+        return shown
+    return [("encoder", face.given_encoder), *(pair for pair in shown if pair[0] not in of_a_model)]
 
 
 class EncoderFields(BaseModel):
@@ -57,10 +71,13 @@ class EncoderFields(BaseModel):
 
     @model_validator(mode="after")
     def _one_model(self) -> EncoderFields:
-        refuse_settings_beside(
-            self.given_encoder, self.model_fields_set - {"given_encoder", "dimensions"}
-        )
+        if self.given_encoder is not None:
+            refuse_settings_beside(self.given_encoder, _OF_A_MODEL & self.model_fields_set)
+            self.__dict__["model"] = self.given_encoder.model
         return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return repr_arguments(self, super().__repr_args__(), _OF_A_MODEL)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         # A pickle of a former version lacks the fields that came later.

@@ -11,6 +11,7 @@ together or apart: a text costs one forward pass, whichever of them asks first.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -49,7 +50,7 @@ from gte_core import (
     shared_encoder,
     shared_reranker,
 )
-from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside
+from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside, repr_arguments
 
 _dispatcher = get_dispatcher(__name__)
 # The fields that are settings of a model, which is called ``model_name`` here.
@@ -105,6 +106,14 @@ class GTEEmbedding(BaseEmbedding):
             self.__dict__["model_name"] = self.given_encoder.model
         return self
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Before pydantic, which sets a field before it validates the whole.
+        refuse_settings_beside(self.given_encoder, _OF_A_MODEL & {name})
+        super().__setattr__(name, value)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return repr_arguments(self, super().__repr_args__(), _OF_A_MODEL)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # What was set, and not the callbacks of this process.
         names = self.model_fields_set - {"callback_manager", "rate_limiter", "given_encoder"}
@@ -117,6 +126,7 @@ class GTEEmbedding(BaseEmbedding):
         encoder = self.given_encoder
         if isinstance(encoder, SharedEncoder):
             settings = encoder.settings.arguments()
+            settings["dimensions"] = self.dimensions or settings["dimensions"]
             return found | {name: settings[name] for name in _SETTINGS if name in found}
         if encoder is not None:
             found |= {"encoder": str(encoder.fingerprint), "query_prefix": encoder.query_prefix}

@@ -159,6 +159,9 @@ class CachedEncoder(CachingEncoder):
         """Begin again with a free lock, as a forked child must."""
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"CachedEncoder({self._source!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._source,)
 

@@ -48,6 +48,11 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
         from gte_core.shared import shared_encoder  # brings torch
 
         return shared_encoder(EncoderSettings(model=str(encoder)))
+    if isinstance(encoder, type):
+        raise TypeError(
+            f"encoder is the class {encoder.__name__}, but must be one of its objects, such as "
+            'GTEEmbedder.from_pretrained("demo") makes.'
+        )
     lacking = [name for name in _OF_0_1_0 if not _has(encoder, name)]
     if lacking:
         raise TypeError(

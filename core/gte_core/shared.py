@@ -80,6 +80,9 @@ class SharedEncoder(CachingEncoder):
         """Begin again with a free lock, as a forked child must."""
         self._finding = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"SharedEncoder({self.settings!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_encoder, (self.settings,)
 

@@ -82,12 +82,31 @@ def test_llama_indexs_embedding_gives_the_vectors_of_the_encoder(hashes):
     assert ids == hashes.encode_sparse("oak", role="query").indices.tolist()
 
 
+def test_it_says_what_it_computes_with(hashes):
+    embeddings = GTEEmbeddings(encoder=hashes, dimensions=8)
+    assert embeddings.model == "hash"
+    assert repr(embeddings) == f"GTEEmbeddings(encoder=CachedEncoder({hashes!r}), dimensions=8)"
+    shown = repr(GTEEmbedding(encoder="demo"))
+    assert shown.startswith("GTEEmbedding(encoder=SharedEncoder(EncoderSettings(model='demo', ")
+    assert "max_length=8192, query_prefix='', device=None" not in shown
+
+
+def test_a_field_that_the_encoder_settles_cannot_be_set(hashes):
+    embedding = GTEEmbedding(encoder=hashes)
+    for name, value in {"max_length": 77, "model_name": "demo"}.items():
+        with pytest.raises(ValueError, match=f"encoder was given, and so was {name}"):
+            setattr(embedding, name, value)
+    embedding.dimensions = 8
+    assert len(embedding.get_query_embedding("oak")) == 8
+
+
 def test_a_pipelines_cache_key_holds_what_changes_vectors(embedder, hashes):
     key = GTEEmbedding(encoder=hashes).to_dict()
     assert key["encoder"] == "hash max_length=512 float"
     assert key["query_prefix"] == "query: "
     other = GTEEmbedding(encoder=HashEncoder(query_prefix="query: ", max_length=9))
     assert other.to_dict() != key
+    assert GTEEmbedding(encoder=embedder, dimensions=64).to_dict()["dimensions"] == 64
     assert GTEEmbedding(encoder=embedder).to_dict() == GTEEmbedding(
         model_name="demo", dimensions=embedder.dimensions
     ).to_dict() | {"dimensions": embedder.dimensions}

@@ -91,6 +91,11 @@ def test_nothing_is_loaded_to_look_at_an_encoder(monkeypatch, small_checkpoint):
     assert as_encoder(encoder) is encoder
 
 
+def test_a_class_is_no_encoder():
+    with pytest.raises(TypeError, match="encoder is the class GTEEmbedder, but must be one of its"):
+        as_encoder(GTEEmbedder)
+
+
 @pytest.mark.parametrize("given", [5, None, object(), ["demo"]])
 def test_what_is_no_encoder_is_refused_by_what_it_lacks(given):
     lacking = "without dimensions, has_sparse, fingerprint"
