@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
     from langchain_milvus.utils.sparse import BaseSparseEmbedding
@@ -17,10 +17,6 @@ from typing_extensions import deprecated
 
 from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._index.sparse import sparse_dicts, stored_dicts
-
-if TYPE_CHECKING:
-    from gte_integrations.langchain import GTEEmbeddings
-
 
 # Index 0 is of the dense half, 1 of the sparse one.
 _STORE_OPTIONS: dict[str, Any] = {
@@ -58,7 +54,7 @@ class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
         return sparse_dicts(await self.encoder.aencode_sparse(query, role="query"))[0]
 
 
-def store_options(embeddings: GTEEmbeddings) -> dict[str, Any]:
+def store_options(embeddings: EncoderFields) -> dict[str, Any]:
     """What ``GTEEmbeddings.milvus_options`` gives.
 
     LangChain's own defaults drop the smallest weights, which Milvus Lite refuses, rank dense

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
     from langchain_qdrant import RetrievalMode
@@ -15,9 +15,6 @@ except ImportError as error:
 
 from gte_integrations._encoder_fields import EncoderFields
 from gte_integrations._index.sparse import sparse_lists
-
-if TYPE_CHECKING:
-    from gte_integrations.langchain import GTEEmbeddings
 
 
 class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
@@ -44,7 +41,7 @@ class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
         return _as_vectors(await self.encoder.aencode_sparse(text, role="query"))[0]
 
 
-def store_options(embeddings: GTEEmbeddings) -> dict[str, Any]:
+def store_options(embeddings: EncoderFields) -> dict[str, Any]:
     """What ``GTEEmbeddings.qdrant_options`` gives."""
     return {
         "embedding": embeddings,

@@ -169,7 +169,7 @@ class GTEEmbedding(BaseEmbedding):
         """Arguments that make a ``QdrantVectorStore`` hybrid, at one pass a text."""
         from gte_integrations.llama_index_qdrant import store_options
 
-        return store_options(self)
+        return store_options(self.encoder)
 
     def milvus_options(self) -> dict[str, Any]:
         """Arguments of a ``GTEMilvusVectorStore``, which is hybrid at one pass a text."""

@@ -20,22 +20,22 @@ except ImportError as error:
 
 from typing_extensions import deprecated
 
+from gte_core import CachingEncoder
 from gte_integrations._index.fusion import RRF, fuse
 from gte_integrations._index.sparse import sparse_lists
-from gte_integrations.llama_index import GTEEmbedding
 
 SparseVectors = tuple[list[list[int]], list[list[float]]]
 
 
 @deprecated("qdrant_settings is deprecated; use the embedding's own qdrant_options().")
-def qdrant_settings(embedding: GTEEmbedding) -> dict[str, Any]:
+def qdrant_settings(embedding: Any) -> dict[str, Any]:
     """Deprecated: ``embedding.qdrant_options()``."""
-    return embedding.qdrant_options()
+    options: dict[str, Any] = embedding.qdrant_options()
+    return options
 
 
-def store_options(embedding: GTEEmbedding) -> dict[str, Any]:
-    """What ``GTEEmbedding.qdrant_options`` gives."""
-    encoder = embedding.encoder
+def store_options(encoder: CachingEncoder) -> dict[str, Any]:
+    """What ``GTEEmbedding.qdrant_options`` gives for its encoder."""
 
     def encode_documents(texts: list[str]) -> SparseVectors:
         return _unzipped(encoder.encode_sparse(texts))
