@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gte_core import GTEEmbedder, release_shared
-from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import GTETokenizer
 
@@ -38,7 +38,7 @@ def encoded(monkeypatch):
     release_shared()
     calls = []
     texts = {}
-    tokenize, compute = GTETokenizer.tokenize, PackedEngine.compute
+    tokenize, compute = GTETokenizer.tokenize, VectorEngine.compute
 
     def tokenized(self, given, max_length):
         found = tokenize(self, given, max_length)
@@ -51,7 +51,7 @@ def encoded(monkeypatch):
         return compute(self, given, **options)
 
     monkeypatch.setattr(GTETokenizer, "tokenize", tokenized)
-    monkeypatch.setattr(PackedEngine, "compute", recorded)
+    monkeypatch.setattr(VectorEngine, "compute", recorded)
     return calls
 
 

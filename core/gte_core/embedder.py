@@ -23,7 +23,7 @@ from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_he
 from gte_core.explanation import Explanation
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
-from gte_core.runtime.engine import TextVectors
+from gte_core.runtime.vectors import TextVectors
 from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
     NameOf,

@@ -17,7 +17,7 @@ from gte_core.exceptions import MissingHeadError
 from gte_core.forks import computing
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
-from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.vectors import VectorEngine
 from gte_core.settings import EncoderSettings
 from gte_core.texts import check_max_length
 from gte_core.tokenizer import GTETokenizer, check_vocabulary
@@ -40,7 +40,7 @@ class LoadedModel:
     files: ModelFiles
     config: GTEConfig
     tokenizer: GTETokenizer
-    engine: PackedEngine
+    engine: VectorEngine
     settings: EncoderSettings
     device: str
     dtype: str
@@ -79,7 +79,7 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     with computing():
         network = for_inference(dtype=getattr(torch, dtype), torch_compile=settings.torch_compile)
     _refuse_classifier(files.model, network.task)
-    engine = PackedEngine(
+    engine = VectorEngine(
         network,
         partial(for_inference, dtype=torch.float32),
         dropped_ids=tokenizer.dropped_ids,

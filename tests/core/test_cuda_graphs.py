@@ -12,7 +12,7 @@ from gte_core.network import attention
 from gte_core.network.model import GTEModel
 from gte_core.runtime import cuda_graphs as graphs
 from gte_core.runtime.cuda_graphs import GraphedPass
-from gte_core.runtime.engine import PackedEngine, compute_both, compute_cls
+from gte_core.runtime.vectors import VectorEngine, compute_both, compute_cls
 from gte_core.tokenizer import TokenizedText
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def model(small_checkpoint):
 
 
 def engine(model, **options):
-    return PackedEngine(model, lambda: model, dropped_ids=frozenset({0, 1, 2, 3}), **options)
+    return VectorEngine(model, lambda: model, dropped_ids=frozenset({0, 1, 2, 3}), **options)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from gte_core import (
     TruncationError,
     WeightsError,
 )
-from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint, word_tokenizer
 from gte_core.tokenizer import GTETokenizer
 
@@ -391,7 +391,7 @@ class TestWhatIsAvailable:
 
 
 def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monkeypatch):
-    original = PackedEngine.compute
+    original = VectorEngine.compute
 
     def flat(self, texts, **options):
         encoded = original(self, texts, **options)
@@ -400,7 +400,7 @@ def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monke
                 encoded.cls[row, :8] = 0
         return encoded
 
-    monkeypatch.setattr(PackedEngine, "compute", flat)
+    monkeypatch.setattr(VectorEngine, "compute", flat)
     texts = ["w1 w2"] * 9000
     texts[7000] = "w1 " * 30
     for encode in (small.encode, small.encode_dense, small.encode_available):

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gte_core import GTEEmbedder, GTEModel, NonFiniteError
-from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint
 
 
@@ -71,9 +71,9 @@ def test_one_pass_at_a_time_whatever_the_threads(small, monkeypatch):
 
 def test_memory_follows_the_budget(small, forwards, monkeypatch):
     seen = []
-    original = PackedEngine.compute
+    original = VectorEngine.compute
     monkeypatch.setattr(
-        PackedEngine, "compute", lambda self, t, **k: seen.append(t) or original(self, t, **k)
+        VectorEngine, "compute", lambda self, t, **k: seen.append(t) or original(self, t, **k)
     )
     small.encode("w1 " * (i % 300) for i in range(1200))
     budget = small.pack_tokens
