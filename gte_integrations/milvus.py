@@ -182,7 +182,7 @@ class GTEEmbeddingFunction:
 class MilvusHybridIndex(HybridIndex[str]):
     """Documents in a Milvus collection, found by meaning and by words.
 
-    ``filter`` in ``search`` is an expression such as ``'lang == "en"'``.
+    A ``filter`` is an expression such as ``'lang == "en"'``.
 
     Args:
         location: a file "./name.db" for Milvus Lite, which one process at a time has open; the
@@ -198,8 +198,9 @@ class MilvusHybridIndex(HybridIndex[str]):
         storage: how dense vectors are kept. "float32"; "float16", half the size, scores within
             0.001; or "int8", where a fourth of the size gathers candidates, which the full
             vectors, kept beside, then rank. Milvus Lite keeps "float32" alone.
-        retry_seconds: how long ``create``, ``add``, ``delete`` and ``prune`` repeat a request that
-            fails because the server is away or busy; 0 for not at all.
+        retry_seconds: how long ``create``, ``add`` and the verbs that read documents by id, list or
+            remove them repeat a request that fails because the server is away or busy; 0 for not
+            at all.
     """
 
     def __init__(

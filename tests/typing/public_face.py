@@ -148,6 +148,7 @@ async def of_every_index(index: QdrantHybridIndex | MilvusHybridIndex) -> None:
     assert_type(index.add(documents, on_error="skip"), IndexReport)
     assert_type(await index.aadd(iter(documents), batch_size=7), IndexReport)
     assert_type(index.delete(["a", 3]), int)
+    assert_type(index.reindex(to=index), IndexReport)
     assert_type(index.get(["a", 3]), list[StoredDocument])
     assert_type(list(index), list[StoredDocument])
     assert_type([one async for one in index.adocuments()], list[StoredDocument])
