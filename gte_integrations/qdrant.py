@@ -35,6 +35,7 @@ from gte_integrations._index.qdrant.points import (
     sparse_vector,
     to_point,
 )
+from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.vectorizer import Vectorizer
@@ -47,6 +48,7 @@ __all__ = [
     "Linear",
     "QdrantHybridIndex",
     "QdrantVectorizer",
+    "StoredDocument",
 ]
 
 _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
@@ -100,7 +102,7 @@ class QdrantVectorizer(Vectorizer):
 class QdrantHybridIndex(HybridIndex[Any]):
     """Documents in a Qdrant collection, found by meaning and by words.
 
-    ``filter`` in ``search`` is a ``qdrant_client.models.Filter``, wherever the collection is. Its
+    A ``filter`` is a ``qdrant_client.models.Filter``, wherever the collection is. Its
     ``has_id`` means the ids that documents were added with, not the ids of points. A directory also
     takes a ``qdrant_edge.Filter``, as it is: there ``HasIdCondition`` means the ids of points.
 
@@ -122,8 +124,9 @@ class QdrantHybridIndex(HybridIndex[Any]):
             0.001; or "int8", where a fourth of the size gathers candidates, which the full
             vectors, kept beside, then rank. A directory makes use of "int8" after
             ``optimize()``, and the client's own local mode keeps "float32" whatever is asked.
-        retry_seconds: how long ``create``, ``add``, ``delete`` and ``prune`` repeat a request that
-            fails because the server is away or busy; 0 for not at all.
+        retry_seconds: how long ``create``, ``add`` and the verbs that read documents by id, list or
+            remove them repeat a request that fails because the server is away or busy; 0 for not
+            at all.
     """
 
     def __init__(

@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, Self
+from typing import Any, Self
 
 from gte_core import CollectionNotFound, Explanation
-from gte_core.iteration import batched
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
-from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import (
     check_choice,
     check_count,
@@ -24,68 +22,23 @@ from gte_integrations._index.checks import (
     check_payload_keys,
     check_query,
 )
-from gte_integrations._index.explain import StoredVectors, explain
+from gte_integrations._index.contents import Contents
+from gte_integrations._index.document import Document
+from gte_integrations._index.explain import explain
 from gte_integrations._index.fusion import DocumentId, Fusion, Linear
-from gte_integrations._index.ids import id_to_key
-from gte_integrations._index.ingest import OnError, Sink, ingest
+from gte_integrations._index.ingest import OnError, ingest
 from gte_integrations._index.metadata import Metadata, compare_metadata, recorded_metadata
 from gte_integrations._index.planning import Producer
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import MAX_DEPTH, FilterT, FilterT_contra, Hit, Source, search
+from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, search
+from gte_integrations._index.store import Store
 from gte_integrations._index.vectorizer import Mode, Vectorizer
 
-_IDS_PER_REQUEST = 1_000
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 
-class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
-    """One collection in one engine."""
-
-    @property
-    def name(self) -> str:
-        """The collection and where it is, for messages."""
-        ...
-
-    @property
-    def bridge(self) -> Bridge | None:
-        """The way to an async client; None for any other."""
-        ...
-
-    def describe(self) -> Metadata | None:
-        """The metadata of the collection as it is, None if there is no collection."""
-        ...
-
-    def create(self, metadata: Metadata) -> None:
-        """Make the collection and keep the metadata with it."""
-        ...
-
-    def vectors(self, document_id: DocumentId) -> StoredVectors | None:
-        """The dense and the sparse vector of a document, None if it is not there."""
-        ...
-
-    def key_page(self, after: Any) -> tuple[list[str], Any]:
-        """Some keys of all documents, in any order, and what to ask for the next ones with.
-
-        ``after`` is None for the first page, and what is returned beside the last one. A page that
-        failed may be asked for again.
-        """
-        ...
-
-    def count(self) -> int:
-        """Number of documents, exactly."""
-        ...
-
-    def optimize(self) -> None:
-        """Build the indexes now, if the engine would not by itself."""
-        ...
-
-    def close(self) -> None:
-        """Release files and connections."""
-        ...
-
-
-class HybridIndex(Generic[FilterT]):
+class HybridIndex(Contents[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
 
     def __init__(
@@ -242,6 +195,50 @@ class HybridIndex(Generic[FilterT]):
         )
         return await source.until_cancelled(in_thread(self._store.bridge, add))
 
+    def reindex(
+        self,
+        *,
+        to: HybridIndex[Any],
+        batch_size: int = 256,
+        show_progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> IndexReport:
+        """Add all documents to another index: of another model, size or engine.
+
+        Texts, ids, payloads and origins are read from here, a page at a time, and what ``to`` has
+        unchanged is not embedded again: stopped at any point and run again, it goes on. Documents
+        that only ``to`` has stay there. Nothing is changed here.
+
+        Args:
+            to: the index that takes them, whose ``create`` was called.
+            batch_size: as of ``add``, like the two below.
+            show_progress: show a tqdm bar.
+            on_error: "raise" or "skip", for instance what is longer than the other engine allows.
+
+        Returns:
+            What ``to.add`` did.
+        """
+        documents = self._all_for(to)
+        return to.add(
+            documents, batch_size=batch_size, show_progress=show_progress, on_error=on_error
+        )
+
+    async def areindex(
+        self,
+        *,
+        to: HybridIndex[Any],
+        batch_size: int = 256,
+        show_progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> IndexReport:
+        """``reindex`` in a thread of its own; cancelled, it ends as ``aadd`` does."""
+        documents = self._all_for(to)
+        if self._store.bridge is not None:
+            self._store.bridge.enter()
+        return await to.aadd(
+            documents, batch_size=batch_size, show_progress=show_progress, on_error=on_error
+        )
+
     def explain(
         self,
         query: str,
@@ -288,27 +285,16 @@ class HybridIndex(Generic[FilterT]):
         stored = {document_id: found for document_id, found in vectors if found is not None}
         return explain(self.vectorizer.encoder, query, stored, fusion)
 
-    def delete(self, ids: Iterable[DocumentId]) -> int:
-        """Remove documents; return how many of them were there."""
-        check_ids("ids", ids)
-        sender = self._open_with_retries()
-        return self._delete(map(id_to_key, ids), sender)
+    def drop(self) -> None:
+        """Remove the collection with all its documents; no error if there is none.
 
-    def prune(self, keep_ids: Iterable[DocumentId]) -> int:
-        """Remove every document whose id is not given; return how many those were.
-
-        After ``add(documents)`` this makes the collection equal to the documents. The ids are held
-        in memory. ``ValueError`` if there are none: that would remove everything.
+        Its model and size need not be those of this index, so that ``create`` can make it anew.
+        Raises ``CollectionMismatch`` if the collection was made by something else.
         """
-        check_ids("keep_ids", keep_ids)
-        keep = set(map(id_to_key, keep_ids))
-        if not keep:
-            raise ValueError(
-                "keep_ids is empty, so every document would be removed; an iterator that was used "
-                "up before? To empty a collection, delete it and create() it again."
-            )
-        sender = self._open_with_retries()
-        return self._delete([key for key in self._all_keys(sender) if key not in keep], sender)
+        sender = self._sender()
+        sender.retry(self.metadata)
+        sender.retry(self._store.drop)
+        self._verified = False
 
     def metadata(self) -> Metadata | None:
         """What is stored about the collection's making; None if there is no collection.
@@ -345,11 +331,16 @@ class HybridIndex(Generic[FilterT]):
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
-    adelete = awaited(delete)
-    aprune = awaited(prune)
+    adrop = awaited(drop)
     ametadata = awaited(metadata)
     acount = awaited(count)
     aoptimize = awaited(optimize)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # also without documents: an index is there or not
 
     def __enter__(self) -> Self:
         return self
@@ -360,23 +351,16 @@ class HybridIndex(Generic[FilterT]):
     def _sender(self) -> Sender:
         return Sender(self._store.classify, self._retry_seconds)
 
-    def _all_keys(self, sender: Sender) -> Iterator[str]:
-        after = None
-        while True:
-            keys, after = sender.retry(partial(self._store.key_page, after))
-            yield from keys
-            if after is None:
-                return
-
-    def _delete(self, keys: Iterable[str], sender: Sender) -> int:
-        store = self._store
-        removed = 0
-        for part in batched(keys, _IDS_PER_REQUEST):
-            there = list(sender.retry(partial(store.stored, part)))
-            if there:
-                sender.retry(partial(store.delete, there))
-            removed += len(there)
-        return removed
+    def _all_for(self, to: HybridIndex[Any]) -> Iterator[Document]:
+        """All documents as they were added; an error at once if ``to`` is this very collection."""
+        if not isinstance(to, HybridIndex):
+            raise TypeError(f"to is a {type(to).__name__}, but must be an index.")
+        if to is self or to._store.place == self._store.place:
+            raise ValueError(
+                f"to is {self._store.name}, which is the one that is read; pass an index on "
+                "another collection. To change documents in place, add() them."
+            )
+        return (Document(one.id, one.text, one.payload, one.origin) for one in self)
 
     def _make(self) -> Metadata | None:
         """Make the collection if there is none; say what there is then. May be repeated."""
