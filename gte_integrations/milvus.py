@@ -202,6 +202,8 @@ class MilvusHybridIndex(HybridIndex[str]):
             fails because the server is away or busy; 0 for not at all.
     """
 
+    engine = "milvus"
+
     def __init__(
         self,
         location: str | Path | MilvusClient | AsyncMilvusClient,

@@ -128,6 +128,8 @@ class QdrantHybridIndex(HybridIndex[Any]):
             fails because the server is away or busy; 0 for not at all.
     """
 
+    engine = "qdrant"
+
     def __init__(
         self,
         location: str | Path | QdrantClient | AsyncQdrantClient,

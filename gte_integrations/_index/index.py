@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Generic, Self
+from typing import ClassVar, Generic, Literal, Self
 
 from gte_core import CollectionNotFound, Explanation
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
@@ -42,6 +42,8 @@ _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 class HybridIndex(Generic[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
+
+    engine: ClassVar[Literal["qdrant", "milvus"]]
 
     def __init__(
         self,
