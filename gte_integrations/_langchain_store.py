@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -75,8 +76,9 @@ class GTEVectorStore(VectorStore):
             index_options: further arguments of the index, such as ``storage``.
         """
         store = cls._opened(embedding, engine, location, collection, index_options)
-        store.index.create()
-        store.add_texts(texts, metadatas, ids=ids)
+        with _closed_on_error(store.index):
+            store.index.create()
+            store.add_texts(texts, metadatas, ids=ids)
         return store
 
     @classmethod
@@ -96,8 +98,9 @@ class GTEVectorStore(VectorStore):
         store = await run_in_executor(
             None, cls._opened, embedding, engine, location, collection, index_options
         )
-        await store.index.acreate()
-        await store.aadd_texts(texts, metadatas, ids=ids)
+        with _closed_on_error(store.index):
+            await store.index.acreate()
+            await store.aadd_texts(texts, metadatas, ids=ids)
         return store
 
     @classmethod
@@ -254,6 +257,16 @@ def _index_class(engine: str) -> type[QdrantHybridIndex | MilvusHybridIndex]:
 
         return MilvusHybridIndex
     raise ValueError(f"engine is {engine!r}, but must be 'qdrant' or 'milvus'.")
+
+
+@contextmanager
+def _closed_on_error(index: HybridIndex[Any]) -> Iterator[None]:
+    """Nobody else can close an index that was opened here and is not given away."""
+    try:
+        yield
+    except BaseException:
+        index.close()
+        raise
 
 
 def _rows(

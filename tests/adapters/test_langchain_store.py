@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.indexing import index as langchain_index
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
+from qdrant_client import AsyncQdrantClient
 
 from gte_core.testing import HashEncoder
 from gte_integrations.langchain import GTEEmbeddings, GTEVectorStore
 from gte_integrations.qdrant import QdrantHybridIndex
 
+on_one_engine = pytest.mark.parametrize("place", ["memory"], indirect=True)
 TEXTS = ["wind and rain", "rain and snow", "snow and ice", "ice and fire"]
 
 
@@ -26,17 +30,12 @@ def filled(store):
 
 
 class TestStandard(VectorStoreIntegrationTests):
-    @pytest.fixture(params=["edge", "milvus"])
-    def place(self, request, make_place, tmp_path):
-        place = make_place(request.param, tmp_path)
-        yield place
-        place.close()
-
     @pytest.fixture
     def vectorstore(self, store):
         return store
 
 
+@on_one_engine
 def test_ids_are_made_up_where_there_are_none(store):
     ids = store.add_texts((text for text in TEXTS[:3]), ids=["a", None, "c"])
     assert (ids[0], ids[2]) == ("a", "c")
@@ -45,6 +44,7 @@ def test_ids_are_made_up_where_there_are_none(store):
     assert other == "e"
 
 
+@on_one_engine
 async def test_what_is_not_one_for_each_text_is_refused(store):
     with pytest.raises(ValueError, match="There are 1 ids for 4 texts; give one for each"):
         store.add_texts(TEXTS, ids=["a"])
@@ -54,6 +54,7 @@ async def test_what_is_not_one_for_each_text_is_refused(store):
         store.add_texts(TEXTS, batch=2)
 
 
+@on_one_engine
 def test_an_integer_id_of_the_index_has_a_name(index, store):
     index.add([(1, "one"), ("1", "the text one"), (-7, "minus seven")])
     found = store.get_by_ids(["int:-7", "int:1", "1", "int:01", "gone"])
@@ -83,6 +84,7 @@ def test_the_options_of_a_search_are_those_of_the_index(place, filled):
         filled.similarity_search("snow", k=0)
 
 
+@on_one_engine
 async def test_scores(filled):
     scored = filled.similarity_search_with_score("snow and ice", k=4)
     assert [score for _, score in scored] == sorted((s for _, s in scored), reverse=True)
@@ -113,19 +115,19 @@ def maximal_marginal_relevance(query, vectors, k, lambda_mult):
     return chosen
 
 
-@pytest.mark.parametrize("lambda_mult", [1.0, 0.5, 0.1])
-async def test_maximal_marginal_relevance(index, store, encoder, lambda_mult):
+async def test_maximal_marginal_relevance(index, store, encoder):
     texts = list(map(" ".join, combinations(["wind", "rain", "snow", "ice", "fog"], 2)))
     store.add_texts(texts, ids=texts)
-    found = store.max_marginal_relevance_search("wind", 5, 12, lambda_mult)
     [query] = encoder.hashes.encode_dense(["wind"])
     vectors = encoder.hashes.encode_dense(texts)
     nearest = np.argsort(-vectors @ query, kind="stable")
-    rows = maximal_marginal_relevance(query, vectors[nearest], 5, lambda_mult)
-    assert [document.id for document in found] == [texts[nearest[row]] for row in rows]
-    again = await store.amax_marginal_relevance_search("wind", 5, 12, lambda_mult)
-    assert again == found
-    assert store.max_marginal_relevance_search("wind", k=20, fetch_k=1)[0].id in texts
+    for lambda_mult in (1.0, 0.5, 0.1):
+        found = store.max_marginal_relevance_search("wind", 5, 12, lambda_mult)
+        rows = maximal_marginal_relevance(query, vectors[nearest], 5, lambda_mult)
+        assert [document.id for document in found] == [texts[nearest[row]] for row in rows]
+        again = await store.amax_marginal_relevance_search("wind", 5, 12, lambda_mult)
+        assert again == found
+    assert len(store.max_marginal_relevance_search("wind", k=20, fetch_k=1)) == len(texts)
     index.delete(texts)
     assert store.max_marginal_relevance_search("wind") == []
 
@@ -142,6 +144,7 @@ async def test_deleting(place, filled):
     assert filled.similarity_search("snow") == []
 
 
+@on_one_engine
 async def test_as_a_retriever(place, filled):
     german = place.filter("lang", "de")
     retriever = filled.as_retriever(search_kwargs={"k": 2})
@@ -152,6 +155,7 @@ async def test_as_a_retriever(place, filled):
     assert len(await diverse.ainvoke("snow and ice")) == 2
 
 
+@on_one_engine
 async def test_the_event_loop_goes_on(filled, encoder, monkeypatch):
     running, ticks = True, 0
 
@@ -201,6 +205,55 @@ def test_from_texts_says_what_it_takes(tmp_path):
         GTEVectorStore.from_texts(TEXTS, embeddings, engine="faiss", **place)
     with pytest.raises(TypeError, match="dimension"):
         GTEVectorStore.from_texts(TEXTS, embeddings, dimension=16, **place)
+
+
+async def test_from_texts_leaves_nothing_open_when_it_fails(tmp_path):
+    embeddings, place = GTEEmbeddings(encoder=HashEncoder()), {"location": tmp_path}
+    with pytest.raises(ValueError, match="There are 1 ids for 4 texts") as failed:
+        GTEVectorStore.from_texts(TEXTS, embeddings, ids=["a"], collection="docs", **place)
+    with pytest.raises(TypeError, match="cannot be stored as JSON"):
+        await GTEVectorStore.afrom_texts(
+            TEXTS, embeddings, [{"x": {1, 2}}] * 4, collection="docs", **place
+        )
+    assert failed.value  # which holds on to the store
+    with QdrantHybridIndex(tmp_path, "docs", embeddings.encoder) as index:
+        assert index.count() == 0
+
+
+async def test_over_an_async_client(encoder):
+    client = AsyncQdrantClient(":memory:")
+    store = GTEVectorStore(QdrantHybridIndex(client, "docs", encoder))
+    await store.index.acreate()
+    await store.aadd_texts(TEXTS, ids=["a", "b", "c", "d"])
+    await store.adelete(["d"])
+    [document] = await store.asimilarity_search("snow and ice", k=1)
+    assert [document] == await store.aget_by_ids(["c", "d"])
+    assert len(await store.amax_marginal_relevance_search("snow")) == 3
+    await client.close()
+
+
+@on_one_engine
+def test_langchains_indexing_writes_and_removes(filled):
+    records = InMemoryRecordManager("docs")
+    records.create_schema()
+    filled.delete(["a", "b", "c", "d"])
+
+    def index(texts):
+        documents = [Document(page_content=text, metadata={"source": "x"}) for text in texts]
+        found = langchain_index(
+            documents,
+            records,
+            filled,
+            cleanup="full",
+            source_id_key="source",
+            key_encoder="sha256",
+        )
+        return found["num_added"], found["num_skipped"], found["num_deleted"]
+
+    assert index(TEXTS[:2]) == (2, 0, 0)
+    assert index(TEXTS[1:3]) == (1, 1, 1)
+    found = filled.similarity_search("rain", k=9)
+    assert {document.page_content for document in found} == set(TEXTS[1:3])
 
 
 def test_a_text_costs_one_pass(encoded, tmp_path):
