@@ -21,11 +21,13 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from gte_integrations.llama_index import GTEEmbedding, GTEVectorStore
 from gte_integrations.milvus import MilvusHybridIndex
 from gte_integrations.qdrant import QdrantHybridIndex
 
+on_one_engine = pytest.mark.parametrize("place", ["memory"], indirect=True)
 TEXTS = ["wind and rain", "rain and snow", "snow and ice", "ice and fire"]
 EQ, NE, GT, GTE, LT, LTE = (FilterOperator(sign) for sign in ("==", "!=", ">", ">=", "<", "<="))
 IN, NIN, ANY, ALL = (FilterOperator(name) for name in ("in", "nin", "any", "all"))
@@ -63,6 +65,7 @@ def query(text="snow and ice", **options):
     return VectorStoreQuery(query_str=text, **{"similarity_top_k": 2} | options)
 
 
+@on_one_engine
 def test_it_is_what_llama_index_takes_for_a_vector_store(store, index):
     assert isinstance(store, BasePydanticVectorStore)
     assert (store.stores_text, store.client, store.class_name()) == (True, index, "GTEVectorStore")
@@ -86,6 +89,7 @@ def test_nodes_come_back_whole(store):
     assert [one.to_dict() for one in found] == [one.to_dict() for one in nodes]
 
 
+@on_one_engine
 def test_the_model_reads_what_llama_index_embeds(store, encoder):
     written = node("wind", "a", title="Weather", secret="no")
     written.excluded_embed_metadata_keys = ["secret"]
@@ -95,6 +99,7 @@ def test_the_model_reads_what_llama_index_embeds(store, encoder):
     assert "no" not in encoder.texts[0].split()
 
 
+@on_one_engine
 def test_documents_of_the_index_are_nodes(index, store):
     index.add([("a", "wind", {"lang": "en"}), (7, "rain")])
     [found] = store.get_nodes(["a"])
@@ -104,6 +109,7 @@ def test_documents_of_the_index_are_nodes(index, store):
     assert index.count() == 1
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     ("mode", "engine_mode"),
     [("default", "dense"), ("sparse", "sparse"), ("text_search", "sparse"), ("hybrid", "hybrid")],
@@ -117,6 +123,7 @@ async def test_modes(index, filled, mode, engine_mode):
     assert again.ids == found.ids
 
 
+@on_one_engine
 def test_alpha_weighs_ranks(filled):
     hybrid = {"mode": VectorStoreQueryMode.HYBRID, "similarity_top_k": 4}
     dense = filled.query(query("rain", similarity_top_k=4))
@@ -141,6 +148,7 @@ async def test_maximal_marginal_relevance(store):
     assert sorted(alike.ids) == texts[:2]
 
 
+@on_one_engine
 def test_what_a_query_must_have(filled):
     with pytest.raises(ValueError, match="query_str is None, but the index encodes queries"):
         filled.query(VectorStoreQuery(query_embedding=[0.0]))
@@ -183,6 +191,19 @@ async def test_clearing(filled):
     filled.add([node("wind", "a")])
     await filled.aclear()
     assert filled.get_nodes() == []
+
+
+async def test_over_an_async_client(encoder):
+    client = AsyncQdrantClient(":memory:")
+    store = GTEVectorStore(index=QdrantHybridIndex(client, "docs", encoder))
+    await store.index.acreate()
+    await store.async_add([node(text, text, "doc", n=n) for n, text in enumerate(TEXTS)])
+    found = await store.aquery(query(filters=where("n", LT, 3)))
+    assert found.ids[0] == "snow and ice"
+    assert len(await store.aget_nodes(filters=where("n", LT, 3))) == 3
+    await store.adelete("doc")
+    assert await store.aget_nodes() == []
+    await client.close()
 
 
 # ------------------------------------------------------------------ filters
@@ -238,8 +259,6 @@ def meets(metadata, filters):
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory, make_encoder):
-    from gte_integrations.qdrant import QdrantClient
-
     places = [
         (QdrantHybridIndex, tmp_path_factory.mktemp("qdrant")),
         (QdrantHybridIndex, QdrantClient(":memory:")),
@@ -350,6 +369,7 @@ async def test_a_vector_store_index_at_one_pass_a_text(engine, make_place, tmp_p
         }
 
 
+@on_one_engine
 def test_an_ingestion_pipeline_writes_to_it(store, encoder):
     pipeline = IngestionPipeline(
         transformations=[GTEEmbedding(encoder=encoder)], vector_store=store, disable_cache=True
