@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gte_integrations._index.records import StoredDocument
     from gte_integrations._index.search import Hit
 
-_INTEGER = re.compile(r"int:(0|-?[1-9][0-9]*)")
+_INTEGER = re.compile(r"int:(0|-?[1-9][0-9]{0,18})")
 _RENAMED = "metadata_"
 _TAKEN = "|".join(map(re.escape, sorted(RESERVED_KEYS)))
 # A key that an index takes for itself, renamed or not; and again, so that undoing is exact.
