@@ -1,11 +1,9 @@
-"""GTE in LangChain: embeddings, a retriever over a hybrid index, and a reranker.
+"""GTE in LangChain: embeddings, a vector store and a retriever over a hybrid index, a reranker.
 
 ::
 
     embeddings = GTEEmbeddings(model="demo", dimensions=128)
-    store = QdrantVectorStore.from_texts(
-        texts, **embeddings.qdrant_options(), location=":memory:"
-    )
+    store = GTEVectorStore.from_texts(texts, embeddings, location="./index", collection="help")
 
 Objects with the same model settings share one loaded model and one cache of both vectors, built
 together or apart: a text costs one forward pass, whichever of them asks first.
@@ -41,10 +39,19 @@ except ImportError as error:
 
 from gte_core import RerankerSettings, SharedReranker, shared_reranker
 from gte_integrations._encoder_fields import EncoderFields, Text
+from gte_integrations._langchain_store import GTEVectorStore
 
 if TYPE_CHECKING:
     from gte_integrations.langchain_milvus import GTEMilvusSparse
     from gte_integrations.langchain_qdrant import GTEQdrantSparse
+
+__all__ = [
+    "GTECompressor",
+    "GTECrossEncoder",
+    "GTEEmbeddings",
+    "GTEHybridRetriever",
+    "GTEVectorStore",
+]
 
 
 class GTEEmbeddings(EncoderFields, Embeddings):

@@ -1,4 +1,4 @@
-"""GTE in LlamaIndex: an embed model, a retriever over a hybrid index, and a reranker.
+"""GTE in LlamaIndex: an embed model, a vector store and a retriever over an index, a reranker.
 
 ::
 
@@ -51,6 +51,9 @@ from gte_core import (
     shared_reranker,
 )
 from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside, repr_arguments
+from gte_integrations._llama_index_store import GTEVectorStore
+
+__all__ = ["GTEEmbedding", "GTEHybridRetriever", "GTERerank", "GTEVectorStore"]
 
 _dispatcher = get_dispatcher(__name__)
 # The fields that are settings of a model, which is called ``model_name`` here.

@@ -203,6 +203,8 @@ class MilvusHybridIndex(HybridIndex[str]):
             at all.
     """
 
+    engine = "milvus"
+
     def __init__(
         self,
         location: str | Path | MilvusClient | AsyncMilvusClient,

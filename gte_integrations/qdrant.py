@@ -129,6 +129,8 @@ class QdrantHybridIndex(HybridIndex[Any]):
             at all.
     """
 
+    engine = "qdrant"
+
     def __init__(
         self,
         location: str | Path | QdrantClient | AsyncQdrantClient,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 from gte_core import CollectionNotFound, Explanation
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
@@ -40,6 +40,8 @@ _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 class HybridIndex(Contents[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
+
+    engine: ClassVar[Literal["qdrant", "milvus"]]
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from langchain_core.documents import Document as LangChainDocument
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import BaseNode, NodeWithScore
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryResult
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
@@ -202,6 +203,15 @@ async def of_langchain(index: QdrantHybridIndex) -> None:
     assert_type(langchain.GTEEmbeddings(encoder=HashEncoder()).encoder, CachingEncoder)
     assert_type(GTEQdrantSparse(encoder="demo").encoder, CachingEncoder)
     assert_type(GTEMilvusSparse(model="demo").embed_query("query"), dict[int, float])
+    store = langchain.GTEVectorStore(index)
+    assert_type(store.similarity_search("query", k=3, mode="dense"), list[LangChainDocument])
+    scored = await store.asimilarity_search_with_score("query")
+    assert_type(scored, list[tuple[LangChainDocument, float]])
+    assert_type(store.embeddings, langchain.GTEEmbeddings)
+    made = langchain.GTEVectorStore.from_texts(
+        ["text"], embeddings, location="./store", collection="help", engine="milvus"
+    )
+    assert_type(made, langchain.GTEVectorStore)
     retriever = langchain.GTEHybridRetriever(index=index, k=3)
     assert_type(retriever.invoke("query"), list[LangChainDocument])
     assert_type(await retriever.ainvoke("query"), list[LangChainDocument])
@@ -214,6 +224,9 @@ async def of_llama_index(index: MilvusHybridIndex) -> None:
     assert_type(llama_index.GTEEmbedding(encoder=HashEncoder()).encoder, CachingEncoder)
     assert_type(embedding.qdrant_options(), dict[str, Any])
     assert_type(await embedding.aget_query_embedding("query"), list[float])
+    store = llama_index.GTEVectorStore(index=index)
+    assert_type(store.get_nodes(["a"]), list[BaseNode])
+    assert_type(await store.aquery(VectorStoreQuery(query_str="query")), VectorStoreQueryResult)
     retriever = llama_index.GTEHybridRetriever(index, similarity_top_k=3)
     nodes = retriever.retrieve("query")
     assert_type(nodes, list[NodeWithScore])
@@ -262,4 +275,5 @@ def wrong_calls_of_an_index(qdrant: QdrantHybridIndex, milvus: MilvusHybridIndex
 def wrong_settings_of_the_frameworks() -> None:
     langchain.GTEEmbeddings(model="demo", max_lenght=512)  # type: ignore[call-arg]
     langchain.GTEEmbeddings("demo")  # type: ignore[call-arg]
+    langchain.GTEVectorStore.from_texts([], langchain.GTEEmbeddings())  # type: ignore[call-arg]
     llama_index.GTEEmbedding(model_name="demo", on_truncation="raise")  # type: ignore[arg-type]

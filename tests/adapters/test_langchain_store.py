@@ -1,0 +1,268 @@
+import asyncio
+from itertools import combinations
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.indexing import index as langchain_index
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+from qdrant_client import AsyncQdrantClient
+
+from gte_core.testing import HashEncoder
+from gte_integrations.langchain import GTEEmbeddings, GTEVectorStore
+from gte_integrations.qdrant import QdrantHybridIndex
+
+on_one_engine = pytest.mark.parametrize("place", ["memory"], indirect=True)
+TEXTS = ["wind and rain", "rain and snow", "snow and ice", "ice and fire"]
+
+
+@pytest.fixture
+def store(index):
+    return GTEVectorStore(index=index)
+
+
+@pytest.fixture
+def filled(store):
+    store.add_texts(TEXTS, [{"lang": "en", "n": n} for n in range(4)], ids=["a", "b", "c", "d"])
+    return store
+
+
+class TestStandard(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, store):
+        return store
+
+
+@on_one_engine
+def test_ids_are_made_up_where_there_are_none(store):
+    ids = store.add_texts((text for text in TEXTS[:3]), ids=["a", None, "c"])
+    assert (ids[0], ids[2]) == ("a", "c")
+    assert [document.page_content for document in store.get_by_ids(ids)] == TEXTS[:3]
+    [other] = store.add_documents([Document(page_content="x", id="a")], ids=["e"])
+    assert other == "e"
+
+
+@on_one_engine
+async def test_what_is_not_one_for_each_text_is_refused(store):
+    with pytest.raises(ValueError, match="There are 1 ids for 4 texts; give one for each"):
+        store.add_texts(TEXTS, ids=["a"])
+    with pytest.raises(ValueError, match="There are 1 metadatas for 4 texts"):
+        await store.aadd_texts(TEXTS, [{}])
+    with pytest.raises(TypeError, match="batch"):
+        store.add_texts(TEXTS, batch=2)
+
+
+@on_one_engine
+def test_an_integer_id_of_the_index_has_a_name(index, store):
+    index.add([(1, "one"), ("1", "the text one"), (-7, "minus seven")])
+    found = store.get_by_ids(["int:-7", "int:1", "1", "int:01", "gone"])
+    assert [document.id for document in found] == ["int:-7", "int:1", "1"]
+    store.delete(["int:1"])
+    assert [document.id for document in store.similarity_search("one", k=9)].count("1") == 1
+    assert index.count() == 2
+
+
+def test_metadata_may_have_keys_that_the_index_takes(place, filled):
+    keys = ["id", "metadata_id", "metadata_metadata_id", "text", "dense", "_gte_hash", "x"]
+    metadata = {key: key.upper() for key in keys} | {"$meta": 1, "sparse": None}
+    filled.add_texts(["mist"], [metadata], ids=["m"])
+    [document] = filled.get_by_ids(["m"])
+    assert document.metadata == metadata
+    [found] = filled.similarity_search("snow", k=9, filter=place.filter("metadata_id", "ID"))
+    assert found.id == "m"
+
+
+def test_the_options_of_a_search_are_those_of_the_index(place, filled):
+    [document] = filled.similarity_search("snow and ice", k=1, mode="sparse")
+    assert document.id == "c"
+    assert filled.similarity_search("snow", filter=place.filter("lang", "de")) == []
+    with pytest.raises(TypeError, match="where"):
+        filled.similarity_search("snow", where={"lang": "en"})
+    with pytest.raises(ValueError, match="limit is 0"):
+        filled.similarity_search("snow", k=0)
+
+
+@on_one_engine
+async def test_scores(filled):
+    scored = filled.similarity_search_with_score("snow and ice", k=4)
+    assert [score for _, score in scored] == sorted((s for _, s in scored), reverse=True)
+    assert await filled.asimilarity_search_with_score("snow and ice", k=4) == scored
+    relevant = filled.similarity_search_with_relevance_scores("snow and ice", k=4)
+    assert relevant[0][1] == pytest.approx(1)
+    assert all(0 <= score <= 1 for _, score in relevant)
+    assert await filled.asimilarity_search_with_relevance_scores("snow and ice", k=4) == relevant
+    [(only, _)] = filled.similarity_search_with_relevance_scores("snow and ice", score_threshold=1)
+    assert only.id == "c"
+    with pytest.raises(ValueError, match="mode is 'hybrid', but this search goes by the cosine"):
+        filled.similarity_search_with_relevance_scores("snow", mode="hybrid")
+
+
+def maximal_marginal_relevance(query, vectors, k, lambda_mult):
+    """The rule, one step after another."""
+    chosen = []
+    while len(chosen) < k:
+        best = max(
+            (row for row in range(len(vectors)) if row not in chosen),
+            key=lambda row: (
+                lambda_mult * (query @ vectors[row])
+                - (1 - lambda_mult)
+                * max((vectors[row] @ vectors[other] for other in chosen), default=0)
+            ),
+        )
+        chosen.append(best)
+    return chosen
+
+
+async def test_maximal_marginal_relevance(index, store, encoder):
+    texts = list(map(" ".join, combinations(["wind", "rain", "snow", "ice", "fog"], 2)))
+    store.add_texts(texts, ids=texts)
+    [query] = encoder.hashes.encode_dense(["wind"])
+    vectors = encoder.hashes.encode_dense(texts)
+    nearest = np.argsort(-vectors @ query, kind="stable")
+    for lambda_mult in (1.0, 0.5, 0.1):
+        found = store.max_marginal_relevance_search("wind", 5, 12, lambda_mult)
+        rows = maximal_marginal_relevance(query, vectors[nearest], 5, lambda_mult)
+        assert [document.id for document in found] == [texts[nearest[row]] for row in rows]
+        again = await store.amax_marginal_relevance_search("wind", 5, 12, lambda_mult)
+        assert again == found
+    assert len(store.max_marginal_relevance_search("wind", k=20, fetch_k=1)) == len(texts)
+    index.delete(texts)
+    assert store.max_marginal_relevance_search("wind") == []
+
+
+async def test_deleting(place, filled):
+    assert filled.delete(filter=place.filter("lang", "de"))
+    assert await filled.adelete(["a", "gone"])
+    assert [document.id for document in filled.get_by_ids(["a", "b"])] == ["b"]
+    with pytest.raises(TypeError, match="a single str"):
+        filled.delete("b")
+    with pytest.raises(TypeError, match="neither of ids and filter"):
+        filled.delete()
+    assert filled.delete(filter=place.filter("lang", "en"))
+    assert filled.similarity_search("snow") == []
+
+
+@on_one_engine
+async def test_as_a_retriever(place, filled):
+    german = place.filter("lang", "de")
+    retriever = filled.as_retriever(search_kwargs={"k": 2})
+    assert retriever.invoke("snow and ice")[0].id == "c"
+    assert await retriever.ainvoke("snow and ice") == retriever.invoke("snow and ice")
+    assert filled.as_retriever(search_kwargs={"filter": german}).invoke("snow") == []
+    diverse = filled.as_retriever(search_type="mmr", search_kwargs={"k": 2})
+    assert len(await diverse.ainvoke("snow and ice")) == 2
+
+
+@on_one_engine
+async def test_the_event_loop_goes_on(filled, encoder, monkeypatch):
+    running, ticks = True, 0
+
+    async def tick():
+        nonlocal ticks
+        while running:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    def slow(*arguments, **options):
+        seen = ticks
+        while ticks < seen + 3:
+            pass
+        return encode(*arguments, **options)
+
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", slow)
+    beside = asyncio.create_task(tick())
+    await filled.aadd_texts(["sleet"])
+    await filled.asimilarity_search("sleet")
+    running = False
+    await beside
+
+
+@pytest.mark.parametrize("engine", ["qdrant", "milvus"])
+async def test_from_texts_makes_the_collection(engine, tmp_path):
+    embeddings = GTEEmbeddings(encoder=HashEncoder(), dimensions=16)
+    place = {"location": tmp_path / "place.db", "collection": "docs", "engine": engine}
+    store = GTEVectorStore.from_texts(TEXTS, embeddings, ids=["a", "b", "c", "d"], **place)
+    assert store.similarity_search("snow and ice", k=1)[0].id == "c"
+    assert store.embeddings.encoder is embeddings.encoder
+    assert len(store.embeddings.embed_query("x")) == 16
+    store.index.close()
+    documents = [Document(page_content="sleet", id="e", metadata={"n": 1})]
+    more = await GTEVectorStore.afrom_documents(documents, embeddings, **place)
+    assert more.index.count() == 5
+    assert await more.aget_by_ids(["e"]) == documents
+    more.index.close()
+
+
+def test_from_texts_says_what_it_takes(tmp_path):
+    place = {"location": tmp_path, "collection": "docs"}
+    with pytest.raises(TypeError, match="DeterministicFakeEmbedding, but must be a GTEEmbeddings"):
+        GTEVectorStore.from_texts(TEXTS, DeterministicFakeEmbedding(size=3), **place)
+    embeddings = GTEEmbeddings(encoder=HashEncoder())
+    with pytest.raises(ValueError, match="engine is 'faiss', but must be 'qdrant' or 'milvus'"):
+        GTEVectorStore.from_texts(TEXTS, embeddings, engine="faiss", **place)
+    with pytest.raises(TypeError, match="dimension"):
+        GTEVectorStore.from_texts(TEXTS, embeddings, dimension=16, **place)
+
+
+async def test_from_texts_leaves_nothing_open_when_it_fails(tmp_path):
+    embeddings, place = GTEEmbeddings(encoder=HashEncoder()), {"location": tmp_path}
+    with pytest.raises(ValueError, match="There are 1 ids for 4 texts") as failed:
+        GTEVectorStore.from_texts(TEXTS, embeddings, ids=["a"], collection="docs", **place)
+    with pytest.raises(TypeError, match="cannot be stored as JSON"):
+        await GTEVectorStore.afrom_texts(
+            TEXTS, embeddings, [{"x": {1, 2}}] * 4, collection="docs", **place
+        )
+    assert failed.value  # which holds on to the store
+    with QdrantHybridIndex(tmp_path, "docs", embeddings.encoder) as index:
+        assert index.count() == 0
+
+
+async def test_over_an_async_client(encoder):
+    client = AsyncQdrantClient(":memory:")
+    store = GTEVectorStore(QdrantHybridIndex(client, "docs", encoder))
+    await store.index.acreate()
+    await store.aadd_texts(TEXTS, ids=["a", "b", "c", "d"])
+    await store.adelete(["d"])
+    [document] = await store.asimilarity_search("snow and ice", k=1)
+    assert [document] == await store.aget_by_ids(["c", "d"])
+    assert len(await store.amax_marginal_relevance_search("snow")) == 3
+    await client.close()
+
+
+@on_one_engine
+def test_langchains_indexing_writes_and_removes(filled):
+    records = InMemoryRecordManager("docs")
+    records.create_schema()
+    filled.delete(["a", "b", "c", "d"])
+
+    def index(texts):
+        documents = [Document(page_content=text, metadata={"source": "x"}) for text in texts]
+        found = langchain_index(
+            documents,
+            records,
+            filled,
+            cleanup="full",
+            source_id_key="source",
+            key_encoder="sha256",
+        )
+        return found["num_added"], found["num_skipped"], found["num_deleted"]
+
+    assert index(TEXTS[:2]) == (2, 0, 0)
+    assert index(TEXTS[1:3]) == (1, 1, 1)
+    found = filled.similarity_search("rain", k=9)
+    assert {document.page_content for document in found} == set(TEXTS[1:3])
+
+
+def test_a_text_costs_one_pass(encoded, tmp_path):
+    embeddings = GTEEmbeddings(model="demo")
+    with QdrantHybridIndex(tmp_path, "docs", "demo") as index:
+        index.create()
+        store = GTEVectorStore(index)
+        store.add_texts(TEXTS)
+        store.max_marginal_relevance_search("frost")
+        store.similarity_search("frost")
+        embeddings.embed_documents(TEXTS)
+    assert sorted(text for texts in encoded for text in texts) == sorted([*TEXTS, "frost"])
