@@ -12,6 +12,8 @@ from typing import Any, Generic, Protocol, Self
 
 from gte_core import CollectionNotFound, Explanation
 from gte_core.iteration import batched
+from gte_integrations._index import aliases
+from gte_integrations._index.aliases import Aliased
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import (
@@ -39,7 +41,7 @@ _IDS_PER_REQUEST = 1_000
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 
-class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
+class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
     """One collection in one engine."""
 
     @property
@@ -58,6 +60,10 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
 
     def create(self, metadata: Metadata) -> None:
         """Make the collection and keep the metadata with it."""
+        ...
+
+    def add_payload_indexes(self) -> None:
+        """Make those indexes of payload keys that the store was told of and that are missing."""
         ...
 
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:
@@ -102,13 +108,37 @@ class HybridIndex(Generic[FilterT]):
         self._retry_seconds = retry_seconds
         self._verified = False
 
-    def create(self) -> None:
+    def create(self, *, alias: str | None = None) -> None:
         """Make the collection, or verify the one that is there. May be called again and again.
 
-        Raises ``CollectionMismatch`` with every difference if it was built by another model, in
-        another size, or by something else.
+        Indexes of payload keys that are missing are added to either.
+
+        Args:
+            alias: another name for the collection, made if there is none of it. ``ValueError``,
+                before anything is made, if it leads to another one: ``switch_alias`` changes that.
+
+        Raises:
+            CollectionMismatch: with every difference, if the collection was built by another
+                model, in another size, or by something else.
         """
-        self._verify(self._sender().retry(self._make))
+        sender = self._sender()
+        needs_alias = alias is not None and aliases.is_new(self._store, alias, sender)
+        self._verify(sender.retry(self._make))
+        sender.retry(self._store.add_payload_indexes)
+        if alias is not None and needs_alias:
+            sender.retry(partial(self._store.set_alias, alias))
+
+    def switch_alias(self, alias: str) -> str | None:
+        """Let an alias lead to this collection from now on, as at the end of a rebuild.
+
+        Whoever opened an index by the alias finds the former collection until then, and this one
+        after. The alias is made if there is none. Where there are no aliases, as in a directory,
+        it is a ``NotImplementedError``.
+
+        Returns:
+            The collection that it led to before; None if there was none, or it was this one.
+        """
+        return aliases.switch(self._store, alias, self._open_with_retries())
 
     def add(
         self,
@@ -342,6 +372,7 @@ class HybridIndex(Generic[FilterT]):
         self._verified = False
 
     acreate = awaited(create)
+    aswitch_alias = awaited(switch_alias)
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
