@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gte_core import CollectionNotFound
 from gte_integrations._index.masking import masked
+from gte_integrations.cli.output import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,13 +71,14 @@ class StoreLocation:
         if not self.is_url:
             return self
         if file is None:
-            return replace(self, key=os.environ.get(_KEYS[self.engine][0], "").strip() or None)
-        key = file.read_text(encoding="utf-8").strip()
-        if not key:
-            raise ValueError(
-                f"--api-key-file is {str(file)!r}, which is empty; write the key there."
-            )
-        return replace(self, key=key)
+            key = os.environ.get(_KEYS[self.engine][0], "").strip()
+        else:
+            key = file.read_text(encoding="utf-8").strip()
+        if file is not None and not key:
+            raise ValueError(f"--api-key-file is {str(file)!r}, but that is empty; write the key.")
+        if key and urlsplit(self.location).scheme != "https":
+            note(f"The key is sent to {self} unencrypted; https:// would encrypt it.")
+        return replace(self, key=key or None)
 
     @classmethod
     def parse(cls, text: str) -> StoreLocation:
@@ -202,6 +205,8 @@ def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:
     if engine == "qdrant":
         from gte_integrations.qdrant import QdrantHybridIndex
 
+        # Said once, by with_key, and without a line of our code.
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         return QdrantHybridIndex
     from gte_integrations.milvus import MilvusHybridIndex
 

@@ -447,7 +447,6 @@ def test_the_key_arrives_as_a_header_and_is_shown_nowhere(server, encoder, caplo
     assert not any(key in text for text in shown)
 
 
-@insecure
 @pytest.mark.parametrize("command", ["search", "index"])
 def test_the_command_line_reads_the_key_where_ps_does_not_show_it(
     server, monkeypatch, tmp_path, command
@@ -462,6 +461,7 @@ def test_the_command_line_reads_the_key_where_ps_does_not_show_it(
             result.stderr.split()
         )
         assert "secret" not in result.output
+        assert ("is sent to qdrant+http://" in result.stderr) == (server.keys != {None})
         return server.keys
 
     place = ["--to", f"qdrant+{server.url}"]
