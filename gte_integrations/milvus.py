@@ -12,14 +12,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import scipy.sparse as sp
 
 from gte_core import Encoder, EncoderSettings, HybridEmbeddings, Role, as_encoder
-from gte_integrations._index.checks import check_collection
+from gte_integrations._index.checks import check_collection, check_options
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
@@ -30,6 +30,8 @@ from gte_integrations._index.milvus.client import (
     CollectionSchema,
     MilvusClient,
 )
+from gte_integrations._index.milvus.connection import Connection
+from gte_integrations._index.milvus.options import COLLECTION_OPTIONS, payload_types
 from gte_integrations._index.milvus.rows import (
     DENSE,
     MARK_BYTES,
@@ -43,7 +45,7 @@ from gte_integrations._index.milvus.rows import (
     search_request,
 )
 from gte_integrations._index.milvus.store import MilvusStore
-from gte_integrations._index.preparation import Limits
+from gte_integrations._index.preparation import Limits, with_tenant
 from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
@@ -201,6 +203,20 @@ class MilvusHybridIndex(HybridIndex[str]):
         retry_seconds: how long ``create``, ``add`` and the verbs that read documents by id, list or
             remove them repeat a request that fails because the server is away or busy; 0 for not
             at all.
+        token: the token of the server at a URI: an API key, or "user:password".
+        client_options: more for the client that connects to a URI, by the names it has in
+            ``MilvusClient``, such as ``{"db_name": "library", "timeout": 30}``.
+        payload_indexes: payload keys that ``create`` makes an index of, which filters are fast by:
+            ``{"lang": "varchar"}``. The types are varchar, double (all numbers), bool, and
+            array_varchar, array_double, array_bool. It needs a server, of version 2.5.13 or newer;
+            Milvus Lite has no such indexes, and ``create`` says so.
+        tenant_key: a payload key that names the tenant of a document, a string each must have.
+            A collection that ``create`` makes is partitioned by it; a filter by it is for the
+            search to give.
+        collection_options: more for a collection that ``create`` makes, by the names it has in
+            ``MilvusClient.create_collection``: "num_shards", "num_partitions" (with a
+            ``tenant_key``), "consistency_level" and "properties", such as
+            ``{"properties": {"collection.replica.number": 2}}``. Milvus Lite ignores shards.
     """
 
     engine = "milvus"
@@ -215,15 +231,37 @@ class MilvusHybridIndex(HybridIndex[str]):
         coarse_dimensions: int | None = None,
         storage: Quantization = "float32",
         retry_seconds: float = 120.0,
+        token: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+        payload_indexes: Mapping[str, str] | None = None,
+        tenant_key: str | None = None,
+        collection_options: Mapping[str, Any] | None = None,
     ) -> None:
         vectorizer = MilvusVectorizer(
             encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        store = _store(location, collection, storage)
+        vectorizer.limits = with_tenant(vectorizer.limits, tenant_key)
+        store = _store(
+            location,
+            collection,
+            storage=storage,
+            token=token,
+            client_options=client_options,
+            payload_indexes=payload_indexes,
+            tenant_key=tenant_key,
+            collection_options=collection_options,
+        )
         super().__init__(vectorizer, store, retry_seconds=retry_seconds)
 
     @classmethod
-    def read_metadata(cls, location: str | Path | MilvusClient, collection: str) -> Metadata | None:
+    def read_metadata(
+        cls,
+        location: str | Path | MilvusClient,
+        collection: str,
+        *,
+        token: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> Metadata | None:
         """What a collection records, as ``metadata`` gives it, without a model.
 
         None if there is no collection. It makes nothing, and closes what it opened.
@@ -231,18 +269,39 @@ class MilvusHybridIndex(HybridIndex[str]):
         Args:
             location: as of an index, but for an ``AsyncMilvusClient``.
             collection: its name.
+            token: as of an index.
+            client_options: as of an index.
 
         Raises:
             CollectionMismatch: the collection was made by something else.
         """
-        store = _store(location, collection, "float32")
+        store = _store(location, collection, token=token, client_options=client_options)
         return read_metadata(store) if store.is_there() else None
 
 
-def _store(location: object, collection: str, storage: Quantization) -> MilvusStore:
+def _store(
+    location: object,
+    collection: str,
+    *,
+    storage: Quantization = "float32",
+    token: str | None = None,
+    client_options: Mapping[str, Any] | None = None,
+    payload_indexes: Mapping[str, str] | None = None,
+    tenant_key: str | None = None,
+    collection_options: Mapping[str, Any] | None = None,
+) -> MilvusStore:
     check_collection(
         collection,
         _COLLECTION,
         "1 to 255 ASCII letters, digits or '_', and not begin with a digit",
     )
-    return MilvusStore(location, collection, storage)
+    return MilvusStore(
+        Connection(location, token, client_options),
+        collection,
+        quantization=storage,
+        payload_types=payload_types(payload_indexes, tenant_key),
+        tenant_key=tenant_key,
+        collection_options=check_options(
+            "collection_options", collection_options, COLLECTION_OPTIONS
+        ),
+    )

@@ -13,20 +13,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gte_core import Encoder
-from gte_integrations._index.checks import check_collection
+from gte_integrations._index.checks import (
+    check_collection,
+    check_key,
+    check_options,
+    refuse_for,
+)
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.masking import masked
 from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
-from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
+from gte_integrations._index.preparation import with_tenant
+from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, edge, models
 from gte_integrations._index.qdrant.client_store import ClientStore
 from gte_integrations._index.qdrant.directory import EdgeStore
+from gte_integrations._index.qdrant.options import (
+    CLIENT_OPTIONS,
+    COLLECTION_OPTIONS,
+    DIRECTORY_OPTIONS,
+    payload_schemas,
+)
 from gte_integrations._index.qdrant.points import (
     dense_config,
     prefetch,
@@ -127,6 +139,21 @@ class QdrantHybridIndex(HybridIndex[Any]):
         retry_seconds: how long ``create``, ``add`` and the verbs that read documents by id, list or
             remove them repeat a request that fails because the server is away or busy; 0 for not
             at all.
+        api_key: the key of the server at a URL.
+        client_options: more for the client that connects to a URL, by the names it has in
+            ``QdrantClient``, such as ``{"timeout": 30, "prefer_grpc": True}``, or in
+            ``httpx.Client``, such as ``{"verify": "ca.pem"}``.
+        payload_indexes: payload keys that ``create`` makes an index of, which filters are fast by
+            and strict servers demand: ``{"lang": "keyword"}``. The types are keyword, integer,
+            float, bool, datetime, text, uuid and geo; parameters such as
+            ``models.TextIndexParams(...)`` say more, in a directory those of ``qdrant_edge``. The
+            client's own local mode makes none.
+        tenant_key: a payload key that names the tenant of a document, a string each must have.
+            ``create`` makes an index of it that keeps a tenant's documents together; a filter by
+            it is for the search to give.
+        collection_options: more for a collection that ``create`` makes, by the names it has in
+            ``QdrantClient.create_collection``, such as ``{"shard_number": 2,
+            "replication_factor": 2}``; in a directory, in ``qdrant_edge.EdgeConfig``.
     """
 
     engine = "qdrant"
@@ -141,15 +168,37 @@ class QdrantHybridIndex(HybridIndex[Any]):
         coarse_dimensions: int | None = None,
         storage: Quantization = "float32",
         retry_seconds: float = 120.0,
+        api_key: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+        payload_indexes: Mapping[str, Any] | None = None,
+        tenant_key: str | None = None,
+        collection_options: Mapping[str, Any] | None = None,
     ) -> None:
         vectorizer = QdrantVectorizer(
             encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=storage
         )
-        store = _store(location, collection, storage)
+        vectorizer.limits = with_tenant(vectorizer.limits, tenant_key)
+        store = _store(
+            location,
+            collection,
+            storage=storage,
+            api_key=api_key,
+            client_options=client_options,
+            payload_indexes=payload_indexes,
+            tenant_key=tenant_key,
+            collection_options=collection_options,
+        )
         super().__init__(vectorizer, store, retry_seconds=retry_seconds)
 
     @classmethod
-    def read_metadata(cls, location: str | Path | QdrantClient, collection: str) -> Metadata | None:
+    def read_metadata(
+        cls,
+        location: str | Path | QdrantClient,
+        collection: str,
+        *,
+        api_key: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> Metadata | None:
         """What a collection records, as ``metadata`` gives it, without a model.
 
         None if there is no collection. It makes nothing, and closes what it opened.
@@ -157,11 +206,14 @@ class QdrantHybridIndex(HybridIndex[Any]):
         Args:
             location: as of an index, but for an ``AsyncQdrantClient``.
             collection: its name.
+            api_key: as of an index.
+            client_options: as of an index.
 
         Raises:
             CollectionMismatch: the collection was made by something else.
         """
-        return read_metadata(_store(location, collection, "float32"))
+        store = _store(location, collection, api_key=api_key, client_options=client_options)
+        return read_metadata(store)
 
 
 def _check_name(collection: str) -> None:
@@ -178,20 +230,62 @@ def _check_name(collection: str) -> None:
         )
 
 
-def _store(location: object, collection: str, storage: Quantization) -> ClientStore | EdgeStore:
+def _store(
+    location: object,
+    collection: str,
+    *,
+    storage: Quantization = "float32",
+    api_key: str | None = None,
+    client_options: Mapping[str, Any] | None = None,
+    payload_indexes: Mapping[str, Any] | None = None,
+    tenant_key: str | None = None,
+    collection_options: Mapping[str, Any] | None = None,
+) -> ClientStore | EdgeStore:
     _check_name(collection)
+    place = _client_or_directory(location, api_key, client_options)
+    if isinstance(place, Path):
+        return EdgeStore(
+            place,
+            collection,
+            quantization=storage,
+            payload_schemas=payload_schemas(payload_indexes, tenant_key, edge),
+            collection_options=check_options(
+                "collection_options", collection_options, DIRECTORY_OPTIONS
+            ),
+        )
+    return ClientStore(
+        place,
+        collection,
+        quantization=storage,
+        owned=place is not location,
+        payload_schemas=payload_schemas(payload_indexes, tenant_key, models),
+        collection_options=check_options(
+            "collection_options", collection_options, COLLECTION_OPTIONS
+        ),
+    )
+
+
+def _client_or_directory(
+    location: object, api_key: str | None, client_options: Mapping[str, Any] | None
+) -> QdrantClient | AsyncQdrantClient | Path:
+    given = {"api_key": api_key, "client_options": client_options}
     if isinstance(location, (QdrantClient, AsyncQdrantClient)):
-        return ClientStore(location, collection, quantization=storage, owned=False)
+        refuse_for(f"a {type(location).__name__}, which has its own", **given)
+        return location
     if not isinstance(location, (str, os.PathLike)):
         raise TypeError(
             f"location is a {type(location).__name__}, but must be a directory, a URL, a "
             "QdrantClient or an AsyncQdrantClient."
         )
     place = str(os.fspath(location))
-    if place.startswith(("http://", "https://")):
-        client = QdrantClient(url=place, check_compatibility=False)
-        return ClientStore(client, collection, quantization=storage, owned=True)
-    return EdgeStore(_directory(place), collection, quantization=storage)
+    if not place.startswith(("http://", "https://")):
+        directory = _directory(place)
+        refuse_for("a directory", **given)
+        return directory
+    if api_key is not None:
+        check_key("api_key", api_key)
+    options = check_options("client_options", client_options, CLIENT_OPTIONS)
+    return QdrantClient(url=place, api_key=api_key, **{"check_compatibility": False, **options})
 
 
 def _directory(place: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_args
 
 from gte_integrations._index.document import Document
@@ -83,3 +83,41 @@ def check_documents(documents: object) -> None:
             f"documents is a single {type(documents).__name__}, but must be an iterable of "
             "documents; wrap it in a list."
         )
+
+
+def check_key(name: str, key: object) -> None:
+    """Raise unless a server's key is a text that can be sent; no error shows it."""
+    if not isinstance(key, str):
+        raise TypeError(f"{name} must be a str or None, got {type(key).__name__}.")
+    if not key or not key.isprintable() or key != key.strip():
+        raise ValueError(
+            f"{name} is empty, or has a line break, another control character or a space around "
+            "it; pass the key alone, without what was around it in a file."
+        )
+
+
+def check_options(name: str, options: object, allowed: Collection[str]) -> dict[str, Any]:
+    """Options for an engine as a dict; an error for a name that is not ``allowed``.
+
+    Values are left to the engine, and not shown: there may be secrets among them.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{name} must be a dict of names and values, got {type(options).__name__}.")
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"{name} has {option!r}, but may have only: {', '.join(sorted(allowed))}."
+            )
+    return dict(options)
+
+
+def refuse_for(location: str, **given: object) -> None:
+    """Raise ``ValueError`` for arguments of a connection where none is made."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} was given, but location is {location}; it goes with the URL of a server, "
+                "to which the index then connects."
+            )

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from gte_core import CollectionNotFound, Explanation
+from gte_integrations._index import aliases
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.checks import (
     check_choice,
@@ -57,13 +58,37 @@ class HybridIndex(Contents[FilterT]):
         self._retry_seconds = retry_seconds
         self._verified = False
 
-    def create(self) -> None:
+    def create(self, *, alias: str | None = None) -> None:
         """Make the collection, or verify the one that is there. May be called again and again.
 
-        Raises ``CollectionMismatch`` with every difference if it was built by another model, in
-        another size, or by something else.
+        Indexes of payload keys that are missing are added to either.
+
+        Args:
+            alias: another name for the collection, made if there is none of it. ``ValueError``,
+                before anything is made, if it leads to another one: ``switch_alias`` changes that.
+
+        Raises:
+            CollectionMismatch: with every difference, if the collection was built by another
+                model, in another size, or by something else.
         """
-        self._verify(self._sender().retry(self._make))
+        sender = self._sender()
+        needs_alias = alias is not None and aliases.is_new(self._store, alias, sender)
+        self._verify(sender.retry(self._make))
+        sender.retry(self._store.add_payload_indexes)
+        if alias is not None and needs_alias:
+            sender.retry(partial(self._store.set_alias, alias))
+
+    def switch_alias(self, alias: str) -> str | None:
+        """Let an alias lead to this collection from now on, as at the end of a rebuild.
+
+        Whoever opened an index by the alias finds the former collection until then, and this one
+        after. The alias is made if there is none. Where there are no aliases, as in a directory,
+        it is a ``NotImplementedError``.
+
+        Returns:
+            The collection that it led to before; None if there was none, or it was this one.
+        """
+        return aliases.switch(self._store, alias, self._open_with_retries())
 
     def add(
         self,
@@ -330,6 +355,7 @@ class HybridIndex(Contents[FilterT]):
         self._verified = False
 
     acreate = awaited(create)
+    aswitch_alias = awaited(switch_alias)
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)

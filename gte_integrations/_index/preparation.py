@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unicodedata import category
 
@@ -20,14 +20,20 @@ _DEEPEST = 64
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MANY_DIGITS = re.compile(r"\d{19}")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in UTF-8 bytes that an engine takes; None where it sets no limit."""
+    """What a document must keep to.
+
+    ``text_bytes`` and ``payload_bytes`` are sizes in UTF-8 that an engine takes, None where it
+    sets no limit. ``tenant_key`` is a payload key that must hold a string, None for none.
+    """
 
     text_bytes: int | None = None
     payload_bytes: int | None = None
+    tenant_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,17 @@ class Prepared:
         return all(char.isspace() or category(char) == "Cf" for char in self.text)
 
 
+def with_tenant(limits: Limits, key: str | None) -> Limits:
+    """The limits with a tenant key; ``ValueError`` for a key that not every engine takes."""
+    if key is not None and (not _PLAIN_KEY.fullmatch(key) or _is_reserved(key)):
+        raise ValueError(
+            f"tenant_key is {key!r}, but must be a payload key of ASCII letters, digits and '_', "
+            f"none of {', '.join(sorted(RESERVED_KEYS))}, and not begin with a digit or "
+            f"{RESERVED_PREFIX!r}."
+        )
+    return replace(limits, tenant_key=key)
+
+
 def prepare(document: Document, limits: Limits) -> Prepared:
     """Check a document and compute its key and content hash; say what is wrong if it cannot be."""
     key = id_to_key(document.id)
@@ -62,6 +79,7 @@ def prepare(document: Document, limits: Limits) -> Prepared:
         _encode("payload", document, payload, limits.payload_bytes),
     )
     _check_origin(document, len(parts[2]), limits.payload_bytes)
+    _check_tenant(document, limits.tenant_key)
     content = hashlib.blake2b(digest_size=16)
     for part in parts:
         content.update(b"%d:" % len(part))
@@ -117,6 +135,14 @@ def _check_origin(document: Document, payload_bytes: int, limit: int | None) -> 
         )
 
 
+def _check_tenant(document: Document, key: str | None) -> None:
+    if key is not None and not isinstance(document.payload.get(key), str):
+        raise ValueError(
+            f"The payload of document {document.id!r} has {document.payload.get(key)!r} under "
+            f"{key!r}, the index's tenant_key, but must name a tenant there, by a str."
+        )
+
+
 def _payload_json(document: Document) -> str:
     if not isinstance(document.payload, Mapping):
         raise TypeError(
@@ -164,9 +190,13 @@ def _check_payload_key(key: object, document_id: DocumentId) -> None:
             f"The payload of document {document_id!r} has the key {key!r}, a "
             f"{type(key).__name__}, but keys must be strings."
         )
-    if key in RESERVED_KEYS or key.startswith(RESERVED_PREFIX):
+    if _is_reserved(key):
         raise ValueError(
             f"The payload of document {document_id!r} has the key {key!r}, which the index uses "
             f"itself; rename it. Taken are {', '.join(sorted(RESERVED_KEYS))} and whatever starts "
             f"with {RESERVED_PREFIX!r}."
         )
+
+
+def _is_reserved(key: str) -> bool:
+    return key in RESERVED_KEYS or key.startswith(RESERVED_PREFIX)

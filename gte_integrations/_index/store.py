@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from gte_integrations._index.aliases import Aliased
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.fusion import DocumentId
 from gte_integrations._index.ingest import Sink
@@ -16,7 +17,7 @@ DOCUMENTS_PER_PAGE = 256  # of the largest that Milvus takes, half of what it se
 KEYS_PER_PAGE = 1_000
 
 
-class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
+class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
     """One collection in one engine."""
 
     @property
@@ -40,6 +41,10 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
 
     def create(self, metadata: Metadata) -> None:
         """Make the collection and keep the metadata with it."""
+        ...
+
+    def add_payload_indexes(self) -> None:
+        """Make those indexes of payload keys that the store was told of and that are missing."""
         ...
 
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:

@@ -15,6 +15,7 @@ from gte_integrations.cli import output
 from gte_integrations.cli.messages import in_options
 from gte_integrations.cli.models import label, load_model, recorded_sizes
 from gte_integrations.cli.options import (
+    ApiKeyFile,
     AsJson,
     Collection,
     ModelOptions,
@@ -65,6 +66,7 @@ def index(
             help="Where the files were before they moved; its documents are taken over.",
         ),
     ] = None,
+    api_key_file: ApiKeyFile = None,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
@@ -75,6 +77,7 @@ def index(
     """
     from gte_integrations.documents.readers import read_documents
 
+    to = to.with_key(api_key_file)
     documents = read_documents(paths, id_prefix=id_prefix, on_error=on_error)
     options = ModelOptions(**model_options)
     metadata = read_metadata(to, collection)

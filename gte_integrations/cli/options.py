@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -30,6 +31,14 @@ def _store_option(*names: str) -> Any:
 
 To = Annotated[StoreLocation, _store_option("--to")]
 From = Annotated[StoreLocation, _store_option("--from", "--to")]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the key of the server; by default QDRANT_API_KEY or MILVUS_TOKEN of the "
+        "environment is read.",
+    ),
+]
 Collection = Annotated[
     str, typer.Option("--collection", "-c", metavar="NAME", help="The name of the collection.")
 ]

@@ -11,6 +11,7 @@ from rich.text import Text
 from gte_integrations.cli import output
 from gte_integrations.cli.models import label, load_model, recorded_sizes
 from gte_integrations.cli.options import (
+    ApiKeyFile,
     AsJson,
     Collection,
     From,
@@ -50,11 +51,13 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
     ] = False,
+    api_key_file: ApiKeyFile = None,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
 ) -> None:
     """Search a collection, with the model that it was filled with."""
+    store = store.with_key(api_key_file)
     texts = list(given_texts(queries))
     options = ModelOptions(**model_options)
     metadata = read_metadata(store, collection)

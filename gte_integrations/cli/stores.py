@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from gte_core import CollectionNotFound
 from gte_integrations._index.masking import masked
+from gte_integrations.cli.output import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 Engine = Literal["qdrant", "milvus"]
 
 _PORTS: dict[str, Engine] = {"6333": "qdrant", "19530": "milvus"}
+# Where the key of an engine's server is looked for, and the argument of its index that takes it.
+_KEYS: dict[Engine, tuple[str, str]] = {
+    "qdrant": ("QDRANT_API_KEY", "api_key"),
+    "milvus": ("MILVUS_TOKEN", "token"),
+}
+_REFUSED = {401, 403}  # by a server that wants a key, or another one
 _PACKAGES = {"grpc", "milvus_lite", "pymilvus", "qdrant_client", "qdrant_edge"}
 _FORM = re.compile(r"(?P<engine>qdrant|milvus)(?::|\+(?=https?://))(?P<location>.+)", re.DOTALL)
 _PORT = re.compile(r"https?://[^/]+:(\d+)")
@@ -32,10 +41,11 @@ _PORT = re.compile(r"https?://[^/]+:(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class StoreLocation:
-    """An engine, and the directory, file or URL it shall open."""
+    """An engine, the directory, file or URL it shall open, and the key of a server."""
 
     engine: Engine
     location: str
+    key: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """As it is written, without its secrets."""
@@ -45,6 +55,30 @@ class StoreLocation:
     def is_url(self) -> bool:
         """Whether a server is meant."""
         return "://" in self.location
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        """The key, as an argument of an index."""
+        return {} if self.key is None else {_KEYS[self.engine][1]: self.key}
+
+    def with_key(self, file: Path | None) -> StoreLocation:
+        """The same with the key of its server: from a file, or else from the environment.
+
+        Never from the command line, which every user of the machine can read in ``ps``.
+        """
+        if file is not None and not self.is_url:
+            raise ValueError(f"--api-key-file is for the key of a server, but {self} is none.")
+        if not self.is_url:
+            return self
+        if file is None:
+            key = os.environ.get(_KEYS[self.engine][0], "").strip()
+        else:
+            key = file.read_text(encoding="utf-8").strip()
+        if file is not None and not key:
+            raise ValueError(f"--api-key-file is {str(file)!r}, but that is empty; write the key.")
+        if key and urlsplit(self.location).scheme != "https":
+            note(f"The key is sent to {self} unencrypted; https:// would encrypt it.")
+        return replace(self, key=key or None)
 
     @classmethod
     def parse(cls, text: str) -> StoreLocation:
@@ -94,7 +128,9 @@ def read_metadata(store: StoreLocation, collection: str) -> Metadata | None:
     Needs no model and makes nothing. ``CollectionMismatch`` if another library made it.
     """
     with _store_errors(store, collection):
-        return _index_class(store.engine).read_metadata(store.location, collection)
+        return _index_class(store.engine).read_metadata(
+            store.location, collection, **store.credentials
+        )
 
 
 def no_collection(store: StoreLocation, collection: str) -> StoreError:
@@ -123,6 +159,7 @@ def open_index(
             dimensions=sizes.dimensions,
             coarse_dimensions=sizes.coarse_dimensions,
             storage=sizes.storage,
+            **store.credentials,
         ) as index,
     ):
         yield index
@@ -140,6 +177,11 @@ def _store_errors(store: StoreLocation, collection: str) -> Iterator[None]:
         failed = StoreError(f"{store}: {getattr(error, 'message', None) or error}")
         for note in getattr(error, "__notes__", []):
             failed.add_note(note)
+        if getattr(error, "status_code", None) in _REFUSED or "auth check failure" in str(failed):
+            failed.add_note(
+                f"The key of the server is read from {_KEYS[store.engine][0]}, or from the file "
+                "that --api-key-file names."
+            )
         raise failed from error
 
 
@@ -163,6 +205,8 @@ def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:
     if engine == "qdrant":
         from gte_integrations.qdrant import QdrantHybridIndex
 
+        # Said once, by with_key, and without a line of our code.
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         return QdrantHybridIndex
     from gte_integrations.milvus import MilvusHybridIndex
 

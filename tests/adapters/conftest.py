@@ -19,6 +19,7 @@ from gte_core.texts import checked
 VOCAB_SIZE = 500
 SIZE = 32
 SERVERS = {"qdrant_server": "QDRANT_URL", "milvus_server": "MILVUS_URI"}
+KEYS = {"qdrant_server": ("api_key", "QDRANT_API_KEY"), "milvus_server": ("token", "MILVUS_TOKEN")}
 FINGERPRINT = Fingerprint("hash", "0" * 40, 512)
 
 
@@ -88,7 +89,7 @@ class Place:
 
     def open(self, encoder, collection="docs", **options):
         name = self.prefix + collection if self.prefix else collection
-        index = self.index_type(self.location, name, encoder, **options)
+        index = self.index_type(self.location, name, encoder, **self.credentials, **options)
         self.opened.append(index)
         return index
 
@@ -99,6 +100,12 @@ class Place:
         else:
             from gte_integrations.qdrant import QdrantHybridIndex as HybridIndex
         return HybridIndex
+
+    @property
+    def credentials(self):
+        """The key of a server, as an index and ``read_metadata`` take it."""
+        argument, variable = KEYS.get(self.engine, ("", ""))
+        return {argument: os.environ[variable]} if variable in os.environ else {}
 
     @property
     def location(self):
@@ -123,12 +130,15 @@ class Place:
         if self.engine == "milvus_server":
             from pymilvus import MilvusClient
 
-            client = MilvusClient(location)
+            client = MilvusClient(location, **self.credentials)
             names, drop = client.list_collections(), client.drop_collection
+            for alias in client.list_aliases()["aliases"]:  # which keep a collection from going
+                if alias.startswith(self.prefix):
+                    client.drop_alias(alias)
         else:
             from qdrant_client import QdrantClient
 
-            client = QdrantClient(url=location, check_compatibility=False)
+            client = QdrantClient(url=location, check_compatibility=False, **self.credentials)
             names = [found.name for found in client.get_collections().collections]
             drop = client.delete_collection
         for name in names:

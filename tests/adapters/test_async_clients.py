@@ -224,3 +224,10 @@ async def test_a_collection_of_one_client_is_read_by_the_other(milvus, milvus_pr
     index = MilvusHybridIndex(client, "docs", encoder)
     assert index.add(DOCUMENTS).unchanged == 60
     client.close()
+
+
+async def test_aliases_are_made_by_either_async_client(qdrant_client, milvus_client, encoder):
+    await QdrantHybridIndex(qdrant_client, "docs", encoder).acreate(alias="first")
+    for kind, client in ((QdrantHybridIndex, qdrant_client), (MilvusHybridIndex, milvus_client)):
+        assert await kind(client, "docs", encoder).aswitch_alias("current") is None
+        assert await kind(client, "current", encoder).acount() == 0

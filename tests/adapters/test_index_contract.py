@@ -71,7 +71,8 @@ def test_the_name_and_the_query_prefix_are_recorded_and_never_compared(place, ma
 
 def test_what_is_recorded_is_read_without_a_model(place, encoder):
     def read():
-        return place.index_type.read_metadata(place.location, place.prefix + "docs")
+        name = place.prefix + "docs"
+        return place.index_type.read_metadata(place.location, name, **place.credentials)
 
     assert read() is None
     assert not any(place.directory.iterdir())

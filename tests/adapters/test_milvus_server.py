@@ -1,7 +1,10 @@
 """The Milvus index against a server of its own process, killed and started again."""
 
+import base64
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from pymilvus import MilvusClient, MilvusException
 
@@ -86,3 +89,44 @@ def test_a_collection_that_the_server_has_released_is_loaded_again(milvus_proces
             client.release_collection("docs")
             assert verb()
     client.close()
+
+
+class Proxy(grpc.GenericRpcHandler):
+    """Passes every call on to a server, and keeps what came as authorization."""
+
+    def __init__(self, port):
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.tokens = set()
+
+    def service(self, call):
+        metadata = dict(call.invocation_metadata)
+        self.tokens.add(base64.b64decode(metadata.get("authorization", "")).decode())
+        forward = self.channel.unary_unary(call.method)
+        return grpc.unary_unary_rpc_method_handler(lambda request, _: forward(request))
+
+
+@pytest.fixture
+def proxy(milvus_process):
+    proxy = Proxy(milvus_process.port)
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[proxy])
+    proxy.uri = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield proxy
+    server.stop(None)
+    proxy.channel.close()
+
+
+def test_the_token_arrives_with_every_call_and_is_shown_nowhere(proxy, encoder, caplog):
+    token = "root:very-secret"
+    with MilvusHybridIndex(proxy.uri, "docs", encoder, token=token) as index:
+        index.create(alias="current")
+        index.add(DOCUMENTS)
+        with pytest.raises(MilvusException, match="nope") as caught:
+            index.search("text", filter="nope(")
+        shown = (repr(index), repr(vars(index)), str(caught.value), repr(caught.value), caplog.text)
+    assert MilvusHybridIndex.read_metadata(proxy.uri, "docs", token=token)
+    options = {"user": "root", "password": "very-secret", "timeout": 20}
+    with MilvusHybridIndex(proxy.uri, "current", encoder, client_options=options) as index:
+        assert index.count() == 60
+    assert proxy.tokens == {token}
+    assert not any("very-secret" in text for text in shown)

@@ -14,8 +14,10 @@ import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from typer.testing import CliRunner
 
 from gte_core import CollectionMismatch
+from gte_integrations.cli.commands import app
 from gte_integrations.qdrant import RRF, QdrantHybridIndex
 
 DOCUMENTS = [(number, f"text number {number}", {"even": number % 2 == 0}) for number in range(60)]
@@ -41,13 +43,14 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.split("?")[0].strip("/").split("/")
         call = (self.command, *path[2:])
+        server.keys.add(self.headers.get("api-key"))
         server.requests.append((call, len(body)))
         if server.faults.get(call):
             server.faults[call].pop(0)(self)
         elif len(body) > server.most_bytes:
             self.answer(413, {"status": {"error": "Payload error: larger than allowed"}})
         else:
-            result = server.result(call, path[1], json.loads(body or b"{}"))
+            result = server.result(call, path[1] if path[1:] else "", json.loads(body or b"{}"))
             self.answer(200, {"result": result, "status": "ok", "time": 0.0})
 
     def answer(self, status, content, headers=()):
@@ -67,6 +70,9 @@ class FakeQdrant:
         self.lock = threading.Lock()
         self.connections = []
         self.requests = []
+        self.keys = set()
+        self.created = []
+        self.payload_schema = {}
         self.faults = {}
         self.most_bytes = 32 * 2**20
         self.port = 0
@@ -102,9 +108,22 @@ class FakeQdrant:
         match call:
             case ("GET", "exists"):
                 return {"exists": local.collection_exists(name)}
+            case ("GET",) if not name:
+                return local.get_aliases().model_dump(mode="json")
+            case ("POST",):
+                changes = models.ChangeAliasesOperation.model_validate(body)
+                return local.update_collection_aliases(changes.actions)
             case ("GET",):
-                return local.get_collection(name).model_dump(mode="json")
+                found = local.get_collection(name).model_dump(mode="json")
+                return found | {"payload_schema": self.payload_schema}
+            case ("PUT", "index"):
+                index = models.CreateFieldIndex.model_validate(body)
+                params = index.field_schema.model_dump(exclude_none=True)
+                info = {"data_type": params["type"], "params": params, "points": 0}
+                self.payload_schema[index.field_name] = info
+                return {"operation_id": 0, "status": "completed"}
             case ("PUT",):
+                self.created.append(body)
                 config = models.CreateCollection.model_validate(body)
                 return local.create_collection(
                     name,
@@ -435,3 +454,98 @@ def test_search_does_not_wait_for_a_server_that_is_away(server, index, caplog):
     assert not caplog.records  # a repetition would be logged
     server.start()
     assert index.search("text")[0]
+
+
+# ------------------------------------------------------------------ keys and options
+
+insecure = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+
+
+@insecure
+def test_the_key_arrives_as_a_header_and_is_shown_nowhere(server, encoder, caplog, quick_retries):
+    key = "very-secret"
+    with QdrantHybridIndex(server.url, "docs", encoder, api_key=key, retry_seconds=20) as index:
+        server.faults = {UPSERT: [status(503)], SEARCH: [status(401)]}
+        index.create()
+        index.add(DOCUMENTS)
+        with pytest.raises(UnexpectedResponse, match="401") as caught:
+            index.search("text")
+        shown = (repr(index), repr(vars(index)), str(caught.value), repr(caught.value), caplog.text)
+    assert QdrantHybridIndex.read_metadata(server.url, "docs", api_key=key)
+    assert server.keys == {key}
+    assert caplog.records  # of the repetition
+    assert not any(key in text for text in shown)
+
+
+@pytest.mark.parametrize("command", ["search", "index"])
+def test_the_command_line_reads_the_key_where_ps_does_not_show_it(
+    server, monkeypatch, tmp_path, command
+):
+    def keys_of(*options):
+        server.keys.clear()
+        server.faults = {EXISTS: [status(401)]}
+        given = [command, str(file), *place, "-c", "docs", *options]
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 1
+        assert "read from QDRANT_API_KEY, or from the file that --api-key-file names" in " ".join(
+            result.stderr.split()
+        )
+        assert "secret" not in result.output
+        assert ("is sent to qdrant+http://" in result.stderr) == (server.keys != {None})
+        return server.keys
+
+    place = ["--to", f"qdrant+{server.url}"]
+    file = tmp_path / "key.txt"
+    file.write_text("secret-of-a-file\n")
+    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+    assert keys_of() == {None}
+    monkeypatch.setenv("QDRANT_API_KEY", "secret-of-the-environment")
+    assert keys_of() == {"secret-of-the-environment"}
+    assert keys_of("--api-key-file", str(file)) == {"secret-of-a-file"}
+
+
+def test_client_options_reach_the_client(server, encoder):
+    options = {"headers": {"api-key": "of a proxy"}, "timeout": 1}
+    with QdrantHybridIndex(server.url, "docs", encoder, client_options=options) as index:
+        index.create()
+        server.faults = {SEARCH: [hang]}
+        with pytest.raises(ResponseHandlingException, match="timed out"):
+            index.search("text")
+    assert server.keys == {"of a proxy"}
+
+
+def test_collection_options_reach_the_server(server, encoder):
+    options = {"shard_number": 2, "replication_factor": 3, "on_disk_payload": True}
+    with QdrantHybridIndex(server.url, "docs", encoder, collection_options=options) as index:
+        index.create()
+    assert options.items() <= server.created[0].items()
+
+
+def test_payload_indexes_are_made_where_they_are_missing(server, encoder):
+    def made(**options):
+        server.requests.clear()
+        with QdrantHybridIndex(server.url, "docs", encoder, **options) as index:
+            index.create()
+        return [call for call, _ in server.requests].count(("PUT", "index"))
+
+    assert made(payload_indexes={"lang": "keyword", "year": "integer"}) == 2
+    assert made(payload_indexes={"lang": "keyword", "year": "integer"}) == 0
+    words = models.TextIndexParams(type="text", phrase_matching=True)
+    indexes = {"lang": "keyword", "year": "float", "title": words}
+    assert made(payload_indexes=indexes, tenant_key="customer") == 3
+    found = {key: info["params"] for key, info in server.payload_schema.items()}
+    assert found == {
+        "lang": {"type": "keyword"},
+        "year": {"type": "float"},
+        "title": {"type": "text", "phrase_matching": True},
+        "customer": {"type": "keyword", "is_tenant": True},
+    }
+
+
+def test_an_alias_is_switched_in_one_request(server, index, encoder):
+    index.create(alias="current")
+    with QdrantHybridIndex(server.url, "docs2", encoder) as rebuilt:
+        rebuilt.create()
+        server.requests.clear()
+        assert rebuilt.switch_alias("current") == "docs"
+        assert [call for call, _ in server.requests].count(("POST",)) == 1

@@ -139,6 +139,10 @@ def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: Cache
 async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
     QdrantHybridIndex(QdrantClient(":memory:"), "docs", encoder, dimensions=128, storage="int8")
     QdrantHybridIndex(AsyncQdrantClient(":memory:"), "docs", encoder, coarse_dimensions=64)
+    keys = {"lang": "keyword", "new": models.PayloadSchemaType.BOOL}
+    options = {"timeout": 30}
+    QdrantHybridIndex("http://localhost", "docs", encoder, api_key="k", client_options=options)
+    QdrantHybridIndex("directory", "docs", encoder, payload_indexes=keys, tenant_key="customer")
     with QdrantHybridIndex("directory", "docs", encoder) as index:
         assert_type(index, QdrantHybridIndex)
         assert_type(index.search("query"), list[list[Hit]])
@@ -147,6 +151,8 @@ async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
 
 
 async def of_a_milvus_index(encoder: Encoder) -> None:
+    more = {"num_shards": 2}
+    MilvusHybridIndex("http://localhost", "docs", encoder, token="t", collection_options=more)
     with MilvusHybridIndex(Path("index.db"), "docs", encoder, retry_seconds=0) as index:
         assert_type(index, MilvusHybridIndex)
         assert_type(index.search("query", fusion=Linear(1.0, 0.1)), list[list[Hit]])
@@ -165,6 +171,9 @@ async def of_every_index(index: QdrantHybridIndex | MilvusHybridIndex) -> None:
     assert_type(index.get([3], with_vectors=True)[0].dense, NDArray[np.float32] | None)
     assert_type(index.prune(iter(["b"])), int)
     assert_type(await index.adelete(["a"]), int)
+    assert_type(index.create(alias="current"), None)
+    assert_type(index.switch_alias("current"), str | None)
+    assert_type(await index.aswitch_alias("current"), str | None)
     assert_type(index.count(), int)
     assert_type(index.explain("query", 3), Explanation)
     assert_type(index.explain_all("query", ["a", 3]), dict[str | int, Explanation])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from gte_integrations._index.bridge import Bridge
+from gte_integrations._index.checks import check_key, check_options, refuse_for
 from gte_integrations._index.masking import masked
 from gte_integrations._index.milvus.client import AsyncMilvusClient, MilvusClient
 from gte_integrations._index.milvus.lite import LiteServer, open_before_fork
+from gte_integrations._index.milvus.options import CLIENT_OPTIONS
 
 # gRPC lets up to two minutes pass before it looks again for a server that was away, and until then
 # fails every request at once. How long to wait is for ``retry_seconds`` to say.
@@ -24,13 +27,18 @@ class Connection:
 
     Args:
         location: a path ending in ``.db``, a URI, or a client, which stays open.
+        token: what a server at a URI knows the user by.
+        client_options: more for the client that connects to a URI.
     """
 
-    def __init__(self, location: object) -> None:
+    def __init__(
+        self, location: object, token: str | None, client_options: Mapping[str, Any] | None
+    ) -> None:
         self.bridge = Bridge(location) if isinstance(location, AsyncMilvusClient) else None
         self._owned = not isinstance(location, (MilvusClient, AsyncMilvusClient))
         self._location = _checked(location) if self._owned else type(location).__name__
         self.place = self._location if self._owned else id(location)
+        self._client_options = self._options(token, client_options)
         self._client: Any = None if self._owned else self.bridge or location
         self._server: LiteServer | None = None
         self._opening = threading.Lock()
@@ -83,9 +91,21 @@ class Connection:
             raise self._forked()
         self._process = os.getpid()
         if _is_uri(self._location):
-            return MilvusClient(self._location, grpc_options=_GRPC_OPTIONS)
+            return MilvusClient(self._location, **self._client_options)
         self._server = LiteServer(self._location)
         return self._server.client
+
+    def _options(self, token: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The arguments of a client that is opened here, checked."""
+        if not self._owned or not _is_uri(self._location):
+            place = "a file" if self._owned else f"a {self._location}, which has its own"
+            refuse_for(place, token=token, client_options=given)
+            return {}
+        options = check_options("client_options", given, CLIENT_OPTIONS)
+        if token is not None:
+            check_key("token", token)
+            options["token"] = token
+        return {**options, "grpc_options": _GRPC_OPTIONS | options.get("grpc_options", {})}
 
     def _forked(self) -> RuntimeError:
         shown = masked(self._location)

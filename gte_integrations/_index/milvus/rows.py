@@ -54,8 +54,8 @@ def document_id(key: str) -> DocumentId:
     return key_to_id(from_primary_key(key))
 
 
-def schema_of(metadata: Metadata) -> CollectionSchema:
-    """Fields of a collection; payload goes to dynamic ones."""
+def schema_of(metadata: Metadata, tenant_key: str | None = None) -> CollectionSchema:
+    """Fields of a collection; payload goes to dynamic ones, but for the key of the tenant."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=3 * ID_MAX_BYTES)
     schema.add_field(TEXT, DataType.VARCHAR, max_length=MAX_BYTES)
@@ -67,7 +67,14 @@ def schema_of(metadata: Metadata) -> CollectionSchema:
         schema.add_field(COARSE, dense, dim=metadata["coarse_dimensions"])
     if metadata["sparse"]:
         schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    if tenant_key is not None:
+        schema.add_field(tenant_key, DataType.VARCHAR, max_length=MAX_BYTES, is_partition_key=True)
     return schema
+
+
+def tenant_key_of(fields: Iterable[Mapping[str, Any]]) -> str | None:
+    """The payload key that a collection is partitioned by, as Milvus describes its fields."""
+    return next((field["name"] for field in fields if field.get("is_partition_key")), None)
 
 
 def index_params_of(

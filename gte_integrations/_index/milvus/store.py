@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from gte_core import CollectionMismatch
 from gte_core.iteration import batched
+from gte_integrations._index.aliases import check_no_alias
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.fusion import DocumentId, ScoredIds, best
 from gte_integrations._index.ids import from_primary_key, id_to_key, primary_key
 from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.milvus.client import LoadState, MilvusException, grpc
 from gte_integrations._index.milvus.connection import Connection
+from gte_integrations._index.milvus.options import payload_index_params
 from gte_integrations._index.milvus.rows import (
     COARSE,
     DENSE,
@@ -35,6 +38,7 @@ from gte_integrations._index.milvus.rows import (
     schema_of,
     search_params,
     stored_vectors,
+    tenant_key_of,
 )
 from gte_integrations._index.records import (
     ORIGIN,
@@ -67,10 +71,23 @@ class MilvusStore:
 
     request_bytes = 32 * 2**20  # half of what a server takes, for the size is an estimate
 
-    def __init__(self, location: object, collection: str, quantization: Quantization) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        collection: str,
+        *,
+        quantization: Quantization,
+        payload_types: Mapping[str, str],
+        tenant_key: str | None,
+        collection_options: Mapping[str, Any],
+    ) -> None:
         self._quantization = quantization
-        self._connection = Connection(location)
+        self._connection = connection
         self._collection = collection
+        self._payload_types = payload_types
+        self._tenant_key = tenant_key
+        self._collection_options = collection_options
+        self._payload_fields = ["$meta"]
         self._is_loaded = False
         self.place = (self._connection.place, collection)
         self.name = f"The Milvus collection {collection!r}"
@@ -81,6 +98,7 @@ class MilvusStore:
             return None
         collection = self._client.describe_collection(self._collection)
         fields = {field["name"]: field for field in collection["fields"]}
+        self._note_tenant_key(tenant_key_of(collection["fields"]))
         metadata: Metadata = json.loads(collection.get("properties", {}).get(_METADATA, "{}"))
         indexes = self._client.list_indexes(self._collection)
         if metadata and not VECTORS.intersection(fields) <= set(indexes):
@@ -105,6 +123,30 @@ class MilvusStore:
                 self._client.create_index(self._collection, params, sync=False)
             self._client.load_collection(self._collection)
         self._is_loaded = True
+
+    def add_payload_indexes(self) -> None:
+        if not self._payload_types:
+            return
+        if self._is_lite:
+            self._refuse_payload_indexes()
+        there = self._client.list_indexes(self._collection)
+        params = payload_index_params(self._payload_types, there)
+        if params:
+            self._client.create_index(self._collection, params, sync=False)
+
+    @property
+    def collection(self) -> str:
+        return self._collection
+
+    def alias_target(self, alias: str) -> str | None:
+        if self._is_alias(alias):
+            return str(self._client.describe_alias(alias)["collection_name"])
+        return alias if self._client.has_collection(alias) else None
+
+    def set_alias(self, alias: str) -> None:
+        is_there = self._is_alias(alias)
+        change = self._client.alter_alias if is_there else self._client.create_alias
+        change(self._collection, alias)
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {primary_key(key): key for key in keys}
@@ -143,7 +185,7 @@ class MilvusStore:
         self, ids: Sequence[DocumentId], payload_keys: Sequence[str] | None
     ) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
         keys = [primary_key(id_to_key(document_id)) for document_id in ids]
-        chosen = ["$meta"] if payload_keys is None else payload_keys
+        chosen = self._payload_fields if payload_keys is None else payload_keys
         rows = self._get(keys, [TEXT, *chosen])
         return {document_id(row[ID]): (row[TEXT], payload_of(row)) for row in rows}
 
@@ -155,7 +197,7 @@ class MilvusStore:
     def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
         rows = self._get(
             [primary_key(key) for key in keys],
-            _document_fields(with_vectors=with_vectors),
+            self._document_fields(with_vectors=with_vectors),
             consistency_level="Strong",
         )
         return [document_of(row, with_vectors=with_vectors) for row in rows]
@@ -163,7 +205,7 @@ class MilvusStore:
     def page(
         self, after: Any, condition: str | None, *, with_vectors: bool
     ) -> tuple[list[StoredDocument], Any]:
-        fields = _document_fields(with_vectors=with_vectors)
+        fields = self._document_fields(with_vectors=with_vectors)
         rows, following = self._page(after, condition, fields, DOCUMENTS_PER_PAGE)
         return [document_of(row, with_vectors=with_vectors) for row in rows], following
 
@@ -178,7 +220,10 @@ class MilvusStore:
         self._loaded("delete", ids=[primary_key(key) for key in keys])
 
     def drop(self) -> None:
+        check_no_alias(self)
         if self._client.has_collection(self._collection):
+            for alias in self._client.list_aliases(self._collection)["aliases"]:
+                self._client.drop_alias(alias)  # servers ask for it
             self._client.drop_collection(self._collection)
         self._is_loaded = False
 
@@ -221,15 +266,31 @@ class MilvusStore:
     def _is_lite(self) -> bool:
         return str(self._client.get_server_version()).startswith("milvus_lite")
 
+    def _is_alias(self, name: str) -> bool:
+        return name in self._client.list_aliases()["aliases"]
+
+    def _note_tenant_key(self, found: str | None) -> None:
+        """Remember what of the payload is a field of its own; refuse a key that is none."""
+        if self._tenant_key not in (None, found):
+            raise CollectionMismatch(
+                f"{self.name} is not partitioned by {self._tenant_key!r}, the tenant_key, but by "
+                f"{found!r}, and that cannot be changed; pass this, or use another collection."
+            )
+        self._payload_fields = ["$meta"] if found is None else ["$meta", found]
+
     def _create_collection(self, metadata: Metadata) -> None:
         if self._client.has_collection(self._collection):
             return
+        properties = self._collection_options.get("properties", {})
         try:
             self._client.create_collection(
                 self._collection,
-                schema=schema_of(metadata),
-                consistency_level="Session",  # a client finds what it has written
-                properties={_METADATA: json.dumps(metadata)},
+                schema=schema_of(metadata, self._tenant_key),
+                **{
+                    "consistency_level": "Session",  # a client finds what it has written
+                    **self._collection_options,
+                    "properties": {**properties, _METADATA: json.dumps(metadata)},
+                },
             )
         except MilvusException as error:
             if "File exists" not in error.message:
@@ -269,6 +330,8 @@ class MilvusStore:
                 f"storage is {self._quantization!r}, but Milvus Lite keeps float32 vectors alone; "
                 'pass storage="float32", or use a Milvus server.'
             )
+        if self._payload_types:
+            self._refuse_payload_indexes()
         if self.bridge is not None:  # it waits for each index by a call Lite lacks
             raise NotImplementedError(
                 "An AsyncMilvusClient cannot make a collection in Milvus Lite; call create() once "
@@ -291,6 +354,16 @@ class MilvusStore:
             **_BY_PRIMARY_KEY,
         )
         return rows, rows[-1][ID] if rows else None  # a page may be short, and not be the last
+
+    def _refuse_payload_indexes(self) -> None:
+        raise NotImplementedError(
+            f"payload_indexes names {', '.join(self._payload_types)}, but Milvus Lite cannot index "
+            "payload; it filters without. Leave the argument out, or use a Milvus server."
+        )
+
+    def _document_fields(self, *, with_vectors: bool) -> list[str]:
+        # Without a sparse field, that name is read as a payload key, which no document has.
+        return [TEXT, *self._payload_fields, *([DENSE, SPARSE] if with_vectors else [])]
 
     def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -339,11 +412,6 @@ class MilvusStore:
             # The AUTOINDEX of a collection that 0.1.0 made gives no more hits than it looks at.
             params["params"] = {"ef": _LITE_DEPTH * limit}
         return params
-
-
-def _document_fields(*, with_vectors: bool) -> list[str]:
-    # Without a sparse field, that name is read as a payload key, which no document has.
-    return [TEXT, "$meta", *([DENSE, SPARSE] if with_vectors else [])]
 
 
 def _checked(condition: object) -> str:

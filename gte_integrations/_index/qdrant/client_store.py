@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gte_integrations._index.aliases import check_no_alias
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.qdrant.answers import Answers
@@ -22,6 +23,7 @@ from gte_integrations._index.qdrant.client import (
 )
 from gte_integrations._index.qdrant.filters import to_client_filter
 from gte_integrations._index.qdrant.layouts import refuse_ours
+from gte_integrations._index.qdrant.options import missing
 from gte_integrations._index.qdrant.points import (
     COARSE,
     DENSE,
@@ -59,6 +61,8 @@ class ClientStore(QdrantStore[models.Filter]):
         collection: its name.
         quantization: how dense vectors are kept.
         owned: whether ``close`` closes the client.
+        payload_schemas: parameters of the indexes of payload keys.
+        collection_options: what ``create_collection`` is given besides.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class ClientStore(QdrantStore[models.Filter]):
         *,
         quantization: Quantization,
         owned: bool,
+        payload_schemas: Mapping[str, Any],
+        collection_options: Mapping[str, Any],
     ) -> None:
         self.bridge = Bridge(client) if isinstance(client, AsyncQdrantClient) else None
         self._client: Any = Answers(self.bridge or client)
@@ -76,8 +82,12 @@ class ClientStore(QdrantStore[models.Filter]):
         self._collection = collection
         self._owned = owned
         self.place = (client.init_options.get("url") or id(client), collection)
+        self._payload_schemas = payload_schemas
+        self._collection_options = collection_options
         path = client.init_options.get("path")
         self._path = None if path is None else Path(path)  # of the local mode
+        in_memory = client.init_options.get("location") == ":memory:"
+        self._is_local = in_memory or path is not None
         self.name = f"The Qdrant collection {collection!r}"
 
     def describe(self) -> Metadata | None:
@@ -103,6 +113,31 @@ class ClientStore(QdrantStore[models.Filter]):
             vectors_config=dense_config(metadata),
             sparse_vectors_config=sparse_config(metadata),
             metadata={_METADATA: metadata},
+            **self._collection_options,
+        )
+
+    def add_payload_indexes(self) -> None:
+        if not self._payload_schemas or self._is_local:  # where they would have no effect
+            return
+        there = self._client.get_collection(self._collection).payload_schema
+        for key, params in missing(self._payload_schemas, there).items():
+            self._client.create_payload_index(self._collection, key, field_schema=params)
+
+    def alias_target(self, alias: str) -> str | None:
+        for found in self._client.get_aliases().aliases:
+            if found.alias_name == alias:
+                return str(found.collection_name)
+        return alias if self._client.collection_exists(alias) else None
+
+    def set_alias(self, alias: str) -> None:
+        # Both at once for whoever searches; deleting one that is not there is no error.
+        delete = models.DeleteAlias(alias_name=alias)
+        create = models.CreateAlias(collection_name=self._collection, alias_name=alias)
+        self._client.update_collection_aliases(
+            [
+                models.DeleteAliasOperation(delete_alias=delete),
+                models.CreateAliasOperation(create_alias=create),
+            ]
         )
 
     def pack(self, records: Sequence[Record]) -> list[models.PointStruct]:
@@ -119,6 +154,7 @@ class ClientStore(QdrantStore[models.Filter]):
         self._client.delete(self._collection, selected, wait=True)
 
     def drop(self) -> None:
+        check_no_alias(self)
         self._client.delete_collection(self._collection)
 
     def classify(self, error: Exception) -> Failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from gte_integrations._index.qdrant.disk_space import (
 )
 from gte_integrations._index.qdrant.filters import to_edge_filter
 from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
+from gte_integrations._index.qdrant.options import missing
 from gte_integrations._index.qdrant.points import (
     COARSE,
     ID,
@@ -58,7 +59,17 @@ class EdgeStore(QdrantStore[edge.Filter]):
 
     bridge = None
 
-    def __init__(self, directory: Path, collection: str, *, quantization: Quantization) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        collection: str,
+        *,
+        quantization: Quantization,
+        payload_schemas: Mapping[str, Any],
+        collection_options: Mapping[str, Any],
+    ) -> None:
+        self._payload_schemas = payload_schemas
+        self._collection_options = collection_options
         self._sparse_vector = edge.SparseVector
         self._quantization = quantization
         self._collection = collection
@@ -89,6 +100,25 @@ class EdgeStore(QdrantStore[edge.Filter]):
     def create(self, metadata: Metadata) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
         self._shard.open_with(lambda: self._make(metadata))
+
+    def add_payload_indexes(self) -> None:
+        if not self._payload_schemas:
+            return
+        with self._shard() as shard:
+            wanted = missing(self._payload_schemas, shard.info().payload_schema)
+            if wanted:
+                require_space(self.name, self._path, RESERVE)
+            for key, params in wanted.items():
+                shard.update(edge.UpdateOperation.create_field_index(key, params))
+
+    def alias_target(self, alias: str) -> str | None:
+        raise NotImplementedError(
+            f"{self.name} is in a directory, where there are no aliases; open the collection by "
+            "its own name, or use a Qdrant server."
+        )
+
+    def set_alias(self, alias: str) -> None:
+        self.alias_target(alias)
 
     def pack(self, records: Sequence[Record]) -> list[_Packed]:
         return [_Packed(_to_point(record), self.size_of(record)) for record in records]
@@ -142,7 +172,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
         if _read(self._record) is not None:  # another thread was faster
             return self._load()
         require_space(self.name, self._path, RESERVE)
-        shard = self._make_shard(_edge_config(metadata))
+        shard = self._make_shard(_edge_config(metadata, self._collection_options))
         try:
             if shard.count(edge.CountRequest()):  # that only the log still held
                 raise CollectionMismatch(
@@ -251,7 +281,7 @@ def _to_point(record: Record) -> edge.Point:
     return edge.Point(point_id(key), vectors_of(record, edge.SparseVector), payload_of(record))
 
 
-def _edge_config(metadata: Metadata) -> edge.EdgeConfig:
+def _edge_config(metadata: Metadata, options: Mapping[str, Any]) -> edge.EdgeConfig:
     half = edge.VectorStorageDatatype.Float16 if metadata["storage"] == "float16" else None
     int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8)
     dense = {
@@ -264,7 +294,7 @@ def _edge_config(metadata: Metadata) -> edge.EdgeConfig:
         for name, size in sizes_of(metadata).items()
     }
     sparse = {SPARSE: edge.EdgeSparseVectorParams()} if metadata["sparse"] else {}
-    return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
+    return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse, **options)
 
 
 def _edge_params(search: Search, quantization: Quantization) -> edge.SearchParams | None:

@@ -45,6 +45,11 @@ class QdrantStore(ABC, Generic[FilterT]):
 
     request_bytes = 16 * 2**20  # half of what a server takes, for the size is an estimate
     _sparse_vector: MakeSparse
+    _collection: str
+
+    @property
+    def collection(self) -> str:
+        return self._collection
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {point_id(key): key for key in keys}

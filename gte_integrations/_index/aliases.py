@@ -1,0 +1,70 @@
+"""Other names of a collection: an alias is made with it, and led to it at the end of a rebuild."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+from gte_integrations._index.retry import Sender
+
+
+class Aliased(Protocol):
+    """What a store knows of aliases."""
+
+    @property
+    def collection(self) -> str:
+        """The name that the collection was opened by."""
+        ...
+
+    def alias_target(self, alias: str) -> str | None:
+        """The collection that an alias leads to, or that has this name; None if there is neither.
+
+        ``NotImplementedError`` where there are no aliases.
+        """
+        ...
+
+    def set_alias(self, alias: str) -> None:
+        """Let an alias, new or not, lead to this collection."""
+        ...
+
+
+def is_new(store: Aliased, alias: str, sender: Sender) -> bool:
+    """Whether an alias is still to be made; ``ValueError`` if it leads elsewhere."""
+    target = _target(store, alias, sender)
+    if target not in (None, store.collection):
+        raise ValueError(
+            f"alias is {alias!r}, which leads to the collection {target!r}. Fill this one first, "
+            f"without an alias, and then call switch_alias({alias!r})."
+        )
+    return target is None
+
+
+def check_no_alias(store: Aliased) -> None:
+    """``ValueError`` where the name is an alias: whose collection is meant to go is not clear."""
+    target = store.alias_target(store.collection)
+    if target not in (None, store.collection):
+        raise ValueError(
+            f"{store.collection!r} is an alias of the collection {target!r}; open an index by that "
+            "name to drop it."
+        )
+
+
+def switch(store: Aliased, alias: str, sender: Sender) -> str | None:
+    """Let an alias lead to the store's collection; return where it led before, if elsewhere."""
+    target = _target(store, alias, sender)
+    if target == store.collection:
+        return None
+    sender.retry(partial(store.set_alias, alias))
+    return target
+
+
+def _target(store: Aliased, alias: str, sender: Sender) -> str | None:
+    if not isinstance(alias, str) or not alias:
+        raise TypeError(f"alias is {alias!r}, but must be a name, a str.")
+    target = sender.retry(partial(store.alias_target, alias))
+    if alias in (target, store.collection):
+        raise ValueError(
+            f"alias is {alias!r}, but that is the name of a collection; choose another, or drop "
+            "that collection before."
+        )
+    return target
