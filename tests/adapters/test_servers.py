@@ -254,3 +254,23 @@ def test_a_directory_has_no_aliases(place, encoder):
     index.create()
     with pytest.raises(NotImplementedError, match="or use a Qdrant server"):
         index.switch_alias("current")
+
+
+def test_a_collection_is_dropped_by_its_own_name_with_its_aliases(aliased, encoder):
+    alias = aliased.prefix + "current"
+    first = aliased.open(encoder, "first")
+    first.create(alias=alias)
+    with pytest.raises(ValueError, match="is an alias of the collection .*first'; open an index by"):
+        aliased.open(encoder, "current").drop()
+    first.drop()
+    again = aliased.open(encoder, "second")
+    again.create(alias=alias)
+    assert aliased.open(encoder, "current").count() == 0
+
+
+def test_the_tenant_is_part_of_what_is_read(place, encoder):
+    index = place.open(encoder, tenant_key="customer")
+    index.create()
+    index.add([("a", "oak", {"customer": "one", "lang": "en"})])
+    assert [document.payload for document in index] == [{"customer": "one", "lang": "en"}]
+    assert index.get(["a"])[0].payload == {"customer": "one", "lang": "en"}
