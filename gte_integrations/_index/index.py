@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Protocol, Self
 
@@ -18,7 +19,6 @@ from gte_integrations._index.checks import (
     check_choice,
     check_count,
     check_documents,
-    check_fusion,
     check_ids,
     check_linear,
     check_payload_keys,
@@ -32,7 +32,15 @@ from gte_integrations._index.metadata import Metadata, compare_metadata, recorde
 from gte_integrations._index.planning import Producer
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import MAX_DEPTH, FilterT, FilterT_contra, Hit, Source, search
+from gte_integrations._index.search import (
+    MAX_DEPTH,
+    FilterT,
+    FilterT_contra,
+    Hit,
+    Source,
+    Wanted,
+    search,
+)
 from gte_integrations._index.vectorizer import Mode, Vectorizer
 
 _IDS_PER_REQUEST = 1_000
@@ -182,6 +190,9 @@ class HybridIndex(Generic[FilterT]):
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
         payload_keys: Iterable[str] | None = None,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        group_by: str | None = None,
     ) -> list[list[Hit]]:
         """Find documents; one list of hits per query, best first, also for a single query.
 
@@ -191,17 +202,26 @@ class HybridIndex(Generic[FilterT]):
             mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
                 collection has, which is "dense" if its model gives no sparse vectors.
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
-            candidates: how many of the best of each kind hybrid mode fuses; ``limit`` if that is
-                more.
+            candidates: how many of the best of each kind hybrid mode fuses; ``offset + limit`` if
+                that is more.
             filter: a condition on the payload in the engine's own language.
             payload_keys: which keys of the payload a hit brings along, to keep a large payload
                 where it is; ``()`` for none, None (the default) for all. A key that a document
                 lacks is left out. The text always comes.
+            offset: how many of the best hits are left out, for what lies behind them; with
+                ``limit`` at most 16,384. Pages in hybrid mode are of one ranking as long as
+                ``candidates`` reaches to the end of the last.
+            score_threshold: leave out hits whose ``score`` is below: in hybrid mode the fused one,
+                which is a sum of weighted scores by ``Linear`` and of shares such as 1/61 by
+                ``RRF``; else the cosine ("dense") or the dot product ("sparse").
+            group_by: a key of the payload: of all hits with one value there, only the best comes,
+                and ``limit`` and ``offset`` count groups. A document without a value stands alone.
+                As many candidates are looked at as it takes, up to 16,384 of each kind; hybrid
+                mode then fuses all of these.
         """
-        check_count("limit", limit, most=MAX_DEPTH)
         check_count("candidates", candidates, most=MAX_DEPTH)
-        check_fusion(fusion)
         keys = check_payload_keys(payload_keys)
+        wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)
         if mode is None:
             mode = self.vectorizer.default_mode
         check_choice("mode", mode, Mode)
@@ -210,11 +230,9 @@ class HybridIndex(Generic[FilterT]):
         return search(
             self._store,
             self.vectorizer.query_vectors(queries, mode),
-            limit=limit,
-            depth=max(limit, candidates) if hybrid else limit,
-            fusion=fusion if hybrid else _ALONE,
+            wanted if hybrid else replace(wanted, fusion=_ALONE),
+            depth=max(wanted.end, candidates) if hybrid else wanted.end,
             condition=filter,
-            payload_keys=keys,
         )
 
     async def aadd(

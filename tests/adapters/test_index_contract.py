@@ -753,6 +753,53 @@ def test_arguments_of_search_are_checked(filled):
         filled.search({"oak": 3})
 
 
+PAGES = [
+    ({"offset": -1}, ValueError, "offset is -1, but must be from 0 to 16,384"),
+    ({"offset": 1.0}, TypeError, "offset must be an integer, from 0 to 16,384, got 1.0"),
+    ({"offset": 16_380}, ValueError, "limit 10, but their sum must be at most 16,384"),
+    ({"score_threshold": "0.5"}, TypeError, "score_threshold is '0.5', but must be a number"),
+    ({"score_threshold": float("nan")}, ValueError, "score_threshold is nan, but must be finite"),
+    ({"group_by": ["lang"]}, TypeError, r"group_by is \['lang'\], but must be a key of the payl"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), PAGES)
+def test_what_is_cut_of_a_ranking_is_checked(index, options, error, message):
+    with pytest.raises(error, match=message):
+        index.search("oak", **options)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_pages_together_are_the_ranking(filled, mode):
+    whole = filled.search(QUERIES, mode=mode, limit=30)
+    pages = [filled.search(QUERIES, mode=mode, limit=12, offset=offset) for offset in (0, 12, 24)]
+    joined = [[hit.id for hits in parts for hit in hits] for parts in zip(*pages, strict=True)]
+    assert [ids[:30] for ids in joined] == [[hit.id for hit in hits] for hits in whole]
+    assert filled.search("oak", offset=1_000) == [[]]
+
+
+def test_a_group_far_behind_is_found(index):
+    """Other documents of one group fill all candidates before it."""
+    near = [(number, "oak elm", {"source": "near"}) for number in range(300)]
+    index.add([*near, ("far", "ash yew", {"source": "far"}), ("alone", "fir", {"source": None})])
+    for options in ({"mode": "dense"}, {"candidates": 5}):
+        [hits] = index.search("oak elm", limit=3, group_by="source", **options)
+        assert hits[0].id == 0
+        assert {hit.id for hit in hits} == {0, "far", "alone"}
+    [[hit]] = index.search("oak elm", limit=1, offset=1, group_by="source", payload_keys=())
+    assert hit.id in {"far", "alone"}
+    assert hit.payload == {}
+
+
+def test_a_hit_is_shown_in_one_line(index):
+    index.add([("a", "oak " * 100, {"lang": "en"})])
+    [[hit]] = index.search("oak", mode="dense")
+    assert repr(hit) == (
+        f"Hit(id='a', score={hit.score:.4f}, text='{('oak ' * 15)[:59]}…', "
+        f"payload={{'lang': 'en'}}, dense_score={hit.score:.4f})"
+    )
+
+
 def test_an_empty_collection_finds_nothing(index):
     assert index.count() == 0
     assert index.search(["oak", "elm"]) == [[], []]
