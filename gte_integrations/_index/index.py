@@ -401,6 +401,7 @@ class HybridIndex(Generic[FilterT]):
         found = self._store.describe()
         if found is not None:
             return found
+        self.vectorizer.fit_to(None)
         self._store.create(self.vectorizer.metadata())
         return self._store.describe()
 
@@ -417,5 +418,6 @@ class HybridIndex(Generic[FilterT]):
     def _verify(self, found: Metadata | None) -> None:
         if found is None:
             raise CollectionNotFound(f"{self._store.name} does not exist; call create() first.")
+        self.vectorizer.fit_to(found)
         compare_metadata(self._store.name, self.vectorizer.comparable_metadata(), found)
         self._verified = True

@@ -65,11 +65,22 @@ class Vectorizer:
         self.storage: Quantization = storage
         self.encoder = encoder = as_encoder(encoder)
         self.dimensions = encoder.dimensions
+        self._takes_any_size = dimensions is None
         if dimensions is not None:
             self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
         self.coarse_dimensions = coarse_dimensions
         if coarse_dimensions is not None:
             _check_size("coarse_dimensions", coarse_dimensions, self.dimensions - 1)
+
+    def fit_to(self, collection: Metadata | None) -> None:
+        """Take the size of a collection, if none was asked for; the encoder's own if there is none.
+
+        A size that the encoder does not reach stays a difference between the two.
+        """
+        if self._takes_any_size:
+            own = self.encoder.dimensions
+            size = (collection or {}).get("dimensions")
+            self.dimensions = size if isinstance(size, int) and 1 <= size <= own else own
 
     def comparable_metadata(self) -> Metadata:
         """What a collection must have been made with for these vectors to fit into it."""

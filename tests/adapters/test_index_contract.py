@@ -719,6 +719,37 @@ def test_a_smaller_size_is_stored_and_searched(place, make_encoder):
     assert (hits[0].id, hits[0].score) == (DOCUMENTS[3].id, pytest.approx(1.0, abs=1e-5))
 
 
+def test_an_index_without_a_size_takes_that_of_the_collection(place, encoder):
+    with place.open(encoder, dimensions=8) as small:
+        small.create()
+        small.add(DOCUMENTS)
+        expected = small.search(QUERIES)
+    index = place.open(encoder)
+    assert index.search(QUERIES) == expected
+    assert index.vectorizer.dimensions == 8
+    index.close()
+    again = place.open(encoder)
+    assert again.add([*DOCUMENTS, ("new", "oak")]).written == 1
+    assert again.vectorizer.comparable_metadata() == small.vectorizer.comparable_metadata()
+    explained = again.explain("oak", "new")
+    [[hit]] = again.search("oak", limit=1)
+    assert (hit.id, hit.score) == ("new", pytest.approx(explained.score))
+
+
+def test_an_index_without_a_size_makes_a_collection_of_the_encoders(place, encoder):
+    place.open(encoder, "small", dimensions=8).create()
+    index = place.open(encoder)
+    index.create()
+    assert index.metadata()["dimensions"] == index.vectorizer.dimensions == 32
+
+
+def test_a_size_that_the_encoder_does_not_reach_is_a_mismatch(place, index, make_encoder):
+    index.close()
+    other = place.open(make_encoder(dimensions=16))
+    with pytest.raises(CollectionMismatch, match=r"dimensions: the collection has 32, .* needs 16"):
+        other.count()
+
+
 def test_without_a_sparse_head_dense_mode_works(place, make_encoder):
     index = place.open(make_encoder(has_sparse=False))
     index.create()
