@@ -35,6 +35,7 @@ from gte_integrations._index.qdrant.points import (
     sparse_vector,
     to_point,
 )
+from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.vectorizer import Vectorizer
@@ -47,6 +48,7 @@ __all__ = [
     "Linear",
     "QdrantHybridIndex",
     "QdrantVectorizer",
+    "StoredDocument",
 ]
 
 _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
