@@ -12,6 +12,7 @@ from functools import partial
 from typing import Generic, Self
 
 from gte_core import CollectionNotFound, Explanation
+from gte_integrations._index.adoption import adopt
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.checks import (
     check_choice,
@@ -64,6 +65,20 @@ class HybridIndex(Generic[FilterT]):
         another size, or by something else.
         """
         self._verify(self._sender().retry(self._make))
+
+    def adopt(self) -> None:
+        """Make a collection this index's own that a vectorizer filled through another client.
+
+        Nothing says which model filled it, so its schema is checked, and eight of its documents are
+        encoded again, whose vectors must have a cosine of at least 0.999 to those that are stored.
+        Then the model is recorded, as ``create`` does it, and any index of it opens the collection.
+        One that is recorded is verified and left as it is.
+
+        Raises:
+            CollectionMismatch: it was filled by another model or library; nothing was written.
+            CollectionNotFound: there is no collection.
+        """
+        self._verify(adopt(self.vectorizer, self._store, self._sender()))
 
     def add(
         self,
@@ -386,6 +401,7 @@ class HybridIndex(Generic[FilterT]):
         self._verified = False
 
     acreate = awaited(create)
+    aadopt = awaited(adopt)
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
@@ -409,6 +425,10 @@ class HybridIndex(Generic[FilterT]):
 
     def __iter__(self) -> Iterator[StoredDocument]:
         return self.documents()
+
+    def __repr__(self) -> str:
+        collection = self._store.name.replace("The", "the", 1)
+        return f"<{type(self).__name__} on {collection} with {self.vectorizer!r}>"
 
     def __enter__(self) -> Self:
         return self

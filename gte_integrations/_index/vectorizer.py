@@ -112,13 +112,24 @@ class Vectorizer:
         These are "name", the model as it was given, and "query_prefix"; with them others can open
         the collection as it was made.
         """
-        model = getattr(self.encoder, "model", None)
-        name = model if isinstance(model, str) else self.encoder.fingerprint.model
         return {
             **self.comparable_metadata(),
-            "name": name,
+            "name": self._model,
             "query_prefix": self.encoder.query_prefix,
         }
+
+    def __repr__(self) -> str:
+        coarse, storage = self.coarse_dimensions, self.storage
+        parts = [repr(self._model), f"dimensions={self.dimensions}"]
+        parts += [] if coarse is None else [f"coarse_dimensions={coarse}"]
+        parts += [] if storage == "float32" else [f"storage={storage!r}"]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def _model(self) -> str:
+        """The model as it was given."""
+        model = getattr(self.encoder, "model", None)
+        return model if isinstance(model, str) else self.encoder.fingerprint.model
 
     def prepare(self, item: object) -> Prepared:
         """Read and check one document in any accepted form."""

@@ -831,6 +831,15 @@ def test_a_hit_is_shown_in_one_line(index):
     )
 
 
+def test_an_index_and_its_vectorizer_are_shown_by_what_they_are(place, encoder):
+    index = place.open(encoder, coarse_dimensions=8)
+    engine = "Milvus" if place.engine.startswith("milvus") else "Qdrant"
+    shown = f"{engine}Vectorizer('hash', dimensions=32, coarse_dimensions=8)"
+    assert repr(index.vectorizer) == shown
+    assert repr(index).startswith(f"<{engine}HybridIndex on the {engine} collection '")
+    assert repr(index).endswith(f"docs' with {shown}>")
+
+
 def test_an_empty_collection_finds_nothing(index):
     assert index.count() == 0
     assert index.search(["oak", "elm"]) == [[], []]

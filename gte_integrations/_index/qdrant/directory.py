@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from gte_integrations._index.qdrant.filters import to_edge_filter
 from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
 from gte_integrations._index.qdrant.points import (
     COARSE,
+    DENSE,
     ID,
     SPARSE,
     Search,
@@ -40,6 +41,7 @@ from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.search import gathered
 
 _DROPPED = ".gte-dropped-"  # no collection's name begins with a dot
+_CONFIG = "edge_config.json"  # the engine's own
 
 
 class _Packed(NamedTuple):
@@ -81,13 +83,25 @@ class EdgeStore(QdrantStore[edge.Filter]):
             raise CollectionMismatch(
                 f"{self.name} holds {documents} documents, but {str(self._record)!r}, the record "
                 "of the model that filled it, is empty or damaged. Put that file back from a "
-                "copy, or add the documents to another collection."
+                "copy, or remove it and adopt() the collection."
             )
         return {} if documents else None
 
     def create(self, metadata: Metadata) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
         self._shard.open_with(lambda: self._make(metadata))
+
+    def schema(self) -> Metadata | None:
+        self._shard.allow()
+        config = _read(self._path / _CONFIG)
+        return None if config is None else _schema(config)
+
+    def record(self, metadata: Metadata) -> None:
+        require_space(self.name, self._path, LITTLE)
+        with self._shard() as shard:
+            shard.flush()
+            self._sync_folders()
+            _write(self._record, metadata)
 
     def pack(self, records: Sequence[Record]) -> list[_Packed]:
         return [_Packed(_to_point(record), self.size_of(record)) for record in records]
@@ -199,7 +213,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
     def _has_shard(self) -> bool:
         """Whether there is anything to load; what a killed ``create`` left may be too little."""
         segments = self._path / "segments"
-        return (self._path / "edge_config.json").exists() or any(segments.glob("*"))
+        return (self._path / _CONFIG).exists() or any(segments.glob("*"))
 
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
@@ -266,6 +280,20 @@ def _edge_config(metadata: Metadata) -> edge.EdgeConfig:
     return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse)
 
 
+def _schema(config: Mapping[str, Any]) -> Metadata:
+    """What a configuration, as the engine writes it, says of the vectors."""
+    vectors = config.get("vectors") or {}
+    dense, coarse = vectors.get(DENSE, {}), vectors.get(COARSE, {})
+    storage = "float16" if dense.get("datatype") == "float16" else "float32"
+    return {
+        "dimensions": dense.get("size"),
+        "coarse_dimensions": coarse.get("size"),
+        "metric": dense.get("distance"),
+        "storage": "int8" if dense.get("quantization_config") else storage,
+        "sparse": SPARSE in (config.get("sparse_vectors") or {}),
+    }
+
+
 def _edge_params(search: Search, quantization: Quantization) -> edge.SearchParams | None:
     options = quantized_search(search, quantization)
     if options is None:
@@ -285,7 +313,7 @@ def _edge_prefetches(
 # ------------------------------------------------------------------ the record
 
 
-def _read(record: Path) -> Metadata | None:
+def _read(record: Path) -> dict[str, Any] | None:
     """What was recorded, None if nothing that can be read."""
     try:
         metadata = json.loads(record.read_bytes())
