@@ -743,6 +743,16 @@ def test_an_index_without_a_size_makes_a_collection_of_the_encoders(place, encod
     assert index.metadata()["dimensions"] == index.vectorizer.dimensions == 32
 
 
+def test_a_collection_that_is_made_again_has_the_size_of_the_encoder(place, encoder):
+    with place.open(encoder, dimensions=8) as small:
+        small.create()
+    index = place.open(encoder)
+    assert (index.count(), index.vectorizer.dimensions) == (0, 8)
+    index.drop()
+    index.create()
+    assert index.metadata()["dimensions"] == index.vectorizer.dimensions == 32
+
+
 def test_a_size_that_the_encoder_does_not_reach_is_a_mismatch(place, index, make_encoder):
     index.close()
     other = place.open(make_encoder(dimensions=16))
