@@ -121,7 +121,7 @@ class GTEHybridRetriever(BaseRetriever):
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         k: how many documents.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
-            ``filter``, ``payload_keys``.
+            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``.
 
     ``k`` and search options may also be given per call: ``retriever.invoke(query, k=2)``.
     """

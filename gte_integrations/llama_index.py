@@ -211,7 +211,7 @@ class GTEHybridRetriever(BaseRetriever):
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         similarity_top_k: how many nodes.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
-            ``filter``, ``payload_keys``.
+            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``.
     """
 
     def __init__(

@@ -104,13 +104,9 @@ def add_parquet(
     another model or size.
     """
     with pq.ParquetFile(path) as file:
-        metadata: Metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA, b"{}"))
-        of_the_collection = {key: metadata.get(key) for key in ("metric", "storage")}
-        expected = {**index.vectorizer.comparable_metadata(), **of_the_collection}
-        compare_metadata(f"The file {str(path)!r}", expected, metadata, kind="file")
         return index.ingest(
             _Rows(index.vectorizer.limits),
-            _read(file, batch_size),
+            _read(file, f"The file {str(path)!r}", index.vectorizer, batch_size),
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,
@@ -206,7 +202,14 @@ class _Rows:
         return Embedded([_record(document) for document in documents], n_tokens=0)
 
 
-def _read(file: pq.ParquetFile, batch_size: int) -> Iterator[Mapping[str, Any]]:
+def _read(
+    file: pq.ParquetFile, name: str, vectorizer: Vectorizer, batch_size: int
+) -> Iterator[Mapping[str, Any]]:
+    """The rows, once the index is open and its vectorizer has the size of the collection."""
+    metadata: Metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA, b"{}"))
+    of_the_collection = {key: metadata.get(key) for key in ("metric", "storage")}
+    expected = {**vectorizer.comparable_metadata(), **of_the_collection}
+    compare_metadata(name, expected, metadata, kind="file")
     for batch in file.iter_batches(batch_size):
         yield from batch.to_pylist()
 

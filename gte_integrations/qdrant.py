@@ -127,7 +127,8 @@ class QdrantHybridIndex(HybridIndex[Any]):
             Collections made here need a server of version 1.16 or newer.
         collection: its name: letters, digits, "_", "-" and ".", up to 255 bytes in UTF-8.
         encoder: the model, for documents and queries: its name, or an encoder.
-        dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
+        dimensions: size of the dense vectors, from 1 to ``encoder.dimensions``; None (the default)
+            for that of the collection, and in a new one ``encoder.dimensions``.
         coarse_dimensions: size of additional, shorter vectors, below ``dimensions``. They gather
             the dense candidates, four times as many as are kept, which the full ones then rank:
             faster where dense search is, at the risk of missing some. None (the default): search

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 from typing import Any, get_args
 
 from gte_integrations._index.document import Document
@@ -17,12 +19,12 @@ def check_collection(name: object, allowed: re.Pattern[str], wording: str) -> st
     return name
 
 
-def check_count(name: str, value: int, *, most: int | None = None) -> None:
-    """Raise unless the value is an integer of at least 1 and at most ``most``."""
-    allowed = f"from 1 to {most:,}" if most else "at least 1"
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> None:
+    """Raise unless the value is an integer of at least ``least`` and at most ``most``."""
+    allowed = f"from {least} to {most:,}" if most else f"at least {least}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, {allowed}, got {value!r}.")
-    if value < 1 or (most and value > most):
+    if value < least or (most and value > most):
         raise ValueError(f"{name} is {value}, but must be {allowed}.")
 
 
@@ -37,6 +39,24 @@ def check_fusion(fusion: object) -> None:
     """Raise ``TypeError`` unless it is ``Linear`` or ``RRF``."""
     if not isinstance(fusion, get_args(Fusion)):
         raise TypeError(f"fusion is {fusion!r}, but must be Linear(...) or RRF(...).")
+
+
+def check_score_threshold(threshold: object) -> None:
+    """Raise unless it is a finite number, or None."""
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, Real):
+        raise TypeError(f"score_threshold is {threshold!r}, but must be a number, or None for all.")
+    if not math.isfinite(threshold):
+        raise ValueError(f"score_threshold is {threshold!r}, but must be finite, or None for all.")
+
+
+def check_group_by(key: object) -> None:
+    """Raise ``TypeError`` unless it is one key of the payload, or None."""
+    if not (key is None or isinstance(key, str)):
+        raise TypeError(
+            f"group_by is {key!r}, but must be a key of the payload, a str, or None for no groups."
+        )
 
 
 def check_linear(fusion: object) -> None:

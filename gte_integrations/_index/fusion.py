@@ -61,8 +61,10 @@ class Fused:
     sparse_score: float | None
 
 
-def fuse(dense_hits: ScoredIds, sparse_hits: ScoredIds, fusion: Fusion, limit: int) -> list[Fused]:
-    """The best ``limit`` documents of both searches together, best first, ties by id.
+def fuse(
+    dense_hits: ScoredIds, sparse_hits: ScoredIds, fusion: Fusion, limit: int | None = None
+) -> list[Fused]:
+    """The best ``limit`` documents of both searches together, or all, best first, ties by id.
 
     The hits need no order: ranks are taken from the scores, ties again by id, so that no engine's
     order of equal scores shows in the result.

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from gte_core import CollectionNotFound, Explanation
 from gte_integrations._index import aliases
+from gte_integrations._index.adoption import adopt
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.checks import (
     check_choice,
     check_count,
     check_documents,
-    check_fusion,
     check_ids,
     check_linear,
     check_payload_keys,
@@ -32,7 +33,7 @@ from gte_integrations._index.metadata import Metadata, compare_metadata, recorde
 from gte_integrations._index.planning import Producer
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, search
+from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, Wanted, search
 from gte_integrations._index.store import Store
 from gte_integrations._index.vectorizer import Mode, Vectorizer
 
@@ -89,6 +90,20 @@ class HybridIndex(Contents[FilterT]):
             The collection that it led to before; None if there was none, or it was this one.
         """
         return aliases.switch(self._store, alias, self._open_with_retries())
+
+    def adopt(self) -> None:
+        """Make a collection this index's own that a vectorizer filled through another client.
+
+        Nothing says which model filled it, so its schema is checked, and eight of its documents are
+        encoded again, whose vectors must have a cosine of at least 0.999 to those that are stored.
+        Then the model is recorded, as ``create`` does it, and any index of it opens the collection.
+        One that is recorded is verified and left as it is.
+
+        Raises:
+            CollectionMismatch: it was filled by another model or library; nothing was written.
+            CollectionNotFound: there is no collection.
+        """
+        self._verify(adopt(self.vectorizer, self._store, self._sender()))
 
     def add(
         self,
@@ -162,6 +177,9 @@ class HybridIndex(Contents[FilterT]):
         candidates: int = 100,
         filter: FilterT | None = None,  # noqa: A002
         payload_keys: Iterable[str] | None = None,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        group_by: str | None = None,
     ) -> list[list[Hit]]:
         """Find documents; one list of hits per query, best first, also for a single query.
 
@@ -171,17 +189,26 @@ class HybridIndex(Contents[FilterT]):
             mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
                 collection has, which is "dense" if its model gives no sparse vectors.
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
-            candidates: how many of the best of each kind hybrid mode fuses; ``limit`` if that is
-                more.
+            candidates: how many of the best of each kind hybrid mode fuses; ``offset + limit`` if
+                that is more.
             filter: a condition on the payload in the engine's own language.
             payload_keys: which keys of the payload a hit brings along, to keep a large payload
                 where it is; ``()`` for none, None (the default) for all. A key that a document
                 lacks is left out. The text always comes.
+            offset: how many of the best hits are left out, for what lies behind them; with
+                ``limit`` at most 16,384. Pages in hybrid mode are of one ranking as long as
+                ``candidates`` reaches to the end of the last.
+            score_threshold: leave out hits whose ``score`` is below: in hybrid mode the fused one,
+                which is a sum of weighted scores by ``Linear`` and of shares such as 1/61 by
+                ``RRF``; else the cosine ("dense") or the dot product ("sparse").
+            group_by: a key of the payload: of all hits with one value there, only the best comes,
+                and ``limit`` and ``offset`` count groups. A document without a value stands alone.
+                As many candidates are looked at as it takes, up to 16,384 of each kind; hybrid
+                mode then fuses all of these.
         """
-        check_count("limit", limit, most=MAX_DEPTH)
         check_count("candidates", candidates, most=MAX_DEPTH)
-        check_fusion(fusion)
         keys = check_payload_keys(payload_keys)
+        wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)
         if mode is None:
             mode = self.vectorizer.default_mode
         check_choice("mode", mode, Mode)
@@ -190,11 +217,9 @@ class HybridIndex(Contents[FilterT]):
         return search(
             self._store,
             self.vectorizer.query_vectors(queries, mode),
-            limit=limit,
-            depth=max(limit, candidates) if hybrid else limit,
-            fusion=fusion if hybrid else _ALONE,
+            wanted if hybrid else replace(wanted, fusion=_ALONE),
+            depth=max(wanted.end, candidates) if hybrid else wanted.end,
             condition=filter,
-            payload_keys=keys,
         )
 
     async def aadd(
@@ -356,6 +381,7 @@ class HybridIndex(Contents[FilterT]):
 
     acreate = awaited(create)
     aswitch_alias = awaited(switch_alias)
+    aadopt = awaited(adopt)
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
@@ -369,6 +395,10 @@ class HybridIndex(Contents[FilterT]):
 
     def __bool__(self) -> bool:
         return True  # also without documents: an index is there or not
+
+    def __repr__(self) -> str:
+        collection = self._store.name.replace("The", "the", 1)
+        return f"<{type(self).__name__} on {collection} with {self.vectorizer!r}>"
 
     def __enter__(self) -> Self:
         return self
@@ -395,6 +425,7 @@ class HybridIndex(Contents[FilterT]):
         found = self._store.describe()
         if found is not None:
             return found
+        self.vectorizer.fit_to(None)
         self._store.create(self.vectorizer.metadata())
         return self._store.describe()
 
@@ -411,5 +442,6 @@ class HybridIndex(Contents[FilterT]):
     def _verify(self, found: Metadata | None) -> None:
         if found is None:
             raise CollectionNotFound(f"{self._store.name} does not exist; call create() first.")
+        self.vectorizer.fit_to(found)
         compare_metadata(self._store.name, self.vectorizer.comparable_metadata(), found)
         self._verified = True

@@ -41,6 +41,11 @@ def compare_metadata(
     A key that an old collection lacks is no difference.
     """
     _check_recorded(name, found, kind)
+    check_alike(name, expected, found, kind)
+
+
+def check_alike(name: str, expected: Metadata, found: Metadata, kind: str = "collection") -> None:
+    """``compare_metadata`` where it does not matter whether the model was recorded."""
     differences = [
         f"  {key}: the {kind} has {found.get(key)!r}, this index needs {value!r}"
         for key, value in expected.items()
@@ -54,9 +59,15 @@ def compare_metadata(
         )
 
 
+def is_recorded(found: Metadata) -> bool:
+    """Whether a collection says which model filled it."""
+    return found.get("model") is not None
+
+
 def _check_recorded(name: str, found: Metadata, kind: str) -> None:
-    if found.get("model") is None:
+    if not is_recorded(found):
+        adoptable = ", or adopt() it if a vectorizer filled it" if kind == "collection" else ""
         raise CollectionMismatch(
             f"{name} exists, but holds no record of the model that filled it, so this library did "
-            f"not make it; use another {kind}."
+            f"not make it; use another {kind}{adoptable}."
         )

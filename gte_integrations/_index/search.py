@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from gte_integrations._index.checks import (
+    check_count,
+    check_fusion,
+    check_group_by,
+    check_score_threshold,
+)
 from gte_integrations._index.fusion import DocumentId, Fused, Fusion, ScoredIds, best, fuse
 from gte_integrations._index.vectorizer import Queries
 
@@ -19,6 +27,7 @@ _WIDER = 4
 OVERSAMPLING = 2  # times the hits wanted: what int8 vectors gather for the full ones to rank
 _QUERIES_PER_REQUEST = 100
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN = 60  # characters of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,50 @@ class Hit:
     payload: Mapping[str, Any]
     dense_score: float | None
     sparse_score: float | None
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
+        parts = [f"id={self.id!r}", f"score={self.score:.4f}", f"text={text!r}"]
+        parts += [f"payload={reprlib.repr(dict(self.payload))}"] if self.payload else []
+        kinds = {"dense_score": self.dense_score, "sparse_score": self.sparse_score}
+        parts += [f"{name}={score:.4f}" for name, score in kinds.items() if score is not None]
+        return f"Hit({', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a search is to give of each ranking; see ``HybridIndex.search``."""
+
+    limit: int
+    offset: int
+    fusion: Fusion
+    score_threshold: float | None
+    group_by: str | None
+    payload_keys: frozenset[str] | None
+
+    def __post_init__(self) -> None:
+        check_count("limit", self.limit, most=MAX_DEPTH)
+        check_count("offset", self.offset, least=0, most=MAX_DEPTH)
+        if self.end > MAX_DEPTH:
+            raise ValueError(
+                f"offset is {self.offset} and limit {self.limit}, but their sum must be at most "
+                f"{MAX_DEPTH:,}, the most hits that every engine gives; narrow the search by a "
+                "filter."
+            )
+        check_fusion(self.fusion)
+        check_score_threshold(self.score_threshold)
+        check_group_by(self.group_by)
+
+    @property
+    def end(self) -> int:
+        """How many hits, or groups, of a ranking must be known."""
+        return self.offset + self.limit
+
+    def reached(self, ranking: list[Fused]) -> list[Fused]:
+        """The part of a ranking that reaches the threshold."""
+        if self.score_threshold is None:
+            return ranking
+        return [line for line in ranking if line.score >= self.score_threshold]
 
 
 class Source(Protocol[FilterT_contra]):
@@ -64,21 +117,80 @@ def gathered(limit: int) -> int:
 def search(
     source: Source[FilterT],
     queries: Queries,
+    wanted: Wanted,
     *,
-    limit: int,
     depth: int,
-    fusion: Fusion,
     condition: FilterT | None,
-    payload_keys: frozenset[str] | None,
 ) -> list[list[Hit]]:
-    """The best ``limit`` documents of each query, fused from the best ``depth`` of each kind."""
+    """What is wanted of each query's ranking, fused from the best ``depth`` of each kind."""
+    find = _plain if wanted.group_by is None else _grouped
     found: list[list[Hit]] = []
     for start in range(0, len(queries), _QUERIES_PER_REQUEST):
         part = queries[start : start + _QUERIES_PER_REQUEST]
-        kinds = _best_of_each_kind(source, part, depth, condition)
-        rankings = [fuse(*pair, fusion, limit) for pair in zip(*kinds, strict=True)]
-        found += _filled(source, rankings, payload_keys)
+        found += find(source, part, wanted, depth, condition)
     return found
+
+
+def _plain(
+    source: Source[FilterT],
+    queries: Queries,
+    wanted: Wanted,
+    depth: int,
+    condition: FilterT | None,
+) -> list[list[Hit]]:
+    kinds = _best_of_each_kind(source, queries, depth, condition)
+    rankings = (fuse(*pair, wanted.fusion, wanted.end) for pair in zip(*kinds, strict=True))
+    cut = [wanted.reached(ranking)[wanted.offset :] for ranking in rankings]
+    return _filled(source, cut, wanted.payload_keys)
+
+
+def _grouped(
+    source: Source[FilterT],
+    queries: Queries,
+    wanted: Wanted,
+    depth: int,
+    condition: FilterT | None,
+) -> list[list[Hit]]:
+    """The best hit of each group, of more candidates where those hold too few groups."""
+    kinds = _best_of_each_kind(source, queries, depth, condition)
+    found: list[list[Hit]] = []
+    short: list[int] = []
+    for row, pair in enumerate(zip(*kinds, strict=True)):
+        ranking = fuse(*pair, wanted.fusion)
+        reached = wanted.reached(ranking)
+        hits = _best_of_groups(source, reached, wanted)
+        found.append(hits[wanted.offset :])
+        is_cut = max(map(len, pair)) == depth and len(reached) == len(ranking)
+        if is_cut and len(hits) < wanted.end:
+            short.append(row)
+    if short and depth < MAX_DEPTH:
+        deeper = min(_WIDER * depth, MAX_DEPTH)
+        again = _grouped(source, queries[short], wanted, deeper, condition)
+        for row, hits in zip(short, again, strict=True):
+            found[row] = hits
+    return found
+
+
+def _best_of_groups(source: Source[Any], ranking: list[Fused], wanted: Wanted) -> list[Hit]:
+    """The first hit of each group in a ranking, which is read as far as needed."""
+    group_by, keys = str(wanted.group_by), wanted.payload_keys
+    asked = None if keys is None else keys | {group_by}
+    hits: dict[object, Hit] = {}
+    start, size = 0, wanted.end
+    while start < len(ranking) and len(hits) < wanted.end:
+        part = ranking[start : start + size]
+        contents = source.fetch([line.id for line in part], _selectable(asked))
+        for line in part:
+            if line.id in contents:
+                group = _group(line.id, contents[line.id][1].get(group_by))
+                hits.setdefault(group, _hit(line, contents[line.id], keys))
+        start, size = start + size, 2 * size
+    return list(hits.values())[: wanted.end]
+
+
+def _group(document_id: DocumentId, value: Any) -> object:
+    """What two documents of one group have in common; one without a value stands alone."""
+    return (document_id,) if value is None else json.dumps(value, sort_keys=True)
 
 
 def _best_of_each_kind(
@@ -126,10 +238,10 @@ def _filled(
     source: Source[Any], rankings: list[list[Fused]], payload_keys: frozenset[str] | None
 ) -> list[list[Hit]]:
     wanted = dict.fromkeys(line.id for ranking in rankings for line in ranking)
-    contents = _contents(source, list(wanted), payload_keys)
+    contents = source.fetch(list(wanted), _selectable(payload_keys))
     return [
         [
-            Hit(line.id, line.score, *contents[line.id], line.dense_score, line.sparse_score)
+            _hit(line, contents[line.id], payload_keys)
             for line in ranking
             if line.id in contents  # deleted by someone else since the search
         ]
@@ -137,16 +249,13 @@ def _filled(
     ]
 
 
-def _contents(
-    source: Source[Any], ids: list[DocumentId], payload_keys: frozenset[str] | None
-) -> dict[DocumentId, tuple[str, Mapping[str, Any]]]:
-    contents = source.fetch(ids, _selectable(payload_keys))
-    if payload_keys is None:
-        return contents
-    return {
-        document_id: (text, {key: payload[key] for key in payload_keys & payload.keys()})
-        for document_id, (text, payload) in contents.items()
-    }
+def _hit(
+    line: Fused, content: tuple[str, Mapping[str, Any]], payload_keys: frozenset[str] | None
+) -> Hit:
+    text, payload = content
+    if payload_keys is not None:
+        payload = {key: payload[key] for key in payload_keys & payload.keys()}
+    return Hit(line.id, line.score, text, payload, line.dense_score, line.sparse_score)
 
 
 def _selectable(keys: frozenset[str] | None) -> list[str] | None:

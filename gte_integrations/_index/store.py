@@ -47,6 +47,21 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
         """Make those indexes of payload keys that the store was told of and that are missing."""
         ...
 
+    def schema(self) -> Metadata | None:
+        """What the collection is built for, recorded or not, None if there is no collection.
+
+        The keys are "dimensions", "coarse_dimensions", "metric", "storage" and "sparse".
+        """
+        ...
+
+    def missing(self) -> list[str]:
+        """Names of fields and payload keys that documents of an index have, and these lack."""
+        ...
+
+    def record(self, metadata: Metadata) -> None:
+        """Keep metadata with a collection that is there and has none."""
+        ...
+
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:
         """The dense and the sparse vector of a document, None if it is not there."""
         ...

@@ -65,11 +65,22 @@ class Vectorizer:
         self.storage: Quantization = storage
         self.encoder = encoder = as_encoder(encoder)
         self.dimensions = encoder.dimensions
+        self._takes_any_size = dimensions is None
         if dimensions is not None:
             self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
         self.coarse_dimensions = coarse_dimensions
         if coarse_dimensions is not None:
             _check_size("coarse_dimensions", coarse_dimensions, self.dimensions - 1)
+
+    def fit_to(self, collection: Metadata | None) -> None:
+        """Take the size of a collection, if none was asked for; the encoder's own if there is none.
+
+        A size that the encoder does not reach stays a difference between the two.
+        """
+        if self._takes_any_size:
+            own = self.encoder.dimensions
+            size = (collection or {}).get("dimensions")
+            self.dimensions = size if isinstance(size, int) and 1 <= size <= own else own
 
     def comparable_metadata(self) -> Metadata:
         """What a collection must have been made with for these vectors to fit into it."""
@@ -101,13 +112,24 @@ class Vectorizer:
         These are "name", the model as it was given, and "query_prefix"; with them others can open
         the collection as it was made.
         """
-        model = getattr(self.encoder, "model", None)
-        name = model if isinstance(model, str) else self.encoder.fingerprint.model
         return {
             **self.comparable_metadata(),
-            "name": name,
+            "name": self._model,
             "query_prefix": self.encoder.query_prefix,
         }
+
+    def __repr__(self) -> str:
+        coarse, storage = self.coarse_dimensions, self.storage
+        parts = [repr(self._model), f"dimensions={self.dimensions}"]
+        parts += [] if coarse is None else [f"coarse_dimensions={coarse}"]
+        parts += [] if storage == "float32" else [f"storage={storage!r}"]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def _model(self) -> str:
+        """The model as it was given."""
+        model = getattr(self.encoder, "model", None)
+        return model if isinstance(model, str) else self.encoder.fingerprint.model
 
     def prepare(self, item: object) -> Prepared:
         """Read and check one document in any accepted form."""

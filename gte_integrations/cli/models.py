@@ -55,10 +55,9 @@ def recorded_sizes(
     """
     if metadata is None:
         return Sizes()
-    dimensions, coarse = embedder.dimensions, metadata.get("coarse_dimensions")
-    if options.dimensions is None:
-        dimensions = min(dimensions, metadata.get("dimensions", dimensions))
-    fits = coarse is not None and coarse < dimensions
+    dimensions = None if options.dimensions is None else embedder.dimensions
+    coarse = metadata.get("coarse_dimensions")
+    fits = coarse is not None and coarse < embedder.dimensions
     return Sizes(dimensions, coarse if fits else None, metadata.get("storage", "float32"))
 
 

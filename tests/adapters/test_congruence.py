@@ -23,6 +23,29 @@ SEARCHES = [
     *({"limit": limit, "candidates": n} for limit, n in ((200, 100), (8, 5))),
     {"payload_keys": ["lang"]},
 ]
+CUTS = [
+    *({"limit": 4, "offset": offset, "candidates": n} for offset, n in ((3, 5), (20, 20))),
+    {"offset": 78},
+    {"mode": "dense", "limit": 3, "offset": 2, "score_threshold": 0.3},
+    {"mode": "sparse", "score_threshold": 2.0},
+    {"score_threshold": 0.4},
+    {"fusion": RRF(), "score_threshold": 0.02},
+    *({"mode": mode, "group_by": "lang"} for mode in ("dense", "sparse")),
+    *({"limit": n, "candidates": n, "group_by": "part"} for n in (1, 3, 12)),
+    {"limit": 2, "offset": 2, "candidates": 3, "group_by": "part", "payload_keys": ["seed"]},
+    {"fusion": RRF(), "group_by": "part", "score_threshold": 0.02},
+    {"mode": "dense", "group_by": "part", "score_threshold": 0.4},
+    {"limit": 100, "group_by": "nothing has this"},
+]
+
+
+PARTS = ["a.b", 1, True, "1", [1, 2], {"n": None}, None]
+
+
+def part_of(number):
+    """A value of some type for most documents, the last of them None; no value for the others."""
+    chosen = number % 9
+    return {"part": PARTS[chosen]} if chosen < len(PARTS) else {}
 
 
 def made_documents(count, seed):
@@ -31,7 +54,7 @@ def made_documents(count, seed):
         Document(
             number if number % 2 else f"doc/{number} é'\"\\%20",
             " ".join(generator.choices(WORDS, k=generator.randint(3, 30))) + f" n{number}",
-            {"lang": "en" if number % 3 else "de", "seed": seed},
+            {"lang": "en" if number % 3 else "de", "seed": seed, **part_of(number)},
         )
         for number in range(count)
     ]
@@ -83,37 +106,59 @@ class ExactIndex:
     def count(self):
         return len(self.documents)
 
-    def search(self, queries, *, limit=10, mode="hybrid", fusion=None, candidates=100, **options):
+    def search(self, queries, *, limit=10, offset=0, mode="hybrid", candidates=100, **options):
+        depth = max(limit + offset, candidates) if mode == "hybrid" else limit + offset
+        return [
+            self.cut(query, limit + offset, depth, mode, **options)[offset:]
+            for query in self.encoder.encode(queries, dimensions=self.dimensions)
+        ]
+
+    def cut(
+        self, query, end, depth, mode, fusion=None, score_threshold=None, group_by=None, **options
+    ):
+        """The beginning of a ranking, of four times as many candidates until it has its groups."""
+        ids, ranking, complete = self.ranking(query, mode, fusion, depth)
+        lines = [line for line in ranking if score_threshold is None or line[1] >= score_threshold]
+        if group_by is not None:
+            firsts = {}
+            for line in lines:
+                firsts.setdefault(self.group(ids[line[0]], group_by), line)
+            if len(firsts) < end and len(lines) == len(ranking) and not complete:
+                cut = (fusion, score_threshold, group_by)
+                return self.cut(query, end, 4 * depth, mode, *cut, **options)
+            lines = list(firsts.values())
+        return [self.hit(ids[row], *found, **options) for row, *found in lines[:end]]
+
+    def ranking(self, query, mode, fusion, depth):
+        """The ids, the ranking of their rows, and whether it is of all documents."""
         ids = sorted(self.documents, key=lambda key: (isinstance(key, str), key))
         both = HybridEmbeddings.concatenate(self.embeddings[key] for key in ids)
-        wanted = self.encoder.encode(queries, dimensions=self.dimensions)
-        dense = wanted.dense @ both.dense.T
-        sparse = (wanted.sparse @ both.sparse.T).toarray()
+        dense = both.dense @ query.dense[0]
+        sparse = (query.sparse @ both.sparse.T).toarray()[0]
         sparse[sparse == 0] = -np.inf  # shares no token, so it is no hit
         fused = (fusion or Linear()) if mode == "hybrid" else Linear(1.0, 1.0)
-        depth = max(limit, candidates) if mode == "hybrid" else limit
         kinds = {"hybrid": (dense, sparse), "dense": (dense, None), "sparse": (None, sparse)}[mode]
-        return [
-            [self.hit(ids[row], *found, **options) for row, *found in ranking[:limit]]
-            for ranking in (
-                ranked(fused, *(best(scores, query, depth) for scores in kinds))
-                for query in range(len(queries))
-            )
-        ]
+        cut = [best(scores, depth) for scores in kinds]
+        return ids, ranked(fused, *cut), max(map(len, cut)) < depth
+
+    def group(self, key, group_by):
+        """Equal for documents of one value and type; one without a value has itself alone."""
+        value = self.documents[key].payload.get(group_by)
+        return ("alone", key) if value is None else repr(value)
 
     def hit(self, key, score, dense, sparse, payload_keys=None):
         document = self.documents[key]
         chosen = document.payload.keys() if payload_keys is None else payload_keys
-        payload = {name: document.payload[name] for name in chosen}
+        payload = {name: document.payload[name] for name in chosen if name in document.payload}
         return Hit(key, score, document.text, payload, dense, sparse)
 
 
-def best(scores, query, depth):
+def best(scores, depth):
     """The rows of the highest scores, in their order; rows are sorted by id, which breaks ties."""
     if scores is None:
         return {}
-    order = np.argsort(-scores[query], kind="stable")[:depth].tolist()
-    return {row: float(scores[query, row]) for row in order if np.isfinite(scores[query, row])}
+    order = np.argsort(-scores, kind="stable")[:depth].tolist()
+    return {row: float(scores[row]) for row in order if np.isfinite(scores[row])}
 
 
 def ranked(fusion, dense, sparse):
@@ -153,6 +198,14 @@ def opened(place, encoder):
 
 def test_every_engine_ranks_as_the_reference(opened, encoder):
     assert_alike(answers(opened()), answers(ExactIndex(encoder)))
+
+
+def test_every_engine_cuts_and_groups_as_the_reference(opened, encoder):
+    lives = []
+    for each in (opened(), ExactIndex(encoder)):
+        each.add(DOCUMENTS)
+        lives.append([(cut, each.count(), each.search(QUERIES, **cut)) for cut in CUTS])
+    assert_alike(*lives)
 
 
 def test_every_engine_ranks_as_the_reference_in_a_smaller_size(opened, encoder):

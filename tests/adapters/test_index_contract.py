@@ -720,6 +720,47 @@ def test_a_smaller_size_is_stored_and_searched(place, make_encoder):
     assert (hits[0].id, hits[0].score) == (DOCUMENTS[3].id, pytest.approx(1.0, abs=1e-5))
 
 
+def test_an_index_without_a_size_takes_that_of_the_collection(place, encoder):
+    with place.open(encoder, dimensions=8) as small:
+        small.create()
+        small.add(DOCUMENTS)
+        expected = small.search(QUERIES)
+    index = place.open(encoder)
+    assert index.search(QUERIES) == expected
+    assert index.vectorizer.dimensions == 8
+    index.close()
+    again = place.open(encoder)
+    assert again.add([*DOCUMENTS, ("new", "oak")]).written == 1
+    assert again.vectorizer.comparable_metadata() == small.vectorizer.comparable_metadata()
+    explained = again.explain("oak", "new")
+    [[hit]] = again.search("oak", limit=1)
+    assert (hit.id, hit.score) == ("new", pytest.approx(explained.score))
+
+
+def test_an_index_without_a_size_makes_a_collection_of_the_encoders(place, encoder):
+    place.open(encoder, "small", dimensions=8).create()
+    index = place.open(encoder)
+    index.create()
+    assert index.metadata()["dimensions"] == index.vectorizer.dimensions == 32
+
+
+def test_a_collection_that_is_made_again_has_the_size_of_the_encoder(place, encoder):
+    with place.open(encoder, dimensions=8) as small:
+        small.create()
+    index = place.open(encoder)
+    assert (index.count(), index.vectorizer.dimensions) == (0, 8)
+    index.drop()
+    index.create()
+    assert index.metadata()["dimensions"] == index.vectorizer.dimensions == 32
+
+
+def test_a_size_that_the_encoder_does_not_reach_is_a_mismatch(place, index, make_encoder):
+    index.close()
+    other = place.open(make_encoder(dimensions=16))
+    with pytest.raises(CollectionMismatch, match=r"dimensions: the collection has 32, .* needs 16"):
+        other.count()
+
+
 def test_without_a_sparse_head_dense_mode_works(place, make_encoder):
     index = place.open(make_encoder(has_sparse=False))
     index.create()
@@ -752,6 +793,62 @@ def test_arguments_of_search_are_checked(filled):
         filled.search(["oak", 3])
     with pytest.raises(TypeError, match="queries must be a str or an iterable of str, got dict"):
         filled.search({"oak": 3})
+
+
+PAGES = [
+    ({"offset": -1}, ValueError, "offset is -1, but must be from 0 to 16,384"),
+    ({"offset": 1.0}, TypeError, "offset must be an integer, from 0 to 16,384, got 1.0"),
+    ({"offset": 16_380}, ValueError, "limit 10, but their sum must be at most 16,384"),
+    ({"score_threshold": "0.5"}, TypeError, "score_threshold is '0.5', but must be a number"),
+    ({"score_threshold": float("nan")}, ValueError, "score_threshold is nan, but must be finite"),
+    ({"group_by": ["lang"]}, TypeError, r"group_by is \['lang'\], but must be a key of the payl"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), PAGES)
+def test_what_is_cut_of_a_ranking_is_checked(index, options, error, message):
+    with pytest.raises(error, match=message):
+        index.search("oak", **options)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_pages_together_are_the_ranking(filled, mode):
+    whole = filled.search(QUERIES, mode=mode, limit=30)
+    pages = [filled.search(QUERIES, mode=mode, limit=12, offset=offset) for offset in (0, 12, 24)]
+    joined = [[hit.id for hits in parts for hit in hits] for parts in zip(*pages, strict=True)]
+    assert [ids[:30] for ids in joined] == [[hit.id for hit in hits] for hits in whole]
+    assert filled.search("oak", offset=1_000) == [[]]
+
+
+def test_a_group_far_behind_is_found(index):
+    """Other documents of one group fill all candidates before it."""
+    near = [(number, "oak elm", {"source": "near"}) for number in range(300)]
+    index.add([*near, ("far", "ash yew", {"source": "far"}), ("alone", "fir", {"source": None})])
+    for options in ({"mode": "dense"}, {"candidates": 5}):
+        [hits] = index.search("oak elm", limit=3, group_by="source", **options)
+        assert hits[0].id == 0
+        assert {hit.id for hit in hits} == {0, "far", "alone"}
+    [[hit]] = index.search("oak elm", limit=1, offset=1, group_by="source", payload_keys=())
+    assert hit.id in {"far", "alone"}
+    assert hit.payload == {}
+
+
+def test_a_hit_is_shown_in_one_line(index):
+    index.add([("a", "oak " * 100, {"lang": "en"})])
+    [[hit]] = index.search("oak", mode="dense")
+    assert repr(hit) == (
+        f"Hit(id='a', score={hit.score:.4f}, text='{('oak ' * 15)[:59]}…', "
+        f"payload={{'lang': 'en'}}, dense_score={hit.score:.4f})"
+    )
+
+
+def test_an_index_and_its_vectorizer_are_shown_by_what_they_are(place, encoder):
+    index = place.open(encoder, coarse_dimensions=8)
+    engine = "Milvus" if place.engine.startswith("milvus") else "Qdrant"
+    shown = f"{engine}Vectorizer('hash', dimensions=32, coarse_dimensions=8)"
+    assert repr(index.vectorizer) == shown
+    assert repr(index).startswith(f"<{engine}HybridIndex on the {engine} collection '")
+    assert repr(index).endswith(f"docs' with {shown}>")
 
 
 def test_an_empty_collection_finds_nothing(index):

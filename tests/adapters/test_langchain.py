@@ -239,6 +239,14 @@ def test_the_retriever_passes_filters_through(index):
     assert retriever.invoke("spell checking") == []
 
 
+async def test_the_retriever_cuts_and_groups(index):
+    ranked = GTEHybridRetriever(index=index, k=2).invoke("spell checking")
+    cut = GTEHybridRetriever(index=index, k=1, search_options={"offset": 1})
+    assert cut.invoke("spell checking") == await cut.ainvoke("spell checking") == ranked[1:]
+    assert len(cut.invoke("spell checking", k=4, offset=0, group_by="lang")) == 1
+    assert cut.invoke("spell checking", score_threshold=9.0) == []
+
+
 def test_the_reranker_as_cross_encoder_and_compressor(tmp_path):
     path = random_checkpoint(tmp_path, task="sequence_classification")
     cross_encoder = GTECrossEncoder(model=str(path))

@@ -152,6 +152,11 @@ async def test_the_retriever_gives_scores(tmp_path, demo):
         retriever = GTEHybridRetriever(index, similarity_top_k=2)
         found = retriever.retrieve("spell checking")
         again = await retriever.aretrieve("spell checking")
+        options = {"group_by": "lang", "score_threshold": 0.0, "offset": 0}
+        cut = GTEHybridRetriever(index, search_options=options)
+        [best] = cut.retrieve("spell checking")
+        assert await cut.aretrieve("spell checking") == [best]
+    assert best.node_id == found[0].node_id
     assert [node.node_id for node in found] == [node.node_id for node in again]
     assert found[0].text == "Rechtschreibung prüfen"
     assert found[0].metadata["lang"] == "xx"

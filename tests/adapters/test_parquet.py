@@ -71,6 +71,15 @@ def test_a_file_of_another_model_is_refused(place, path, make_encoder):
         add_parquet(index, path)
 
 
+def test_a_file_fits_an_index_that_takes_the_size_of_its_collection(place, path, encoder):
+    write_parquet(MilvusVectorizer(encoder, dimensions=16), DOCUMENTS, path)
+    with place.open(encoder, dimensions=16) as made:
+        made.create()
+    index = place.open(encoder)
+    assert add_parquet(index, path).written == 4
+    assert index.add(DOCUMENTS).unchanged == 4
+
+
 def test_a_file_serves_every_storage(path, tmp_path, encoder):
     write_parquet(MilvusVectorizer(encoder), DOCUMENTS, path)
     with QdrantHybridIndex(tmp_path / "half", "docs", encoder, storage="float16") as index:

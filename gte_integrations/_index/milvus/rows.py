@@ -147,6 +147,13 @@ def quantization_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Quant
     return "float16" if field.get("type") == DataType.FLOAT16_VECTOR else "float32"
 
 
+def missing_fields(fields: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of fields that every collection of an index has, and this one has not or otherwise."""
+    strings = {one["name"]: one for one in fields if one["type"] == DataType.VARCHAR}
+    is_primary = strings.get(ID, {}).get("is_primary", False)
+    return [*([] if is_primary else [ID]), *(name for name in (TEXT, HASH) if name not in strings)]
+
+
 def payload_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The payload of a row as the user gave it."""
     return users_payload(_dynamic(row))

@@ -30,6 +30,7 @@ from gte_integrations._index.milvus.rows import (
     document_of,
     hits_of,
     index_params_of,
+    missing_fields,
     payload_of,
     quantization_of,
     ranked_hits,
@@ -97,19 +98,29 @@ class MilvusStore:
         if not self._client.has_collection(self._collection):
             return None
         collection = self._client.describe_collection(self._collection)
-        fields = {field["name"]: field for field in collection["fields"]}
         self._note_tenant_key(tenant_key_of(collection["fields"]))
         metadata: Metadata = json.loads(collection.get("properties", {}).get(_METADATA, "{}"))
+        fields = {field["name"] for field in collection["fields"]}
         indexes = self._client.list_indexes(self._collection)
         if metadata and not VECTORS.intersection(fields) <= set(indexes):
             return None  # a create() that was killed: it may go on
-        for key, field in (("dimensions", DENSE), ("coarse_dimensions", COARSE)):
-            metadata[key] = fields.get(field, {}).get("params", {}).get("dim")
-        index = self._client.describe_index(self._collection, DENSE) if DENSE in indexes else {}
-        metadata["metric"] = index.get("metric_type")
-        metadata["storage"] = quantization_of(fields.get(DENSE, {}), index)
-        metadata["sparse"] = SPARSE in fields
-        return metadata
+        return {**metadata, **self._schema(collection, indexes)}
+
+    def schema(self) -> Metadata | None:
+        self._connection.allow()
+        if not self._client.has_collection(self._collection):
+            return None
+        collection = self._client.describe_collection(self._collection)
+        return self._schema(collection, self._client.list_indexes(self._collection))
+
+    def missing(self) -> list[str]:
+        collection = self._client.describe_collection(self._collection)
+        lacking = missing_fields(collection["fields"])
+        return lacking if collection["enable_dynamic_field"] else [*lacking, "$meta"]
+
+    def record(self, metadata: Metadata) -> None:
+        properties = {_METADATA: json.dumps(metadata)}
+        self._client.alter_collection_properties(self._collection, properties)
 
     def create(self, metadata: Metadata) -> None:
         if self._is_lite:
@@ -300,6 +311,19 @@ class MilvusStore:
                 f"way: {error.message}. Remove it. A create() that was killed leaves one "
                 "without data, which an index on the path of the database removes by itself."
             ) from error
+
+    def _schema(self, collection: Mapping[str, Any], indexes: Sequence[str]) -> Metadata:
+        """What a collection is built for, as Milvus describes it."""
+        fields = {field["name"]: field for field in collection["fields"]}
+        dense, coarse = fields.get(DENSE, {}), fields.get(COARSE, {})
+        index = self._client.describe_index(self._collection, DENSE) if DENSE in indexes else {}
+        return {
+            "dimensions": dense.get("params", {}).get("dim"),
+            "coarse_dimensions": coarse.get("params", {}).get("dim"),
+            "metric": index.get("metric_type"),
+            "storage": quantization_of(dense, index),
+            "sparse": SPARSE in fields,
+        }
 
     def _loaded(self, verb: str, **arguments: Any) -> Any:
         return self._when_loaded(

@@ -91,21 +91,19 @@ class ClientStore(QdrantStore[models.Filter]):
         self.name = f"The Qdrant collection {collection!r}"
 
     def describe(self) -> Metadata | None:
-        if not self._client.collection_exists(self._collection):
+        config = self._config()
+        if config is None:
             if self._path is not None:
                 refuse_ours(self._path, self._collection)
             return None
-        config = self._client.get_collection(self._collection).config
-        metadata: Metadata = dict((config.metadata or {}).get(_METADATA, {}))
-        vectors = config.params.vectors
-        dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
-        coarse = vectors.get(COARSE) if isinstance(vectors, dict) else None
-        metadata["dimensions"] = dense.size if dense else None
-        metadata["coarse_dimensions"] = coarse.size if coarse else None
-        metadata["metric"] = dense.distance.value if dense else None
-        metadata["storage"] = quantization_of(dense) if dense else None
-        metadata["sparse"] = SPARSE in (config.params.sparse_vectors or {})
-        return metadata
+        return {**(config.metadata or {}).get(_METADATA, {}), **_schema(config.params)}
+
+    def schema(self) -> Metadata | None:
+        config = self._config()
+        return None if config is None else _schema(config.params)
+
+    def record(self, metadata: Metadata) -> None:
+        self._client.update_collection(self._collection, metadata={_METADATA: metadata})
 
     def create(self, metadata: Metadata) -> None:
         self._client.create_collection(
@@ -179,6 +177,13 @@ class ClientStore(QdrantStore[models.Filter]):
         if self._owned:
             self._client.close()
 
+    def _config(self) -> models.CollectionConfig | None:
+        """The configuration of the collection, None if there is none."""
+        if not self._client.collection_exists(self._collection):
+            return None
+        config: models.CollectionConfig = self._client.get_collection(self._collection).config
+        return config
+
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
     ) -> Sequence[Any]:
@@ -231,3 +236,15 @@ class ClientStore(QdrantStore[models.Filter]):
     def _query(self, requests: list[models.QueryRequest]) -> Sequence[Sequence[Any]]:
         answers = self._client.query_batch_points(self._collection, requests)
         return [answer.points for answer in answers]
+
+
+def _schema(params: models.CollectionParams) -> Metadata:
+    vectors = params.vectors if isinstance(params.vectors, dict) else {}
+    dense, coarse = vectors.get(DENSE), vectors.get(COARSE)
+    return {
+        "dimensions": dense.size if dense else None,
+        "coarse_dimensions": coarse.size if coarse else None,
+        "metric": dense.distance.value if dense else None,
+        "storage": quantization_of(dense) if dense else None,
+        "sparse": SPARSE in (params.sparse_vectors or {}),
+    }

@@ -25,6 +25,7 @@ from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
 from gte_integrations._index.qdrant.options import missing
 from gte_integrations._index.qdrant.points import (
     COARSE,
+    DENSE,
     ID,
     SPARSE,
     Search,
@@ -41,6 +42,7 @@ from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.search import gathered
 
 _DROPPED = ".gte-dropped-"  # no collection's name begins with a dot
+_CONFIG = "edge_config.json"  # the engine's own
 
 
 class _Packed(NamedTuple):
@@ -93,7 +95,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
             raise CollectionMismatch(
                 f"{self.name} holds {documents} documents, but {str(self._record)!r}, the record "
                 "of the model that filled it, is empty or damaged. Put that file back from a "
-                "copy, or add the documents to another collection."
+                "copy, or remove it and adopt() the collection."
             )
         return {} if documents else None
 
@@ -119,6 +121,18 @@ class EdgeStore(QdrantStore[edge.Filter]):
 
     def set_alias(self, alias: str) -> None:
         self.alias_target(alias)
+
+    def schema(self) -> Metadata | None:
+        self._shard.allow()
+        config = _read(self._path / _CONFIG)
+        return None if config is None else _schema(config)
+
+    def record(self, metadata: Metadata) -> None:
+        require_space(self.name, self._path, LITTLE)
+        with self._shard() as shard:
+            shard.flush()
+            self._sync_folders()
+            _write(self._record, metadata)
 
     def pack(self, records: Sequence[Record]) -> list[_Packed]:
         return [_Packed(_to_point(record), self.size_of(record)) for record in records]
@@ -230,7 +244,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
     def _has_shard(self) -> bool:
         """Whether there is anything to load; what a killed ``create`` left may be too little."""
         segments = self._path / "segments"
-        return (self._path / "edge_config.json").exists() or any(segments.glob("*"))
+        return (self._path / _CONFIG).exists() or any(segments.glob("*"))
 
     def _retrieve(
         self, point_ids: list[str], payload: bool | list[str], *, vectors: bool = False
@@ -297,6 +311,20 @@ def _edge_config(metadata: Metadata, options: Mapping[str, Any]) -> edge.EdgeCon
     return edge.EdgeConfig(vectors=dense, sparse_vectors=sparse, **options)
 
 
+def _schema(config: Mapping[str, Any]) -> Metadata:
+    """What a configuration, as the engine writes it, says of the vectors."""
+    vectors = config.get("vectors") or {}
+    dense, coarse = vectors.get(DENSE, {}), vectors.get(COARSE, {})
+    storage = "float16" if dense.get("datatype") == "float16" else "float32"
+    return {
+        "dimensions": dense.get("size"),
+        "coarse_dimensions": coarse.get("size"),
+        "metric": dense.get("distance"),
+        "storage": "int8" if dense.get("quantization_config") else storage,
+        "sparse": SPARSE in (config.get("sparse_vectors") or {}),
+    }
+
+
 def _edge_params(search: Search, quantization: Quantization) -> edge.SearchParams | None:
     options = quantized_search(search, quantization)
     if options is None:
@@ -316,7 +344,7 @@ def _edge_prefetches(
 # ------------------------------------------------------------------ the record
 
 
-def _read(record: Path) -> Metadata | None:
+def _read(record: Path) -> dict[str, Any] | None:
     """What was recorded, None if nothing that can be read."""
     try:
         metadata = json.loads(record.read_bytes())

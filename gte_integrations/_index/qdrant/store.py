@@ -93,6 +93,17 @@ class QdrantStore(ABC, Generic[FilterT]):
         found = self._retrieve(wanted, False, vectors=True)
         return stored_vectors(found[0].vector) if found else None
 
+    def missing(self) -> list[str]:
+        points, _ = self._scroll(None, None, DOCUMENTS_PER_PAGE, [ID, TEXT, HASH], vectors=True)
+        return [
+            *([] if all(DENSE in (point.vector or {}) for point in points) else [DENSE]),
+            *(
+                key
+                for key in (ID, TEXT, HASH)
+                if not all(key in (point.payload or {}) for point in points)
+            ),
+        ]
+
     def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
         found = self._retrieve([point_id(key) for key in keys], True, vectors=with_vectors)
         return [document_of(point, with_vectors=with_vectors) for point in found]
