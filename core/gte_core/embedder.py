@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_he
 from gte_core.explanation import Explanation
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
+from gte_core.published import pair_scores
 from gte_core.runtime.engine import TextVectors
 from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
@@ -30,6 +28,7 @@ from gte_core.texts import (
     as_text,
     as_texts,
     check_max_length,
+    checked,
     checked_pairs,
     checked_text,
 )
@@ -317,13 +316,18 @@ class GTEEmbedder:
 
         A call that is cancelled reads no further texts.
         """
-        stopped = threading.Event()
-        wanted = takewhile(lambda _: not stopped.is_set(), as_texts(texts))
-        encode = partial(self.encode, wanted, role=role, dimensions=dimensions)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads.pool, encode)
-        finally:
-            stopped.set()
+        encode = partial(self.encode, role=role, dimensions=dimensions)
+        return await self._threads.run(encode, as_texts(texts))
+
+    def count_tokens(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of every text, special ones and a query's prefix included, int64 ``(n,)``.
+
+        All of them are counted, also those beyond ``max_length`` that the model would not read.
+        Reads lazily; no pass.
+        """
+        return self._tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
 
     def compute_scores(
         self,
@@ -353,12 +357,9 @@ class GTEEmbedder:
         call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
         parts = self._windows.parts(texts, call)
         both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
-        scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
-        if sparse_weight:
-            weights = [both.token_weights(i) for i in range(2 * n)]
-            dots = [_dot(weights[i], weights[n + i]) for i in range(n)]
-            scores = scores + sparse_weight * np.array(dots)
-        return np.asarray(scores, dtype=np.float32)
+        return pair_scores(
+            both[:n], both[n:], dense_weight=dense_weight, sparse_weight=sparse_weight
+        )
 
     def explain(
         self,
@@ -373,14 +374,9 @@ class GTEEmbedder:
         asked = self.query_prefix + checked_text(query, "query")
         texts = [asked, checked_text(document, "document")]
         both = self.encode(texts, dimensions=dimensions)
-        query_weights, document_weights = (
-            dict(zip(ids.tolist(), weights.tolist(), strict=True))
-            for _, ids, weights in both.rows()
-        )
-        return Explanation.of(
-            float(both.dense[0] @ both.dense[1]),
-            query_weights,
-            document_weights,
+        return Explanation.between(
+            both[0],
+            both[1],
             name=self._tokenizer.piece,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
@@ -444,7 +440,3 @@ def _from_arguments(
     kind: type[GTEEmbedder], model: str, arguments: Mapping[str, Any]
 ) -> GTEEmbedder:
     return kind.from_pretrained(model, **arguments)
-
-
-def _dot(one: dict[str, float], other: dict[str, float]) -> float:
-    return sum(weight * other[token] for token, weight in one.items() if token in other)

@@ -176,6 +176,12 @@ class SharedEncoder(CachingEncoder):
         self._model.serving.submit(self._call(wanted, finish, answer))
         return await asyncio.wrap_future(answer)
 
+    def count_tokens(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
+        return self.embedder.tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
+
     async def _ready(self) -> None:
         if self._found is None:
             await asyncio.to_thread(lambda: self._model)
