@@ -49,7 +49,7 @@ from gte_core import (
     shared_encoder,
     shared_reranker,
 )
-from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside
+from gte_integrations._encoder_fields import GivenEncoder, refuse_foreign, refuse_settings_beside
 
 _dispatcher = get_dispatcher(__name__)
 # The fields that are settings of a model, which is called ``model_name`` here.
@@ -97,6 +97,7 @@ class GTEEmbedding(BaseEmbedding):
     given_encoder: GivenEncoder = Field(default=None, alias="encoder", exclude=True, repr=False)
 
     _encoder: CachingEncoder | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     @model_validator(mode="after")
     def _one_model(self) -> GTEEmbedding:
@@ -245,6 +246,7 @@ class GTERerank(BaseNodePostprocessor):
     local_files_only: bool = Field(default=False, exclude=True)
 
     _reranker: SharedReranker | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     @classmethod
     def class_name(cls) -> str:

@@ -100,6 +100,7 @@ def test_adapters_use_public_names_of_the_core(path):
             assert name.split(".")[1] in [
                 *gte_core.__all__,
                 "__version__",
+                "foreign",
                 "former",
                 "iteration",
                 "pickling",

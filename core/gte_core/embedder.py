@@ -18,6 +18,7 @@ from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
 from gte_core.explanation import Explanation
+from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
 from gte_core.published import pair_scores
@@ -71,6 +72,7 @@ class GTEEmbedder:
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
 
     @classmethod
+    @refuses_foreign
     def from_pretrained(
         cls,
         model: str | Path = DEFAULT_MODEL,
@@ -215,6 +217,7 @@ class GTEEmbedder:
             self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
         return self._fingerprint
 
+    @refuses_foreign
     def encode(
         self,
         texts: str | Iterable[str],
@@ -245,6 +248,7 @@ class GTEEmbedder:
             texts, role=role, dimensions=dimensions, show_progress=show_progress
         )
 
+    @refuses_foreign
     def encode_available(
         self,
         texts: str | Iterable[str],
@@ -262,6 +266,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, show_progress=show_progress)
         return HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
 
+    @refuses_foreign
     def encode_iter(
         self,
         texts: str | Iterable[str],
@@ -280,6 +285,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, is_stream=True, show_progress=show_progress)
         return (self._embeddings(*part, size) for part in parts)
 
+    @refuses_foreign
     def encode_dense(
         self,
         texts: str | Iterable[str],
@@ -293,6 +299,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
         return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
 
+    @refuses_foreign
     def encode_sparse(
         self,
         texts: str | Iterable[str],
@@ -305,6 +312,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, show_progress=show_progress)
         return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
 
+    @refuses_foreign
     async def aencode(
         self,
         texts: str | Iterable[str],

@@ -214,6 +214,7 @@ def wrong_calls_of_the_core(embedder: GTEEmbedder, reranker: GTEReranker) -> Non
     embedder.encode(3)  # type: ignore[arg-type]
     embedder.encode(["one", 3])  # type: ignore[list-item]
     embedder.encode("one", dimension=256)  # type: ignore[call-arg]
+    embedder.encode("one", batch_size=32)  # type: ignore[call-arg]
     embedder.encode_sparse("one", dimensions=256)  # type: ignore[call-arg]
     embedder.compute_scores(["query", "document"])  # type: ignore[list-item]
     embedder.dimensions = 256  # type: ignore[misc]
