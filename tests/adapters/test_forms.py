@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document as LangChainDocument
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -18,7 +18,7 @@ from gte_integrations._index.document import Unreadable, as_document
 from gte_integrations._index.preparation import Limits, prepare
 from gte_integrations._index.rows import plain
 from gte_integrations._index.tables import documents_of
-from gte_integrations.qdrant import Document, QdrantVectorizer
+from gte_integrations.qdrant import Document, QdrantHybridIndex, QdrantVectorizer
 
 COLUMNS = {"id": ["a", "b"], "text": ["oak", "elm"], "lang": ["en", "de"], "year": [1, 2]}
 DOCUMENTS = [
@@ -59,6 +59,14 @@ def table(request):
     return request.param
 
 
+@pytest.fixture
+def index(tmp_path):
+    # Any engine will do: documents are read before one is asked.
+    with QdrantHybridIndex(tmp_path, "forms", HashEncoder()) as index:
+        index.create()
+        yield index
+
+
 # ------------------------------------------------------------------ tables
 
 
@@ -69,8 +77,8 @@ def test_rows_of_a_table_are_documents(index, table):
     assert (hit.id, hit.text, dict(hit.payload)) == ("b", "elm", {"lang": "de", "year": 2})
 
 
-async def test_a_table_is_awaited_as_it_is_added(index, table):
-    assert (await index.aadd(table(COLUMNS))).written == 2
+async def test_a_table_is_awaited_as_it_is_added(index):
+    assert (await index.aadd(pd.DataFrame(COLUMNS))).written == 2
 
 
 def test_vectorizers_take_tables(table):
@@ -135,9 +143,9 @@ def test_cells_become_what_a_file_would_give():
         ({"text": ["t"], "key": [1]}, r"no 'id' among the columns found \('text', 'key'\)"),
     ],
 )
-def test_a_table_must_have_both_columns(index, table, columns, message):
+def test_a_table_must_have_both_columns(table, columns, message):
     with pytest.raises(ValueError, match=message):
-        index.add(table(columns))
+        documents_of(table(columns))
 
 
 def test_a_column_must_not_appear_twice():
@@ -154,14 +162,18 @@ def test_a_column_must_not_appear_twice():
         ("id", "", "'id' is empty; give every row an id"),
     ],
 )
-def test_a_bad_row_is_named_and_the_others_are_added(index, table, column, value, message):
+def test_a_bad_row_is_named(table, column, value, message):
     bad = {**COLUMNS, column: [COLUMNS[column][0], value]}
     with pytest.raises(ValueError, match=rf"^Row 1 \(the first is 0\) of the \w+: {message}"):
-        index.add(table(bad))
-    report = index.add(table(bad), on_error="skip")
-    assert report.unchanged == 1
+        QdrantVectorizer(HashEncoder()).points(table(bad))
+
+
+def test_a_bad_row_leaves_the_others(index):
+    bad = pd.DataFrame({"id": ["a", "b", "c"], "text": ["oak", None, "elm"]})
+    report = index.add(bad, on_error="skip")
+    assert report.written == 2
     [(_, reason)] = report.skipped
-    assert message in reason
+    assert reason.startswith("Row 1 (the first is 0) of the DataFrame: 'text' must be a string")
 
 
 def test_a_number_that_is_no_integer_is_no_id():
@@ -170,9 +182,9 @@ def test_a_number_that_is_no_integer_is_no_id():
     assert "'id' must be a string or an integer, found float 1.0" in str(row.error)
 
 
-def test_a_cell_that_cannot_be_stored_is_named_by_its_column(index, table):
+def test_a_cell_that_cannot_be_stored_is_named_by_its_column(table):
     with pytest.raises(TypeError, match="document 'b' cannot be stored as JSON: at 'raw'"):
-        index.add(table({**COLUMNS, "raw": [None, b"x"]}))
+        QdrantVectorizer(HashEncoder()).points(table({**COLUMNS, "raw": [None, b"x"]}))
 
 
 # ------------------------------------------------------------------ LangChain and LlamaIndex
@@ -218,9 +230,9 @@ def test_nodes_of_llama_index_are_stored_as_they_are_embedded(index, wrapped):
     ],
     ids=lambda single: type(single).__name__,
 )
-def test_a_single_document_is_refused(index, single):
+def test_a_single_document_is_refused(single):
     with pytest.raises(TypeError, match=r"is a single \w+, .* wrap it in a list"):
-        index.add(single)
+        documents_of(single)
 
 
 # ------------------------------------------------------------------ values
@@ -273,9 +285,11 @@ def test_metadata_without_an_end_is_refused():
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 
 
+@settings(max_examples=50)
 @given(json_values)
 def test_what_json_has_stays_as_it_is(value):
     assert plain(value) == value
