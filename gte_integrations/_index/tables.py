@@ -48,8 +48,7 @@ class _TableDocuments:
         if "id" not in names:
             raise ValueError(
                 f"{kind}: no 'id' among the columns found ({listed(names)}); name the one that "
-                "tells documents apart 'id'. An index of rows is no column: reset_index() makes it "
-                "one."
+                "tells documents apart 'id'. In pandas, reset_index() makes a column of the index."
             )
         twice = [name for name in names if names.count(name) > 1]
         if twice:
