@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from gte_core import CachingEncoder, EncoderSettings, OnTruncation, as_encoder, shared_encoder
+from gte_core.foreign import foreign_advice
 
 # A path, a torch.device and a torch.dtype are taken as their names.
 Text = Annotated[str, BeforeValidator(lambda value: value if value is None else str(value))]
@@ -43,6 +44,15 @@ def repr_arguments(
     return [("encoder", face.given_encoder), *(pair for pair in shown if pair[0] not in of_a_model)]
 
 
+def refuse_foreign(cls: type[BaseModel], given: Any) -> Any:
+    """Raise ``ValueError`` that says what to write for a field of another library's class."""
+    if isinstance(given, dict):
+        aliases = {field.alias for field in cls.model_fields.values() if field.alias}
+        if advice := foreign_advice(given, cls.model_fields.keys() | aliases):
+            raise ValueError(f"{advice}.")
+    return given
+
+
 class EncoderFields(BaseModel):
     """A model by its settings, or an encoder that is there; loaded at first use.
 
@@ -68,6 +78,7 @@ class EncoderFields(BaseModel):
     given_encoder: GivenEncoder = Field(default=None, alias="encoder", exclude=True, repr=False)
 
     _encoder: CachingEncoder | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     @model_validator(mode="after")
     def _one_model(self) -> EncoderFields:

@@ -159,9 +159,10 @@ def _check_parallel(parallel: int | None) -> None:
 
 def _count_tokens(encoder: Encoder, texts: list[str]) -> int:
     if isinstance(encoder, SharedEncoder):
-        model = encoder.embedder
-        return sum(map(len, model.tokenizer.tokenize(texts, model.max_length)))
-    return int(encoder.encode_available(texts).n_tokens.sum())  # others count by a pass
+        read = np.minimum(encoder.count_tokens(texts), encoder.embedder.max_length)
+    else:
+        read = encoder.encode_available(texts).n_tokens  # others count by a pass
+    return int(read.sum())
 
 
 def _dense_model(encoder: Encoder, name: str) -> type[_Model]:

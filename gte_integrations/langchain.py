@@ -31,14 +31,14 @@ try:
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import run_in_executor
-    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 except ImportError as error:
     raise ImportError(
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
 from gte_core import RerankerSettings, SharedReranker, shared_reranker
-from gte_integrations._encoder_fields import EncoderFields, Text
+from gte_integrations._encoder_fields import EncoderFields, Text, refuse_foreign
 from gte_integrations._langchain_store import GTEVectorStore
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     local_files_only: bool = False
 
     _reranker: SharedReranker | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Relevance of each (query, document) pair, a raw logit."""

@@ -50,7 +50,12 @@ from gte_core import (
     shared_encoder,
     shared_reranker,
 )
-from gte_integrations._encoder_fields import GivenEncoder, refuse_settings_beside, repr_arguments
+from gte_integrations._encoder_fields import (
+    GivenEncoder,
+    refuse_foreign,
+    refuse_settings_beside,
+    repr_arguments,
+)
 from gte_integrations._llama_index_store import GTEVectorStore
 
 __all__ = ["GTEEmbedding", "GTEHybridRetriever", "GTERerank", "GTEVectorStore"]
@@ -101,6 +106,7 @@ class GTEEmbedding(BaseEmbedding):
     given_encoder: GivenEncoder = Field(default=None, alias="encoder", exclude=True, repr=False)
 
     _encoder: CachingEncoder | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     @model_validator(mode="after")
     def _one_model(self) -> GTEEmbedding:
@@ -258,6 +264,7 @@ class GTERerank(BaseNodePostprocessor):
     local_files_only: bool = Field(default=False, exclude=True)
 
     _reranker: SharedReranker | None = PrivateAttr(default=None)
+    _no_foreign = model_validator(mode="before")(refuse_foreign)
 
     @classmethod
     def class_name(cls) -> str:

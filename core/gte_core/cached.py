@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings, TokenDecoder, check_dimensions, joint_decoder
 from gte_core.encoder import Encoder, Fingerprint, Role, missing_sparse_head, with_prefix
+from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors, embeddings_of, vectors_of
 from gte_core.texts import checked
@@ -84,6 +85,7 @@ class CachingEncoder(ABC):
     ) -> HybridEmbeddings:
         """``encode_available`` without blocking the event loop."""
 
+    @refuses_foreign
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -91,12 +93,14 @@ class CachingEncoder(ABC):
         self.require_sparse_head()
         return self.encode_available(texts, role=role, dimensions=dimensions)
 
+    @refuses_foreign
     def encode_dense(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         return self.encode_available(texts, role=role, dimensions=dimensions).dense
 
+    @refuses_foreign
     def encode_sparse(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
@@ -104,6 +108,7 @@ class CachingEncoder(ABC):
         self.require_sparse_head()
         return self.encode_available(texts, role=role).sparse
 
+    @refuses_foreign
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -115,12 +120,14 @@ class CachingEncoder(ABC):
         self.require_sparse_head()
         return await self.aencode_available(texts, role=role, dimensions=dimensions)
 
+    @refuses_foreign
     async def aencode_dense(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """``encode_dense`` without blocking the event loop, as ``aencode``."""
         return (await self.aencode_available(texts, role=role, dimensions=dimensions)).dense
 
+    @refuses_foreign
     async def aencode_sparse(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
@@ -176,6 +183,7 @@ class CachedEncoder(CachingEncoder):
         name = getattr(self._source, "model", None)
         return name if isinstance(name, str) else self.fingerprint.model
 
+    @refuses_foreign
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -186,6 +194,7 @@ class CachedEncoder(CachingEncoder):
             found |= self._keep(missing, role, self._source.encode_available(missing, role=role))
         return self._embeddings([found[text] for text in wanted], size)
 
+    @refuses_foreign
     async def aencode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,10 @@ from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
 from gte_core.explanation import Explanation
+from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
+from gte_core.published import pair_scores
 from gte_core.runtime.vectors import TextVectors
 from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
@@ -30,6 +29,7 @@ from gte_core.texts import (
     as_text,
     as_texts,
     check_max_length,
+    checked,
     checked_pairs,
     checked_text,
 )
@@ -72,6 +72,7 @@ class GTEEmbedder:
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
 
     @classmethod
+    @refuses_foreign
     def from_pretrained(
         cls,
         model: str | Path = DEFAULT_MODEL,
@@ -216,6 +217,7 @@ class GTEEmbedder:
             self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
         return self._fingerprint
 
+    @refuses_foreign
     def encode(
         self,
         texts: str | Iterable[str],
@@ -246,6 +248,7 @@ class GTEEmbedder:
             texts, role=role, dimensions=dimensions, show_progress=show_progress
         )
 
+    @refuses_foreign
     def encode_available(
         self,
         texts: str | Iterable[str],
@@ -263,6 +266,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, show_progress=show_progress)
         return HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
 
+    @refuses_foreign
     def encode_iter(
         self,
         texts: str | Iterable[str],
@@ -281,6 +285,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, is_stream=True, show_progress=show_progress)
         return (self._embeddings(*part, size) for part in parts)
 
+    @refuses_foreign
     def encode_dense(
         self,
         texts: str | Iterable[str],
@@ -294,6 +299,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
         return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
 
+    @refuses_foreign
     def encode_sparse(
         self,
         texts: str | Iterable[str],
@@ -306,6 +312,7 @@ class GTEEmbedder:
         parts = self._parts(texts, role, show_progress=show_progress)
         return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
 
+    @refuses_foreign
     async def aencode(
         self,
         texts: str | Iterable[str],
@@ -317,13 +324,18 @@ class GTEEmbedder:
 
         A call that is cancelled reads no further texts.
         """
-        stopped = threading.Event()
-        wanted = takewhile(lambda _: not stopped.is_set(), as_texts(texts))
-        encode = partial(self.encode, wanted, role=role, dimensions=dimensions)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads.pool, encode)
-        finally:
-            stopped.set()
+        encode = partial(self.encode, role=role, dimensions=dimensions)
+        return await self._threads.run(encode, as_texts(texts))
+
+    def count_tokens(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of every text, special ones and a query's prefix included, int64 ``(n,)``.
+
+        All of them are counted, also those beyond ``max_length`` that the model would not read.
+        Reads lazily; no pass.
+        """
+        return self._tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
 
     def compute_scores(
         self,
@@ -353,12 +365,9 @@ class GTEEmbedder:
         call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
         parts = self._windows.parts(texts, call)
         both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
-        scores = dense_weight * np.einsum("ij,ij->i", both.dense[:n], both.dense[n:])
-        if sparse_weight:
-            weights = [both.token_weights(i) for i in range(2 * n)]
-            dots = [_dot(weights[i], weights[n + i]) for i in range(n)]
-            scores = scores + sparse_weight * np.array(dots)
-        return np.asarray(scores, dtype=np.float32)
+        return pair_scores(
+            both[:n], both[n:], dense_weight=dense_weight, sparse_weight=sparse_weight
+        )
 
     def explain(
         self,
@@ -373,14 +382,9 @@ class GTEEmbedder:
         asked = self.query_prefix + checked_text(query, "query")
         texts = [asked, checked_text(document, "document")]
         both = self.encode(texts, dimensions=dimensions)
-        query_weights, document_weights = (
-            dict(zip(ids.tolist(), weights.tolist(), strict=True))
-            for _, ids, weights in both.rows()
-        )
-        return Explanation.of(
-            float(both.dense[0] @ both.dense[1]),
-            query_weights,
-            document_weights,
+        return Explanation.between(
+            both[0],
+            both[1],
             name=self._tokenizer.piece,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
@@ -444,7 +448,3 @@ def _from_arguments(
     kind: type[GTEEmbedder], model: str, arguments: Mapping[str, Any]
 ) -> GTEEmbedder:
     return kind.from_pretrained(model, **arguments)
-
-
-def _dot(one: dict[str, float], other: dict[str, float]) -> float:
-    return sum(weight * other[token] for token, weight in one.items() if token in other)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from gte_core.exceptions import NonFiniteError
 from gte_core.texts import NameOf, as_text, named
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 TokenDecoder = Callable[[int], str]
+# What chooses rows: one by its number, many by a slice, their numbers, or a boolean for each row.
+Rows = int | slice | Sequence[int] | Sequence[bool] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HybridEmbeddings:
     """Both vectors of n texts, from one forward pass each.
 
@@ -72,19 +77,27 @@ class HybridEmbeddings:
     def __iter__(self) -> Iterator[HybridEmbeddings]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, key: int | slice) -> HybridEmbeddings:
-        """The chosen rows, again as ``HybridEmbeddings``: one for an integer, many for a slice."""
-        if not isinstance(key, slice):
-            index = operator.index(key)
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index {index} is out of range: there are {len(self)} texts.")
-            key = slice(index % len(self), index % len(self) + 1)
+    def __repr__(self) -> str:
+        return (
+            f"HybridEmbeddings({len(self)} texts, dense {self.dense.shape}, sparse "
+            f"{self.sparse.shape} with {self.sparse.nnz} weights, {self.n_tokens.sum()} tokens, "
+            f"{self.truncated.sum()} truncated)"
+        )
+
+    def __getitem__(self, key: Rows) -> HybridEmbeddings:
+        """The chosen rows, again as ``HybridEmbeddings``, also for a single integer.
+
+        ``both[both.truncated]`` takes the rows where a boolean mask is true, ``both[[3, 1]]`` those
+        of a list of integers, in its order. ``IndexError`` for a row that is not there, or a mask
+        of another length.
+        """
+        rows = _chosen(key, len(self))
         return replace(
             self,
-            dense=self.dense[key],
-            sparse=self.sparse[key],
-            n_tokens=self.n_tokens[key],
-            truncated=self.truncated[key],
+            dense=self.dense[rows],
+            sparse=self.sparse[rows],
+            n_tokens=self.n_tokens[rows],
+            truncated=self.truncated[rows],
         )
 
     def rows(self) -> Iterator[tuple[Floats, Integers, Floats]]:
@@ -121,15 +134,63 @@ class HybridEmbeddings:
         ``dense_weight * cosine + sparse_weight * (dot product of the sparse weights by id)``; the
         default weight is the upper end of the range in arXiv 2407.19669.
         """
-        dense = self.dense @ documents.dense.T
-        sparse = (self.sparse @ documents.sparse.T).toarray()
-        return np.asarray(dense_weight * dense + sparse_weight * sparse, dtype=np.float32)
+        scores = dense_weight * (self.dense @ documents.dense.T)
+        if sparse_weight:
+            scores = scores + sparse_weight * (self.sparse @ documents.sparse.T).toarray()
+        return np.asarray(scores, dtype=np.float32)
+
+    def similarity(self, documents: HybridEmbeddings) -> Floats:
+        """Cosine of every text with every document, float32 ``(len(self), len(documents))``.
+
+        These are the ``scores`` of the dense vectors alone.
+        """
+        return self.scores(documents, sparse_weight=0.0)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame with a row for each text, in their order.
+
+        Columns: ``dense`` (float32 arrays), ``token_ids`` (int64 arrays) and ``weights`` (float32
+        arrays) of the sparse vectors, ``n_tokens``, ``truncated``. ``ImportError`` without pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas; pip install pandas") from error
+        vectors = pd.DataFrame(list(self.rows()), columns=["dense", "token_ids", "weights"])
+        return vectors.assign(n_tokens=self.n_tokens, truncated=self.truncated)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle carries the strings of its own tokens, not a tokenizer of 17 MB.
         ids = np.unique(self.sparse.indices).tolist()
         known = _KnownTokens({token_id: self.decode_token(token_id) for token_id in ids})
         return type(self), (self.dense, self.sparse, self.n_tokens, self.truncated, known)
+
+
+def _chosen(key: Rows, n: int) -> slice | Integers:
+    """The chosen ones of n rows; those chosen by a single integer as a slice, which copies nothing.
+
+    Raises ``IndexError`` or ``TypeError`` for what chooses none.
+    """
+    if isinstance(key, slice):
+        return key
+    single = np.ndim(key) == 0
+    rows = np.asarray([operator.index(key)] if single else key)  # type: ignore[arg-type]
+    if rows.dtype == bool and rows.shape != (n,):
+        raise IndexError(
+            f"a mask has the shape {rows.shape}, but must be ({n},), one for each text."
+        )
+    if rows.dtype == bool:
+        return np.flatnonzero(rows)
+    if isinstance(key, tuple) or rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise TypeError(
+            f"rows are {key!r}, but must be an integer, a slice, a list of integers, or a mask of "
+            f"{n} booleans."
+        )
+    outside = rows[(rows < -n) | (rows >= n)]
+    if outside.size:
+        raise IndexError(f"index {outside[0]} is out of range: there are {n} texts.")
+    rows = rows.astype(np.int64)
+    return slice(rows[0] % n, rows[0] % n + 1) if single else rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gte_core.embeddings import HybridEmbeddings
+
 
 @dataclass(frozen=True, slots=True)
 class TokenContribution:
@@ -57,6 +59,31 @@ class Explanation:
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
             tokens=tuple(sorted(shared, key=lambda token: -token.contribution)),
+        )
+
+    @classmethod
+    def between(
+        cls,
+        query: HybridEmbeddings,
+        document: HybridEmbeddings,
+        *,
+        name: Callable[[int], str],
+        dense_weight: float,
+        sparse_weight: float,
+    ) -> Explanation:
+        """Compare the vectors of two texts; ``name`` says what to call an id."""
+        query_weights, document_weights = (
+            dict(zip(ids.tolist(), weights.tolist(), strict=True))
+            for part in (query, document)
+            for _, ids, weights in part.rows()
+        )
+        return cls.of(
+            float(query.dense[0] @ document.dense[0]),
+            query_weights,
+            document_weights,
+            name=name,
+            dense_weight=dense_weight,
+            sparse_weight=sparse_weight,
         )
 
     @property

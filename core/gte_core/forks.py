@@ -7,15 +7,20 @@ on in a child, so only that one must not compute there; threads that the child s
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol
+from itertools import takewhile
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _ADVICE = (
     "Start worker processes with 'spawn' (multiprocessing.get_context('spawn')), or load and use "
@@ -43,11 +48,7 @@ def renew_in_children(thing: Renewable) -> None:
 
 
 class Threads:
-    """A pool of threads, started when they are needed; a forked child begins with none.
-
-    Attributes:
-        pool: the pool of this process.
-    """
+    """A pool of threads, started when they are needed; a forked child begins with none."""
 
     def __init__(self, max_threads: int, name: str) -> None:
         self._max_threads = max_threads
@@ -57,7 +58,16 @@ class Threads:
 
     def renew(self) -> None:
         """Begin again without threads."""
-        self.pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix=self._name)
+        self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix=self._name)
+
+    async def run(self, call: Callable[[Iterable[T]], R], items: Iterable[T]) -> R:
+        """Call with the items in a thread; one that is cancelled gets no further items."""
+        stopped = threading.Event()
+        wanted = takewhile(lambda _: not stopped.is_set(), items)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call, wanted)
+        finally:
+            stopped.set()
 
 
 @contextmanager

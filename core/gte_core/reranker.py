@@ -17,6 +17,7 @@ from torch import Tensor
 from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import Purpose, find_model
 from gte_core.exceptions import MissingHeadError
+from gte_core.foreign import refuses_foreign
 from gte_core.forks import computing
 from gte_core.network.attention import PackLayout
 from gte_core.network.device import choose_device, choose_dtype
@@ -53,6 +54,7 @@ class GTEReranker:
         self._tokenizer = tokenizer
 
     @classmethod
+    @refuses_foreign
     def from_pretrained(
         cls,
         model: str | Path = DEFAULT_RERANKER,
@@ -95,6 +97,7 @@ class GTEReranker:
         check_vocabulary(tokenizer, loaded.config.vocab_size)
         return cls(loaded, partial(load, dtype=torch.float32), tokenizer)
 
+    @refuses_foreign
     def rank(
         self, query: str, documents: Iterable[str], *, top_n: int | None = None
     ) -> list[RankedDocument]:
@@ -107,6 +110,7 @@ class GTEReranker:
         order = np.argsort(-scores, kind="stable")[:top_n]
         return [RankedDocument(int(i), float(scores[i]), texts[i]) for i in order]
 
+    @refuses_foreign
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``."""
         given = checked_pairs(pairs)

@@ -20,6 +20,7 @@ from gte_core.checkpoint.hub import absolute_model
 from gte_core.embedder import GTEEmbedder
 from gte_core.embeddings import HybridEmbeddings, check_dimensions
 from gte_core.encoder import Encoder, Role, with_prefix
+from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import located
 from gte_core.recent import RecentVectors, Vectors, embeddings_of
@@ -129,6 +130,7 @@ class SharedEncoder(CachingEncoder):
         """Text that ``role="query"`` puts before each text, usually none."""
         return self.settings.query_prefix
 
+    @refuses_foreign
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -149,6 +151,7 @@ class SharedEncoder(CachingEncoder):
                 raise
         return self._embeddings(wanted, vectors, size)
 
+    @refuses_foreign
     async def aencode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -163,6 +166,12 @@ class SharedEncoder(CachingEncoder):
         answer: Future[HybridEmbeddings] = Future()
         self._model.serving.submit(self._call(wanted, finish, answer))
         return await asyncio.wrap_future(answer)
+
+    def count_tokens(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
+        return self.embedder.tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
 
     async def _ready(self) -> None:
         if self._found is None:

@@ -7,17 +7,21 @@ tokenizer class and drops custom normalizers, which gives other ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 
 from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
 from gte_core.exceptions import ConfigError, GTEError
 from gte_core.former import former_name
+from gte_core.iteration import batched
 from gte_core.texts import check_max_length
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -30,6 +34,8 @@ _DROPPED_ROLES = frozenset(
 
 # A text with more characters than this for each token wanted is cut before it is tokenized.
 _CHARACTERS_PER_TOKEN = 32
+
+_COUNTED_AT_ONCE = 256
 
 _LONGEST_PAIR = 2**31  # the library takes no larger number
 
@@ -107,6 +113,12 @@ class GTETokenizer:
         ]
 
     encode = former_name("GTETokenizer.encode", tokenize)
+
+    def count(self, texts: Iterable[str]) -> NDArray[np.int64]:
+        """Ids of every text, special ones included, none cut off: int64 ``(n,)``; reads lazily."""
+        batches = (list(map(_encodable, batch)) for batch in batched(texts, _COUNTED_AT_ONCE))
+        encodings = chain.from_iterable(map(self._tokenizer.encode_batch_fast, batches))
+        return np.fromiter(map(len, encodings), np.int64)
 
     def decode_token(self, token_id: int) -> str:
         """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""

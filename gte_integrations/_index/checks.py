@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any, get_args
 
-from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import Fusion, Linear
 
 
@@ -93,15 +92,6 @@ def check_ids(name: str, ids: object) -> None:
         raise TypeError(
             f"{name} is {ids!r}, a single {type(ids).__name__}, but must be an iterable of ids; "
             "wrap it in a list."
-        )
-
-
-def check_documents(documents: object) -> None:
-    """Raise ``TypeError`` for a single document where several are expected."""
-    if isinstance(documents, (str, bytes, Mapping, Document)):
-        raise TypeError(
-            f"documents is a single {type(documents).__name__}, but must be an iterable of "
-            "documents; wrap it in a list."
         )
 
 

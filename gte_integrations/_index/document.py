@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from gte_core.pickling import restore_by_name, state_by_name
 from gte_integrations._index.fusion import DocumentId
+from gte_integrations._index.rows import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,40 @@ def as_document(item: object) -> Document:
         return Document(*item)
     if is_dataclass(item) and hasattr(item, "id") and hasattr(item, "text"):
         return Document(item.id, item.text, getattr(item, "payload", {}))
+    if _is_of_langchain(item):
+        return _of_langchain(item)
+    if _is_of_llama_index(item):
+        # What LlamaIndex would have a model read: the text and the metadata not kept from it.
+        text = item.get_content(metadata_mode="embed")
+        return Document(item.node_id, text, plain(item.metadata))
     raise TypeError(
         f"A document is a {type(item).__name__}, but must be a Document, a dataclass with id and "
-        'text, a dict with "id" and "text", or a tuple (id, text) or (id, text, payload).'
+        'text, a dict with "id" and "text", a tuple (id, text) or (id, text, payload), a Document '
+        "of LangChain or a node of LlamaIndex; a table is given by itself, not in a list."
     )
+
+
+def is_document(item: object) -> bool:
+    """Whether it is a document in a form that is iterable itself, and so easily taken for many."""
+    ours = isinstance(item, (Document, Mapping))
+    return ours or _is_of_langchain(item) or _is_of_llama_index(item)
+
+
+def _is_of_langchain(item: object) -> TypeGuard[Any]:
+    return hasattr(item, "page_content") and hasattr(item, "metadata")
+
+
+def _is_of_llama_index(item: object) -> TypeGuard[Any]:
+    return hasattr(item, "get_content") and hasattr(item, "node_id") and hasattr(item, "metadata")
+
+
+def _of_langchain(item: Any) -> Document:
+    if item.id is None:
+        raise ValueError(
+            "A Document of LangChain has no id, by which it would be found again; set its id, for "
+            "instance to its source and the number of the part."
+        )
+    return Document(item.id, item.page_content, plain(item.metadata))
 
 
 def _from_mapping(item: Mapping[Any, Any]) -> Document:

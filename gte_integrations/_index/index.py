@@ -18,7 +18,6 @@ from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.checks import (
     check_choice,
     check_count,
-    check_documents,
     check_ids,
     check_linear,
     check_payload_keys,
@@ -35,6 +34,7 @@ from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
 from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, Wanted, search
 from gte_integrations._index.store import Store
+from gte_integrations._index.tables import documents_of
 from gte_integrations._index.vectorizer import Mode, Vectorizer
 
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
@@ -125,8 +125,10 @@ class HybridIndex(Contents[FilterT]):
 
         Args:
             documents: each a ``Document``, a dataclass with id and text (and payload), a dict
-                with "id" and "text" whose other keys are payload, or a tuple
-                (id, text[, payload]).
+                with "id" and "text" whose other keys are payload, a tuple
+                (id, text[, payload]), a ``Document`` of LangChain, or a node of LlamaIndex, whose
+                text is what LlamaIndex embeds, with metadata. Or a table of pandas, Polars or
+                PyArrow with the columns ``id`` and ``text``; the others are payload.
             batch_size: documents that are looked up, encoded and written together.
             show_progress: show a tqdm bar.
             on_error: "raise" the first error once everything before it is written, or "skip" a
@@ -154,12 +156,12 @@ class HybridIndex(Contents[FilterT]):
         moved_from: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """``add`` with vectors from elsewhere, which must be those of this index's encoder."""
-        check_documents(documents)
+        read = documents_of(documents)
         self._open_with_retries()
         return ingest(
             producer,
             self._store,
-            documents,
+            read,
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,
@@ -235,8 +237,7 @@ class HybridIndex(Contents[FilterT]):
 
         Cancelled, it reads no further, and ends when what is in flight is written.
         """
-        check_documents(documents)
-        source = Stoppable(documents)
+        source = Stoppable(documents_of(documents))
         add = partial(
             self.add,
             source,

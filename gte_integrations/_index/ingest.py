@@ -11,13 +11,14 @@ from typing import Any, Literal, Protocol
 
 from gte_core import NonFiniteError, TextTooLargeError, TruncationError
 from gte_core.iteration import batched, progress_bar
-from gte_integrations._index.checks import check_choice, check_count, check_documents
+from gte_integrations._index.checks import check_choice, check_count
 from gte_integrations._index.planning import Plan, Planner, Producer, Rejections
 from gte_integrations._index.preparation import Prepared
 from gte_integrations._index.records import Record, Stored
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Failure, Sender, split
 from gte_integrations._index.store_thread import StoreThread
+from gte_integrations._index.tables import documents_of
 
 OnError = Literal["raise", "skip"]
 
@@ -76,7 +77,7 @@ def ingest(
     """Write to ``sink`` what ``producer`` makes of the documents; see ``HybridIndex.add``."""
     check_count("batch_size", batch_size)
     check_choice("on_error", on_error, OnError)
-    check_documents(documents)
+    documents = documents_of(documents)
     run = _Ingest(
         producer,
         sink,

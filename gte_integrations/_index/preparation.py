@@ -159,11 +159,21 @@ def _payload_json(document: Document) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"The payload of document {document.id!r} cannot be stored as JSON: {error}. Use str, "
-            "int of 64 bits, finite float, bool, None, and lists and dicts of these, at most "
-            f"{_DEEPEST} within one another."
+            f"The payload of document {document.id!r} cannot be stored as JSON: "
+            f"{_place(document.payload)}{error}. Use str, int of 64 bits, finite float, bool, "
+            f"None, and lists and dicts of these, at most {_DEEPEST} within one another."
         ) from error
     return encoded
+
+
+def _place(payload: Mapping[str, Any]) -> str:
+    """The first key whose value cannot be stored, for a message."""
+    for key, value in payload.items():
+        try:
+            _check_storable(_JSON.encode(value), {key: value})
+        except (TypeError, ValueError, RecursionError):
+            return f"at {key!r}, "
+    return ""
 
 
 def _check_storable(encoded: str, payload: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.preparation import Limits, Prepared, prepare
 from gte_integrations._index.records import Embedded, Record
 from gte_integrations._index.sparse import Floats, Sparse, sparse_rows
+from gte_integrations._index.tables import documents_of
 
 Mode = Literal["hybrid", "dense", "sparse"]
 
@@ -137,7 +138,7 @@ class Vectorizer:
 
     def records(self, documents: Iterable[object]) -> list[Record]:
         """Read, check and embed documents, in one call of the encoder."""
-        return self.embed([self.prepare(item) for item in documents]).records
+        return self.embed([self.prepare(item) for item in documents_of(documents)]).records
 
     def embed(self, documents: Sequence[Prepared]) -> Embedded:
         """Embed documents that were checked. ``NonFiniteError`` if a vector cannot be stored."""

@@ -8,20 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gte_integrations._index.checks import check_choice
 from gte_integrations._index.document import Document, Unreadable
 from gte_integrations._index.ingest import OnError
-from gte_integrations.documents.rows import (
-    Row,
-    check_has_text,
-    csv_rows,
-    decode,
-    jsonl_rows,
-    parquet_rows,
-    shown,
-)
+from gte_integrations._index.rows import read_row
+from gte_integrations.documents.rows import Row, csv_rows, decode, jsonl_rows, parquet_rows
 from gte_integrations.documents.sources import Source, check_link, ending, find_sources, name_twins
 
 AnyPath = str | os.PathLike[str]
@@ -105,22 +97,11 @@ def _row_documents(
 
 
 def _row_document(source: Source, row: Row, id_prefix: str) -> Document:
-    check_has_text(row.fields, row.where)
-    text = row.fields["text"]
-    if not isinstance(text, str):
-        raise ValueError(f"{row.where}: 'text' must be a string, found {shown(text)}.")
-    payload = {name: value for name, value in row.fields.items() if name not in {"id", "text"}}
-    row_id = row.fields.get("id")
-    if row_id in (None, ""):
-        derived = f"{_derived_id(source, id_prefix)}:{row.number}"
-        return Document(derived, text, payload, source.origin)
-    return Document(_given_id(row_id, row.where), text, payload)
-
-
-def _given_id(row_id: Any, where: str) -> str | int:
-    if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
-        raise ValueError(f"{where}: 'id' must be a string or an integer, found {shown(row_id)}.")
-    return row_id
+    row_id, text, payload = read_row(row.fields, row.where)
+    if row_id is not None:
+        return Document(row_id, text, payload)
+    derived = f"{_derived_id(source, id_prefix)}:{row.number}"
+    return Document(derived, text, payload, source.origin)
 
 
 def _derived_id(source: Source, id_prefix: str) -> str:

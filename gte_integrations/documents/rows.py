@@ -9,19 +9,14 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import math
-import reprlib
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, time
-from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
-from uuid import UUID
 
 from gte_integrations._index.document import Unreadable
+from gte_integrations._index.rows import check_has_text, plain, shown
 
 _PARQUET_ROWS = 256  # read at once
 _LARGEST_FIELD = 2**31 - 1
@@ -89,21 +84,11 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             batches = file.iter_batches(batch_size=_PARQUET_ROWS)
             rows = chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, row in enumerate(rows, 1):
-                yield Row(f"{path}, row {number}", number, _plain(row))
+                yield Row(f"{path}, row {number}", number, plain(row))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{path}: not a Parquet file that can be read beyond row {number} ({error})."
         ) from error
-
-
-def check_has_text(names: Iterable[str], where: str, hint: str = "") -> None:
-    """Raise ``ValueError`` if none of the fields is called ``text``."""
-    if "text" not in (found := list(names)):
-        shown = textwrap.shorten(", ".join(map(repr, found)), 200, placeholder=" ...")
-        raise ValueError(
-            f"{where}: no 'text' among the fields found ({shown}); "
-            f"name the one to be searched 'text'. {hint}".rstrip()
-        )
 
 
 def decode(raw: bytes, name: str | Path, line: int) -> str:
@@ -118,11 +103,6 @@ def decode(raw: bytes, name: str | Path, line: int) -> str:
             f"{' (this looks like UTF-16)' if utf16 else ''}; "
             "save it as UTF-8, for instance with iconv."
         ) from error
-
-
-def shown(value: Any) -> str:
-    """Describe a wrong value in a message: its type, and the beginning of it."""
-    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
 def _without_mark(raw: bytes, line: int) -> bytes:
@@ -192,18 +172,3 @@ def _header(where: str, names: list[str]) -> list[str]:
         raise ValueError(f"{where}: the column {twice[0]!r} appears twice; rename one.")
     check_has_text(header, where, "Fields are separated by commas; the first row names them.")
     return header
-
-
-def _plain(value: Any) -> Any:
-    """Make a Parquet value into one that JSON has, which is what every other kind of file gives."""
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, (Decimal, UUID)):
-        return str(value)
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return value

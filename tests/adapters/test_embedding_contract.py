@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from gte_integrations.langchain import GTEEmbeddings
-from gte_integrations.llama_index import GTEEmbedding
+from gte_integrations.langchain import GTECrossEncoder, GTEEmbeddings
+from gte_integrations.llama_index import GTEEmbedding, GTERerank
 
 TEXTS = ["Printing a brochure", "Rechtschreibung prüfen", "", "表格", "x" * 2000]
 
@@ -118,3 +119,33 @@ async def longest_pause(embeddings, attempt):
         longest, last = max(longest, loop.time() - last), loop.time()
     await work
     return longest
+
+
+@pytest.mark.parametrize(
+    ("make", "foreign", "advice"),
+    [
+        (GTEEmbeddings, "model_name", "pass model"),
+        (GTEEmbeddings, "model_name_or_path", "pass model"),
+        (GTEEmbeddings, "model_kwargs", "pass what it holds by name"),
+        (GTEEmbeddings, "encode_kwargs", "vectors have length 1"),
+        (GTEEmbeddings, "trust_remote_code", "no code of a model's repository is ever run"),
+        (GTEEmbeddings, "show_progress", "this draws no bar"),
+        (GTECrossEncoder, "model_name", "pass model"),
+        (GTECrossEncoder, "model_kwargs", "pass what it holds by name"),
+        (GTEEmbedding, "model", "pass model_name"),
+        (GTEEmbedding, "batch_size", "packed by their tokens"),
+        (GTEEmbedding, "trust_remote_code", "no code of a model's repository is ever run"),
+        (GTEEmbedding, "query_instruction", "pass query_prefix"),
+        (GTERerank, "model", "pass model_name"),
+        (GTERerank, "top_k", "pass top_n"),
+    ],
+)
+def test_a_field_of_another_library_is_refused_with_ours(make, foreign, advice):
+    with pytest.raises(ValidationError, match=f"'{foreign}' is no argument here, .*{advice}"):
+        make(**{foreign: 1})
+
+
+@pytest.mark.parametrize("make", [GTEEmbeddings, GTECrossEncoder, GTEEmbedding, GTERerank])
+def test_a_typo_of_a_field_is_refused(make):
+    with pytest.raises(ValidationError, match=r"max_lenght\n +Extra inputs are not permitted"):
+        make(max_lenght=3)

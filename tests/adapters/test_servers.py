@@ -260,9 +260,7 @@ def test_a_collection_is_dropped_by_its_own_name_with_its_aliases(aliased, encod
     alias = aliased.prefix + "current"
     first = aliased.open(encoder, "first")
     first.create(alias=alias)
-    with pytest.raises(
-        ValueError, match="is an alias of the collection .*first'; open an index by"
-    ):
+    with pytest.raises(ValueError, match=r"is an alias of the collection .*; open an index by"):
         aliased.open(encoder, "current").drop()
     first.drop()
     again = aliased.open(encoder, "second")

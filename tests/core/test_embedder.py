@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from gte_core import (
     ConfigError,
+    EncoderSettings,
     GTEEmbedder,
     HybridEmbeddings,
     MissingHeadError,
     NonFiniteError,
     TruncationError,
     WeightsError,
+    shared_encoder,
 )
 from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint, word_tokenizer
@@ -596,3 +598,39 @@ def test_the_demo_finds_across_languages(demo):
     texts = ["Drucken eines Dokuments", "Eine Tabelle einfügen", "Rechtschreibung prüfen"]
     scores = demo.encode("print a document").scores(demo.encode(texts))
     assert scores.argmax() == 0
+
+
+def shared(checkpoint, **settings):
+    return shared_encoder(EncoderSettings(model=str(checkpoint), **settings))
+
+
+@pytest.mark.parametrize("load", [GTEEmbedder.from_pretrained, shared], ids=["loaded", "shared"])
+class TestCountTokens:
+    def test_all_tokens_are_counted_without_a_pass(self, small_checkpoint, load, encoded):
+        embedder = load(small_checkpoint, max_length=8, on_truncation="ignore")
+        given = TEXTS * 60  # more than are counted at once
+        counts = embedder.count_tokens(iter(given))
+        assert encoded == []
+        assert counts.dtype == np.int64
+        both = embedder.encode(given)
+        np.testing.assert_array_equal(np.minimum(counts, 8), both.n_tokens)
+        np.testing.assert_array_equal(counts > 8, both.truncated)
+
+    def test_a_query_is_counted_with_its_prefix(self, small_checkpoint, load):
+        embedder = load(small_checkpoint, query_prefix="w1 w2 ")
+        assert embedder.count_tokens("w3").tolist() == [3]
+        assert embedder.count_tokens(["w3"], role="query").tolist() == [5]
+
+    def test_no_texts_have_no_counts(self, small_checkpoint, load):
+        assert load(small_checkpoint).count_tokens([]).shape == (0,)
+
+    def test_what_is_no_text_is_named(self, small_checkpoint, load):
+        with pytest.raises(TypeError, match=r"texts\[1\] must be a str, got int"):
+            load(small_checkpoint).count_tokens(["a", 1])
+        with pytest.raises(ValueError, match="role is 'passage'; allowed are"):
+            load(small_checkpoint).count_tokens("a", role="passage")
+
+
+@given(st.lists(ANY_TEXT, max_size=5))
+def test_what_is_counted_is_what_is_fed(small, texts):
+    np.testing.assert_array_equal(small.count_tokens(texts), small.encode(texts).n_tokens)

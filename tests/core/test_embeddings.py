@@ -1,6 +1,8 @@
 import pickle
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
@@ -36,9 +38,96 @@ def test_parts_are_hybrid_embeddings(three, key):
     np.testing.assert_array_equal(part.truncated, three.truncated[rows])
 
 
-def test_index_out_of_range(three):
-    with pytest.raises(IndexError, match="out of range"):
-        three[3]
+@pytest.mark.parametrize("key", [3, -4, [0, 3], np.array([-4])])
+def test_index_out_of_range(three, key):
+    with pytest.raises(IndexError, match=r"index (3|-4) is out of range: there are 3 texts"):
+        three[key]
+
+
+MANY = st.integers(0, 6).flatmap(
+    lambda n: st.tuples(
+        st.just(n),
+        st.lists(st.booleans(), min_size=n, max_size=n)
+        | (st.lists(st.integers(-n, n - 1), max_size=9) if n else st.just([])),
+        st.sampled_from([list, np.array, pd.Series]),
+    )
+)
+
+
+@given(MANY)
+def test_rows_are_chosen_as_numpy_chooses_them(drawn):
+    n, key, form = drawn
+    numbers = np.arange(n)
+    sparse = sp.csr_array(np.arange(2 * n, dtype=np.float32).reshape(n, 2))
+    both = HybridEmbeddings(np.eye(n, 2, dtype=np.float32), sparse, numbers, numbers > 2, str)
+    chosen = np.asarray(key, bool if key and isinstance(key[0], bool) else int)
+    part = both[form(key)]
+    assert part.n_tokens.tolist() == numbers[chosen].tolist()
+    np.testing.assert_array_equal(part.dense, both.dense[chosen])
+    np.testing.assert_array_equal(part.sparse.toarray(), sparse.toarray()[chosen])
+    np.testing.assert_array_equal(part.truncated, both.truncated[chosen])
+    assert part.sparse.has_sorted_indices
+
+
+@pytest.mark.parametrize("key", [np.int64(1), np.uint8(1), np.array(1), np.array([1], np.uint64)])
+def test_integers_of_numpy_choose_rows(three, key):
+    assert three[key].n_tokens.tolist() == [2]
+
+
+def test_truncated_texts_are_chosen_by_their_mask(three):
+    assert three[three.truncated].n_tokens.tolist() == [4]
+    assert three[~three.truncated].n_tokens.tolist() == [5, 2]
+
+
+@pytest.mark.parametrize("mask", [[True], [False] * 4, np.ones((3, 1), bool)])
+def test_a_mask_has_a_boolean_for_each_text(three, mask):
+    with pytest.raises(IndexError, match=r"a mask has the shape .* but must be \(3,\)"):
+        three[mask]
+
+
+@pytest.mark.parametrize("key", [(0, 1), [0.5], ["a"], [[0, 1]], [[]]], ids=str)
+def test_what_chooses_no_rows_is_refused(three, key):
+    with pytest.raises(
+        TypeError, match="must be an integer, a slice, a list of integers, or a mask"
+    ):
+        three[key]
+
+
+@pytest.mark.parametrize("key", ["dense", 1.0, None])
+def test_a_row_is_no_name(three, key):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        three[key]
+
+
+def test_the_repr_shows_shapes(three):
+    assert repr(three) == (
+        "HybridEmbeddings(3 texts, dense (3, 4), sparse (3, 5) with 4 weights, 11 tokens, "
+        "1 truncated)"
+    )
+
+
+def test_similarity_is_the_cosine(three):
+    np.testing.assert_allclose(three.similarity(three[1:]), three.dense @ three.dense[1:].T)
+    other_vocabulary = HybridEmbeddings.of_dense(three.dense)
+    np.testing.assert_array_equal(three.similarity(other_vocabulary), three.similarity(three))
+
+
+def test_a_data_frame_has_a_row_for_each_text(three):
+    frame = three.to_pandas()
+    assert list(frame.columns) == ["dense", "token_ids", "weights", "n_tokens", "truncated"]
+    for row, (dense, ids, weights) in zip(frame.itertuples(), three.rows(), strict=True):
+        np.testing.assert_array_equal(row.dense, dense)
+        np.testing.assert_array_equal(row.token_ids, ids)
+        np.testing.assert_array_equal(row.weights, weights)
+    assert frame["n_tokens"].tolist() == [5, 2, 4]
+    assert frame[frame.truncated].index.tolist() == [2]
+    assert three[:0].to_pandas().shape == (0, 5)
+
+
+def test_a_data_frame_needs_pandas(three, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas; pip install pandas"):
+        three.to_pandas()
 
 
 def test_iteration_ends(three):

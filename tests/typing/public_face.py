@@ -76,6 +76,7 @@ async def of_an_embedder(stream: Iterator[str]) -> None:
     assert_type(await embedder.aencode(["one"]), HybridEmbeddings)
     assert_type(embedder.compute_scores([("query", "document")], dense_weight=1.0), Dense)
     assert_type(embedder.explain("query", "document"), Explanation)
+    assert_type(embedder.count_tokens(stream, role="query"), NDArray[np.int64])
     assert_type(embedder.fingerprint, Fingerprint)
     assert_type(embedder.revision, str | None)
     assert_type((embedder.dimensions, embedder.max_length), tuple[int, int])
@@ -89,10 +90,14 @@ def of_embeddings(both: HybridEmbeddings) -> None:
     assert_type(both.truncated, NDArray[np.bool_])
     assert_type(both[0], HybridEmbeddings)
     assert_type(both[1:3], HybridEmbeddings)
+    assert_type(both[[3, 1]], HybridEmbeddings)
+    assert_type(both[both.truncated], HybridEmbeddings)
+    assert_type(both[np.argsort(both.n_tokens)], HybridEmbeddings)
     assert_type(next(iter(both)), HybridEmbeddings)
     assert_type(both.with_dimensions(128), HybridEmbeddings)
     assert_type(both.token_weights(0), dict[str, float])
     assert_type(both.scores(both), Dense)
+    assert_type(both.similarity(both), Dense)
     assert_type(next(both.rows()), tuple[Dense, NDArray[np.int64], Dense])
     assert_type(HybridEmbeddings.concatenate([both]), HybridEmbeddings)
 
@@ -114,6 +119,7 @@ async def of_what_is_shared() -> None:
     assert_type(encoder.embedder, GTEEmbedder)
     assert_type(encoder.encode("one"), HybridEmbeddings)
     assert_type(encoder.encode_dense("one"), Dense)
+    assert_type(encoder.count_tokens("one"), NDArray[np.int64])
     assert_type(encoder.encode_sparse("one"), Sparse)
     assert_type(await encoder.aencode("one"), HybridEmbeddings)
     assert_type(await encoder.aencode_dense("one", role="query"), Dense)
@@ -253,6 +259,7 @@ def wrong_calls_of_the_core(embedder: GTEEmbedder, reranker: GTEReranker) -> Non
     embedder.encode("one", dimension=256)  # type: ignore[call-arg]
     embedder.encode("one", role="querry")  # type: ignore[arg-type]
     as_encoder(object())  # type: ignore[arg-type]
+    embedder.encode("one", batch_size=32)  # type: ignore[call-arg]
     embedder.encode_sparse("one", dimensions=256)  # type: ignore[call-arg]
     embedder.compute_scores(["query", "document"])  # type: ignore[list-item]
     embedder.dimensions = 256  # type: ignore[misc]
@@ -265,6 +272,7 @@ def wrong_calls_of_the_core(embedder: GTEEmbedder, reranker: GTEReranker) -> Non
 
 def wrong_changes_of_results(output: GTEModelOutput, both: HybridEmbeddings, hit: Hit) -> None:
     output.logits = None  # type: ignore[misc]
+    both["dense"]  # type: ignore[index]
     both.dense = np.zeros((1, 2), np.float32)  # type: ignore[misc]
     hit.payload["lang"] = "en"  # type: ignore[index]
 

@@ -14,6 +14,7 @@ from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.hub import ModelFiles, find_model
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import MissingHeadError
+from gte_core.foreign import refuses_foreign
 from gte_core.former import former_name
 from gte_core.network.attention import PackLayout, has_varlen_kernel
 from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
@@ -90,6 +91,7 @@ class GTEModel(nn.Module):
         self.inverse_frequencies = config.rotary.inverse_frequencies(config.head_dim)
 
     @classmethod
+    @refuses_foreign
     def from_pretrained(
         cls,
         model: str | Path,
