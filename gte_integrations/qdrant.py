@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gte_core import Encoder
 from gte_integrations._index.checks import check_collection
@@ -24,20 +24,16 @@ from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.masking import masked
 from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
-from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
-from gte_integrations._index.qdrant.client_store import ClientStore
 from gte_integrations._index.qdrant.directory import EdgeStore
-from gte_integrations._index.qdrant.points import (
-    dense_config,
-    prefetch,
-    searches_of,
-    sparse_config,
-    sparse_vector,
-    to_point,
-)
+from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.vectorizer import Vectorizer
+
+# A directory needs neither, and qdrant-client takes long to import.
+if TYPE_CHECKING:
+    from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
+    from gte_integrations._index.qdrant.client_store import ClientStore
 
 __all__ = [
     "RRF",
@@ -71,10 +67,14 @@ class QdrantVectorizer(Vectorizer):
 
     def vectors_config(self) -> dict[str, models.VectorParams]:
         """The dense vector, for ``create_collection(vectors_config=...)``."""
+        from gte_integrations._index.qdrant.client_points import dense_config
+
         return dense_config(self.comparable_metadata())
 
     def sparse_vectors_config(self) -> dict[str, models.SparseVectorParams]:
         """The sparse vector; empty for a model without a sparse head."""
+        from gte_integrations._index.qdrant.client_points import sparse_config
+
         return sparse_config(self.comparable_metadata())
 
     def points(self, documents: Iterable[object]) -> list[models.PointStruct]:
@@ -83,6 +83,8 @@ class QdrantVectorizer(Vectorizer):
         A point's id is a UUID made of the document's id, which stays in the payload as
         ``_gte_id``. A text without positive token weights gets no sparse vector.
         """
+        from gte_integrations._index.qdrant.client_points import to_point
+
         return [to_point(record) for record in self.records(documents)]
 
     def prefetches(
@@ -93,6 +95,8 @@ class QdrantVectorizer(Vectorizer):
         The sparse one is left out for a query without positive token weights and for a model
         without a sparse head.
         """
+        from gte_integrations._index.qdrant.client_points import prefetch, sparse_vector
+
         searches = searches_of(self.query_vectors(queries, self.default_mode), sparse_vector)
         return [[prefetch(one, candidates, self.storage) for one in query] for query in searches]
 
@@ -175,18 +179,21 @@ def _check_name(collection: str) -> None:
 
 def _store(location: object, collection: str, storage: Quantization) -> ClientStore | EdgeStore:
     _check_name(collection)
-    if isinstance(location, (QdrantClient, AsyncQdrantClient)):
-        return ClientStore(location, collection, quantization=storage, owned=False)
-    if not isinstance(location, (str, os.PathLike)):
-        raise TypeError(
-            f"location is a {type(location).__name__}, but must be a directory, a URL, a "
-            "QdrantClient or an AsyncQdrantClient."
-        )
-    place = str(os.fspath(location))
-    if place.startswith(("http://", "https://")):
+    place = str(os.fspath(location)) if isinstance(location, (str, os.PathLike)) else None
+    if place is not None and not place.startswith(("http://", "https://")):
+        return EdgeStore(_directory(place), collection, quantization=storage)
+    from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient
+    from gte_integrations._index.qdrant.client_store import ClientStore
+
+    if place is not None:
         client = QdrantClient(url=place, check_compatibility=False)
         return ClientStore(client, collection, quantization=storage, owned=True)
-    return EdgeStore(_directory(place), collection, quantization=storage)
+    if isinstance(location, (QdrantClient, AsyncQdrantClient)):
+        return ClientStore(location, collection, quantization=storage, owned=False)
+    raise TypeError(
+        f"location is a {type(location).__name__}, but must be a directory, a URL, a "
+        "QdrantClient or an AsyncQdrantClient."
+    )
 
 
 def _directory(place: str) -> Path:

@@ -20,6 +20,15 @@ from gte_integrations._index.qdrant.client import (
     httpx,
     models,
 )
+from gte_integrations._index.qdrant.client_points import (
+    coarse_prefetch,
+    dense_config,
+    quantization_of,
+    search_params,
+    sparse_config,
+    sparse_vector,
+    to_point,
+)
 from gte_integrations._index.qdrant.filters import to_client_filter
 from gte_integrations._index.qdrant.layouts import refuse_ours
 from gte_integrations._index.qdrant.points import (
@@ -28,15 +37,8 @@ from gte_integrations._index.qdrant.points import (
     ID,
     SPARSE,
     Search,
-    coarse_prefetch,
-    dense_config,
     key_of_point,
     point_id,
-    quantization_of,
-    search_params,
-    sparse_config,
-    sparse_vector,
-    to_point,
 )
 from gte_integrations._index.qdrant.store import QdrantStore
 from gte_integrations._index.records import Record

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from gte_core import CollectionMismatch
 from gte_integrations._index.metadata import Metadata, Quantization
-from gte_integrations._index.qdrant.client import edge
 from gte_integrations._index.qdrant.disk_space import (
     LITTLE,
     OPENING,
@@ -18,7 +17,7 @@ from gte_integrations._index.qdrant.disk_space import (
     allocated,
     require_space,
 )
-from gte_integrations._index.qdrant.filters import to_edge_filter
+from gte_integrations._index.qdrant.embedded import edge
 from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
 from gte_integrations._index.qdrant.points import (
     COARSE,
@@ -204,6 +203,10 @@ class EdgeStore(QdrantStore[edge.Filter]):
             shard.update(edge.UpdateOperation.set_payload([*point_ids], values))
 
     def _filter(self, condition: object) -> edge.Filter | None:
+        if condition is None or isinstance(condition, edge.Filter):
+            return condition
+        from gte_integrations._index.qdrant.filters import to_edge_filter
+
         return to_edge_filter(condition, point_id)
 
     def _request(
