@@ -23,7 +23,12 @@ from gte_integrations._index.checks import check_collection
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
-from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    list_collections,
+    read_metadata,
+)
 from gte_integrations._index.milvus.client import (
     AnnSearchRequest,
     AsyncMilvusClient,
@@ -233,6 +238,17 @@ class MilvusHybridIndex(HybridIndex[str]):
         """
         store = _store(location, collection, "float32")
         return read_metadata(store) if store.is_there() else None
+
+    @classmethod
+    def collections(cls, location: str | Path | MilvusClient) -> list[str]:
+        """The names of the collections in a place, sorted, whoever made them.
+
+        It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncMilvusClient``.
+        """
+        return list_collections(_store(location, "_", "float32"))
 
 
 def _store(location: object, collection: str, storage: Quantization) -> MilvusStore:

@@ -23,7 +23,12 @@ from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.masking import masked
-from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    list_collections,
+    read_metadata,
+)
 from gte_integrations._index.qdrant.directory import EdgeStore
 from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.reports import IndexReport
@@ -161,6 +166,17 @@ class QdrantHybridIndex(HybridIndex[Any]):
             CollectionMismatch: the collection was made by something else.
         """
         return read_metadata(_store(location, collection, "float32"))
+
+    @classmethod
+    def collections(cls, location: str | Path | QdrantClient) -> list[str]:
+        """The names of the collections in a place, sorted, whoever made them.
+
+        It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncQdrantClient``.
+        """
+        return list_collections(_store(location, "_", "float32"))
 
 
 def _check_name(collection: str) -> None:

@@ -76,6 +76,10 @@ class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
         """Number of documents, exactly."""
         ...
 
+    def collections(self) -> list[str]:
+        """The names of all collections beside this one, sorted, whoever made them."""
+        ...
+
     def optimize(self) -> None:
         """Build the indexes now, if the engine would not by itself."""
         ...

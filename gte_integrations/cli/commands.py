@@ -63,7 +63,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Dense and sparse GTE vectors in one pass, and hybrid search in Qdrant and Milvus.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

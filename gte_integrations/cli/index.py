@@ -19,8 +19,11 @@ from gte_integrations.cli.options import (
     Collection,
     ModelOptions,
     QueryPrefix,
+    ReadingOptions,
     To,
-    with_model_options,
+    given_documents,
+    group_of,
+    with_options,
 )
 from gte_integrations.cli.stores import open_index, read_metadata
 
@@ -32,12 +35,14 @@ _MOST_REASONS = 20
 _MOST_IDS = 5
 
 
-@with_model_options
+@with_options(ReadingOptions, ModelOptions)
 def index(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH", help="Files (.jsonl, .csv, .parquet, .txt, .md) and folders of them."
+            metavar="PATH",
+            help="Files (.jsonl, .json, .csv, .parquet, .txt, .md) and folders of them, or - for "
+            "JSON lines of stdin, each with an id.",
         ),
     ],
     *,
@@ -52,12 +57,6 @@ def index(
             metavar="WHAT", help="raise or skip, where a path, file or document cannot be indexed."
         ),
     ] = "raise",
-    id_prefix: Annotated[
-        str,
-        typer.Option(
-            metavar="PREFIX", help="Put before ids that are made of paths, to tell folders apart."
-        ),
-    ] = "",
     moved_from: Annotated[
         Path | None,
         typer.Option(
@@ -67,20 +66,18 @@ def index(
     ] = None,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
-    **model_options: Any,
+    **given: Any,
 ) -> None:
     """Read files into a collection, which is made if there is none.
 
     Unchanged documents are not encoded again: an interrupted run goes on where it stopped.
     """
-    from gte_integrations.documents.readers import read_documents
-
-    documents = read_documents(paths, id_prefix=id_prefix, on_error=on_error)
-    options = ModelOptions(**model_options)
+    documents = given_documents(paths, group_of(ReadingOptions, given), on_error)
+    options = group_of(ModelOptions, given)
     metadata = read_metadata(to, collection)
     _note_other_prefix(query_prefix, metadata)
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
-    sizes = recorded_sizes(metadata, embedder, options)
+    sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with open_index(to, collection, embedder, sizes) as target:
         target.create()
         report = target.add(

@@ -9,18 +9,20 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gte_integrations.cli import output
-from gte_integrations.cli.models import label, load_model, recorded_sizes
+from gte_integrations.cli.filters import engine_filter
+from gte_integrations.cli.models import label, load_model, recorded, recorded_sizes
 from gte_integrations.cli.options import (
     AsJson,
     Collection,
+    Filter,
     From,
     ModelOptions,
     Queries,
     QueryPrefix,
     given_texts,
-    with_model_options,
+    with_options,
 )
-from gte_integrations.cli.stores import no_collection, open_index, read_metadata
+from gte_integrations.cli.stores import open_index
 
 if TYPE_CHECKING:
     from gte_core import TokenContribution
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     _Tokens = Mapping[DocumentId, Sequence[TokenContribution]]
 
 
-@with_model_options
+@with_options(ModelOptions)
 def search(
     queries: Queries,
     *,
@@ -50,6 +52,7 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
     ] = False,
+    filter: Filter = None,  # noqa: A002
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
@@ -57,14 +60,13 @@ def search(
     """Search a collection, with the model that it was filled with."""
     texts = list(given_texts(queries))
     options = ModelOptions(**model_options)
-    metadata = read_metadata(store, collection)
-    if metadata is None:
-        raise no_collection(store, collection)
+    condition = engine_filter(store.engine, filter)
+    metadata = recorded(store, collection)
     mode = mode or ("hybrid" if metadata["sparse"] else "dense")
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
-    sizes = recorded_sizes(metadata, embedder, options)
+    sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with open_index(store, collection, embedder, sizes) as source:
-        rankings = source.search(texts, limit=limit, mode=mode)
+        rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
             _shared_tokens(source, text, hits) if explain else {}
             for text, hits in zip(texts, rankings, strict=True)

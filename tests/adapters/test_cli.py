@@ -300,6 +300,50 @@ class TestIndex:
         assert report["truncated_ids"] == [f"long{number}" for number in range(7)]
 
 
+class TestReading:
+    """Files as others wrote them, and documents that come by stdin."""
+
+    def test_columns_encoding_and_delimiter(self, tmp_path):
+        write(tmp_path, {"rows.csv": "url\tbody\tid\n/a\tGröße\t1\n".encode("cp1252")})
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        columns = ["--text-column", "body", "--id-column", "url"]
+        written = ["--encoding", "cp1252", "--delimiter", r"\t"]
+        lines_of_json(gte("index", tmp_path / "rows.csv", *place, *columns, *written, "--json"))
+        [found] = lines_of_json(gte("search", "Größe", *place, "--json"))
+        hit = found["hits"][0]
+        assert (hit["id"], hit["text"], hit["payload"]) == ("/a", "Größe", {"column_id": "1"})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--text-column", "body"], r"line 1: no 'body' among .*one of those as --text-column"),
+            (["--encoding", "latin-99"], "encoding is 'latin-99', which Python does not know"),
+            (["--delimiter", ";;"], "delimiter is ';;', but must be one character"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, tmp_path, options, message):
+        rows = write(tmp_path, {"rows.csv": "id,text\n1,a\n"}) / "rows.csv"
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        result = gte("index", rows, *place, *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.match(f"error: .*{message}", result.stderr)
+        assert result.stderr.count("\n") == 1
+
+    def test_a_json_file_is_an_array(self, tmp_path):
+        path = write(tmp_path, {"rows.json": json.dumps(ROWS)}) / "rows.json"
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo", "--json"]
+        [report] = lines_of_json(gte("index", path, *place))
+        assert report["written"] == 5
+
+    def test_documents_of_stdin_are_json_lines_with_ids(self, passages, tmp_path):
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        given = passages.read_bytes()
+        [report] = lines_of_json(gte("index", "-", *place, "--json", input=given))
+        assert report["written"] == 5
+        result = gte("index", "-", *place, input=b'{"text": "no id"}\n')
+        assert result.stderr.startswith("error: stdin, line 1: no 'id', which rows that come from")
+
+
 class TestFolders:
     """Ids are paths below the folder that was given: two folders can have one in common."""
 
@@ -402,6 +446,12 @@ class TestSearch:
         result = search(store, "zzz", "--mode", "sparse")
         assert "Nothing found." in result.stdout
 
+    def test_a_collection_whose_name_is_near(self, store, monkeypatch):
+        monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+        result = gte("search", "x", "--from", store, "-c", "dosc")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"error: {store} has no collection 'dosc'; did you mean 'docs'?\n"
+
     def test_a_collection_that_is_not_there(self, store, monkeypatch):
         monkeypatch.delattr(GTEEmbedder, "from_pretrained")
         result = gte("search", "x", "--from", store, "-c", "other")
@@ -427,6 +477,64 @@ class TestSearch:
             "gte index.\n"
         )
         assert not list(tmp_path.iterdir())
+
+
+class TestFilter:
+    def test_only_documents_that_meet_it_are_found(self, store):
+        written = {
+            "qdrant": '{"must": [{"key": "lang", "match": {"value": "hi"}}]}',
+            "milvus": 'lang == "hi"',
+        }[store.partition(":")[0]]
+        [found] = lines_of_json(search(store, "cells", "--filter", written, "--json"))
+        assert [hit["id"] for hit in found["hits"]] == ["hi"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("lang == 'hi'", r"\(Invalid JSON: .*\); write JSON with must, should, must_not"),
+            ('{"most": []}', r"\(most: Extra inputs are not permitted\)"),
+            ('{"must": [{"key": 7}]}', r"such as \{\"must\": \[\{\"key\": \"lang\""),
+        ],
+    )
+    def test_what_is_no_filter_of_qdrant_is_told_before_all_else(self, text, message):
+        result = gte("search", "x", "--from", "qdrant:no/where", "-c", "docs", "--filter", text)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.search(message, result.stderr)
+        assert result.stderr.count("\n") == 1
+
+
+class TestCompletion:
+    """What a shell offers; no model is loaded, and no server is asked."""
+
+    def complete(self, text, shell="zsh"):
+        environment = {"_GTE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": text}
+        return CliRunner(env=environment).invoke(cli.app, prog_name="gte").stdout.replace("\\", "")
+
+    def test_stores(self, tmp_path, monkeypatch):
+        (tmp_path / "index").mkdir()
+        (tmp_path / "file").touch()
+        monkeypatch.chdir(tmp_path)
+        assert "milvus:" in self.complete("gte search x --from mil")
+        found = self.complete("gte search x --from qdrant:./")
+        assert "qdrant:./index" in found
+        assert "file" not in found
+        assert "index" in self.complete(f"gte search x --from qdrant:{tmp_path}/")
+
+    def test_collections(self, store):
+        assert "docs" in self.complete(f"gte search x --from {store} -c d")
+        assert "docs" not in self.complete("gte search x --from qdrant:no/where -c d")
+        assert "docs" not in self.complete("gte search x --from qdrant+http://localhost:1 -c d")
+
+    def test_models(self, monkeypatch):
+        assert "demo" in self.complete("gte encode x -m de")
+        assert "Alibaba-NLP/gte-multilingual-base" in self.complete("gte encode x -m Ali")
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_the_script_of_a_shell(self, shell):
+        environment = {"_GTE_COMPLETE": f"source_{shell}"}
+        result = CliRunner(env=environment).invoke(cli.app, prog_name="gte")
+        assert result.exit_code == 0
+        assert f"_GTE_COMPLETE=complete_{shell}" in result.stdout
 
 
 class TestTheModelOfTheCollection:
@@ -677,6 +785,12 @@ class TestExplain:
         assert "= 1 × dense 0." in result.stdout
         assert "demo model" in result.stdout
         assert "セル" in result.stdout
+
+    def test_texts_of_stdin(self):
+        given = "merge cells\nprint\n"
+        found = lines_of_json(gte("explain", "merge", "-", "-m", "demo", "--json", input=given))
+        assert len(found) == 2
+        assert found[0]["score"] > found[1]["score"]
 
     def test_texts_with_nothing_in_common(self):
         assert "No token in common." in gte("explain", "a", "壊", "-m", "demo").stdout

@@ -141,6 +141,9 @@ class ClientStore(QdrantStore[models.Filter]):
             return classify_grpc(error.code())
         return TRANSIENT if isinstance(error, ConnectionError) else PERMANENT
 
+    def collections(self) -> list[str]:
+        return sorted(found.name for found in self._client.get_collections().collections)
+
     def optimize(self) -> None:
         """Servers optimize by themselves."""
 

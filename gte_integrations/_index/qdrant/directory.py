@@ -18,7 +18,7 @@ from gte_integrations._index.qdrant.disk_space import (
     require_space,
 )
 from gte_integrations._index.qdrant.embedded import edge
-from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
+from gte_integrations._index.qdrant.layouts import RECORD, collections_of, refuse_clients
 from gte_integrations._index.qdrant.points import (
     COARSE,
     ID,
@@ -114,6 +114,9 @@ class EdgeStore(QdrantStore[edge.Filter]):
 
     def classify(self, error: Exception) -> Failure:
         return PERMANENT
+
+    def collections(self) -> list[str]:
+        return collections_of(self._path.parent)
 
     def optimize(self) -> None:
         # Segments are written anew before the old ones go: at most once their size where that
