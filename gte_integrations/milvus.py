@@ -49,6 +49,7 @@ from gte_integrations._index.milvus.rows import (
 )
 from gte_integrations._index.milvus.store import MilvusStore
 from gte_integrations._index.preparation import Limits
+from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.sparse import never_empty_rows, sparse_dicts, with_spare_column
@@ -63,6 +64,7 @@ __all__ = [
     "Linear",
     "MilvusHybridIndex",
     "MilvusVectorizer",
+    "StoredDocument",
 ]
 
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -190,8 +192,7 @@ class MilvusHybridIndex(HybridIndex[str]):
     Args:
         location: a file "./name.db" for Milvus Lite, which one process at a time has open; the
             URI of a server; a ``MilvusClient``; or an ``AsyncMilvusClient``, with which only the
-            awaited verbs work, such as ``asearch``, but not ``aprune``, and not ``acreate`` in
-            Milvus Lite.
+            awaited verbs work, such as ``asearch``, but not ``acreate`` in Milvus Lite.
         collection: its name.
         encoder: the model, for documents and queries: its name, or an encoder.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).

@@ -31,6 +31,7 @@ from gte_integrations._index.metadata import (
 )
 from gte_integrations._index.qdrant.directory import EdgeStore
 from gte_integrations._index.qdrant.points import searches_of
+from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.vectorizer import Vectorizer
@@ -48,6 +49,7 @@ __all__ = [
     "Linear",
     "QdrantHybridIndex",
     "QdrantVectorizer",
+    "StoredDocument",
 ]
 
 _COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")

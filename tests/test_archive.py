@@ -69,6 +69,13 @@ def test_a_collection_opens_finds_the_same_and_takes_documents(archive, embedder
         payloads = {hit.id: hit.payload for hit in hits}
         assert all(payloads[document_id] == payload for document_id, _, payload in make.DOCUMENTS)
 
+        documents = list(index.documents(with_vectors=True))
+        assert documents == index.get(document.id for document in documents)
+        given = {document_id: (text, payload) for document_id, text, payload in make.DOCUMENTS}
+        assert {document.id: (document.text, document.payload) for document in documents} == given
+        assert {document.origin for document in documents} == {None}
+        assert {len(document.dense) for document in documents} == {index.vectorizer.dimensions}
+
         again = index.add(make.DOCUMENTS)
         assert (again.written, again.replaced) == (0, 0)
         changed = index.add([("1", "w3 w4 changed"), ("new", "w1 w1 w2")])

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from gte_core import Encoder, Explanation
 from gte_integrations._index.fusion import DocumentId, Linear
-from gte_integrations._index.sparse import Floats, sparse_dicts
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVectors:
-    """A document's vectors as a store gives them back; ``weights`` are by token id."""
-
-    dense: Floats
-    weights: Mapping[int, float]
+from gte_integrations._index.records import StoredVectors
+from gte_integrations._index.sparse import sparse_dicts
 
 
 def explain(

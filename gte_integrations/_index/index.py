@@ -6,14 +6,12 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, Self
+from typing import Generic, Self
 
 from gte_core import CollectionNotFound, Explanation
-from gte_core.iteration import batched
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
-from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.checks import (
     check_choice,
     check_count,
@@ -24,69 +22,22 @@ from gte_integrations._index.checks import (
     check_payload_keys,
     check_query,
 )
-from gte_integrations._index.explain import StoredVectors, explain
+from gte_integrations._index.explain import explain
 from gte_integrations._index.fusion import DocumentId, Fusion, Linear
 from gte_integrations._index.ids import id_to_key
-from gte_integrations._index.ingest import OnError, Sink, ingest
+from gte_integrations._index.ingest import OnError, ingest
 from gte_integrations._index.metadata import Metadata, compare_metadata, recorded_metadata
 from gte_integrations._index.planning import Producer
+from gte_integrations._index.reading import read_documents, read_keys, read_pages
+from gte_integrations._index.records import StoredDocument
+from gte_integrations._index.removal import remove
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import MAX_DEPTH, FilterT, FilterT_contra, Hit, Source, search
+from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, search
+from gte_integrations._index.store import Store
 from gte_integrations._index.vectorizer import Mode, Vectorizer
 
-_IDS_PER_REQUEST = 1_000
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
-
-
-class Store(Sink, Source[FilterT_contra], Protocol[FilterT_contra]):
-    """One collection in one engine."""
-
-    @property
-    def name(self) -> str:
-        """The collection and where it is, for messages."""
-        ...
-
-    @property
-    def bridge(self) -> Bridge | None:
-        """The way to an async client; None for any other."""
-        ...
-
-    def describe(self) -> Metadata | None:
-        """The metadata of the collection as it is, None if there is no collection."""
-        ...
-
-    def create(self, metadata: Metadata) -> None:
-        """Make the collection and keep the metadata with it."""
-        ...
-
-    def vectors(self, document_id: DocumentId) -> StoredVectors | None:
-        """The dense and the sparse vector of a document, None if it is not there."""
-        ...
-
-    def key_page(self, after: Any) -> tuple[list[str], Any]:
-        """Some keys of all documents, in any order, and what to ask for the next ones with.
-
-        ``after`` is None for the first page, and what is returned beside the last one. A page that
-        failed may be asked for again.
-        """
-        ...
-
-    def count(self) -> int:
-        """Number of documents, exactly."""
-        ...
-
-    def collections(self) -> list[str]:
-        """The names of all collections beside this one, sorted, whoever made them."""
-        ...
-
-    def optimize(self) -> None:
-        """Build the indexes now, if the engine would not by itself."""
-        ...
-
-    def close(self) -> None:
-        """Release files and connections."""
-        ...
 
 
 class HybridIndex(Generic[FilterT]):
@@ -292,11 +243,89 @@ class HybridIndex(Generic[FilterT]):
         stored = {document_id: found for document_id, found in vectors if found is not None}
         return explain(self.vectorizer.encoder, query, stored, fusion)
 
-    def delete(self, ids: Iterable[DocumentId]) -> int:
-        """Remove documents; return how many of them were there."""
+    def get(self, ids: Iterable[DocumentId], *, with_vectors: bool = False) -> list[StoredDocument]:
+        """Documents by their ids, in the order of those, each once.
+
+        Documents that are not there are left out.
+
+        Args:
+            ids: of the documents; ``1`` and ``"1"`` are two.
+            with_vectors: whether the vectors come along, which takes longer.
+        """
         check_ids("ids", ids)
         sender = self._open_with_retries()
-        return self._delete(map(id_to_key, ids), sender)
+        return read_documents(self._store, map(id_to_key, ids), sender, with_vectors=with_vectors)
+
+    def documents(
+        self,
+        *,
+        filter: FilterT | None = None,  # noqa: A002
+        with_vectors: bool = False,
+    ) -> Iterator[StoredDocument]:
+        """All documents, or those that meet a filter, in an order of the engine's own.
+
+        They are read as they are taken, and one page of them is held in memory. The index may be
+        written to meanwhile: a document that is there from beginning to end comes exactly once.
+        Iterating over the index itself does the same.
+
+        Args:
+            filter: a condition on the payload in the engine's own language.
+            with_vectors: whether the vectors come along, which takes longer.
+        """
+        for page in self._pages(filter, with_vectors=with_vectors):
+            yield from page
+
+    async def adocuments(
+        self,
+        *,
+        filter: FilterT | None = None,  # noqa: A002
+        with_vectors: bool = False,
+    ) -> AsyncIterator[StoredDocument]:
+        """``documents`` for ``async for``; each page is read in a thread of its own."""
+        pages = self._pages(filter, with_vectors=with_vectors)
+        while page := await in_thread(self._store.bridge, partial(next, pages, None)):
+            for document in page:
+                yield document
+
+    def delete(
+        self,
+        ids: Iterable[DocumentId] | None = None,
+        *,
+        filter: FilterT | None = None,  # noqa: A002
+    ) -> int:
+        """Remove documents; return how many of them were there.
+
+        Args:
+            ids: of the documents; those that are not there are no error.
+            filter: a condition on the payload in the engine's own language, in place of ids.
+                ``ValueError`` for an empty one, which every document would meet.
+        """
+        if ids is not None and filter is None:
+            check_ids("ids", ids)
+            return remove(self._store, map(id_to_key, ids), self._open_with_retries())
+        if ids is not None or filter is None:
+            raise TypeError(
+                f"delete was given {'neither' if ids is None else 'both'} of ids and filter, but "
+                "takes exactly one: delete([id, ...]) or delete(filter=...)."
+            )
+        if self._store.is_empty(filter):
+            raise ValueError(
+                "filter is empty, so every document would be removed. drop() removes the "
+                "collection, and prune(keep_ids) all documents but some; else give a condition."
+            )
+        sender = self._open_with_retries()
+        return remove(self._store, read_keys(self._store, sender, filter), sender)
+
+    def drop(self) -> None:
+        """Remove the collection with all its documents; no error if there is none.
+
+        Its model and size need not be those of this index, so that ``create`` can make it anew.
+        Raises ``CollectionMismatch`` if the collection was made by something else.
+        """
+        sender = self._sender()
+        sender.retry(self.metadata)
+        sender.retry(self._store.drop)
+        self._verified = False
 
     def prune(self, keep_ids: Iterable[DocumentId]) -> int:
         """Remove every document whose id is not given; return how many those were.
@@ -309,10 +338,11 @@ class HybridIndex(Generic[FilterT]):
         if not keep:
             raise ValueError(
                 "keep_ids is empty, so every document would be removed; an iterator that was used "
-                "up before? To empty a collection, delete it and create() it again."
+                "up before? To empty a collection, drop() and create() it again."
             )
         sender = self._open_with_retries()
-        return self._delete([key for key in self._all_keys(sender) if key not in keep], sender)
+        every = read_keys(self._store, sender, None)
+        return remove(self._store, (key for key in every if key not in keep), sender)
 
     def metadata(self) -> Metadata | None:
         """What is stored about the collection's making; None if there is no collection.
@@ -349,11 +379,26 @@ class HybridIndex(Generic[FilterT]):
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
+    aget = awaited(get)
     adelete = awaited(delete)
+    adrop = awaited(drop)
     aprune = awaited(prune)
     ametadata = awaited(metadata)
     acount = awaited(count)
     aoptimize = awaited(optimize)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # also without documents: an index is there or not
+
+    def __contains__(self, document_id: DocumentId) -> bool:
+        sender = self._open_with_retries()
+        return bool(sender.retry(partial(self._store.stored, [id_to_key(document_id)])))
+
+    def __iter__(self) -> Iterator[StoredDocument]:
+        return self.documents()
 
     def __enter__(self) -> Self:
         return self
@@ -364,23 +409,11 @@ class HybridIndex(Generic[FilterT]):
     def _sender(self) -> Sender:
         return Sender(self._store.classify, self._retry_seconds)
 
-    def _all_keys(self, sender: Sender) -> Iterator[str]:
-        after = None
-        while True:
-            keys, after = sender.retry(partial(self._store.key_page, after))
-            yield from keys
-            if after is None:
-                return
-
-    def _delete(self, keys: Iterable[str], sender: Sender) -> int:
-        store = self._store
-        removed = 0
-        for part in batched(keys, _IDS_PER_REQUEST):
-            there = list(sender.retry(partial(store.stored, part)))
-            if there:
-                sender.retry(partial(store.delete, there))
-            removed += len(there)
-        return removed
+    def _pages(
+        self, condition: FilterT | None, *, with_vectors: bool
+    ) -> Iterator[list[StoredDocument]]:
+        sender = self._open_with_retries()
+        yield from read_pages(self._store, sender, condition, with_vectors=with_vectors)
 
     def _make(self) -> Metadata | None:
         """Make the collection if there is none; say what there is then. May be repeated."""

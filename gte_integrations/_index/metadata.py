@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gte_core import CollectionMismatch
 
 if TYPE_CHECKING:
-    from gte_integrations._index.index import Store
+    from gte_integrations._index.store import Store
 
 Metadata = dict[str, str | int | bool | None]
 Quantization = Literal["float32", "float16", "int8"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_core.pickling import restore_by_name, state_by_name
+from gte_integrations._index.fusion import DocumentId
 from gte_integrations._index.preparation import RESERVED_PREFIX, Prepared
 from gte_integrations._index.sparse import EMPTY_WEIGHT, Floats
 
@@ -22,6 +24,51 @@ class Stored:
     content_hash: str
     origin: str | None = None
     truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVectors:
+    """A document's vectors as a store gives them back; ``weights`` are by token id."""
+
+    dense: Floats
+    weights: Mapping[int, float]
+
+    @property
+    def sparse(self) -> tuple[NDArray[np.int64], Floats]:
+        """Token ids, sorted, and their weights, without the one that ``never_empty`` adds."""
+        ids = np.array(sorted(self.weights), np.int64)
+        weights = np.array([self.weights[token_id] for token_id in ids.tolist()], np.float32)
+        real = weights > EMPTY_WEIGHT
+        return (ids, weights) if len(ids) != 1 else (ids[real], weights[real])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as a collection has it.
+
+    The vectors are None unless they were asked for, and two documents that differ in them alone are
+    equal.
+
+    Attributes:
+        id: the id that it was added with.
+        text: the stored text; where half of a surrogate pair was given, U+FFFD.
+        payload: the payload as JSON gives it back: lists for tuples.
+        origin: where it belongs, as of ``Document``.
+        dense: float32 ``(dimensions,)``, of the precision that the collection keeps.
+        token_ids: int64, sorted; empty if the text has no token weights.
+        weights: float32, positive, one for each of ``token_ids``.
+    """
+
+    id: DocumentId
+    text: str
+    payload: Mapping[str, Any]
+    origin: str | None = None
+    dense: Floats | None = field(default=None, compare=False, repr=False)
+    token_ids: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    weights: Floats | None = field(default=None, compare=False, repr=False)
+
+    __getstate__ = state_by_name
+    __setstate__ = restore_by_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +119,26 @@ def never_empty(record: Record) -> tuple[list[int], list[float]]:
     if len(record.token_ids):
         return record.token_ids.tolist(), record.weights.tolist()
     return [record.vocab_size], [EMPTY_WEIGHT]
+
+
+def stored_document(
+    document_id: DocumentId,
+    text: str,
+    stored: Mapping[str, Any],
+    vectors: StoredVectors | None,
+) -> StoredDocument:
+    """A document as a store gives it back.
+
+    Args:
+        document_id: its id.
+        text: its text.
+        stored: the payload, with what an index keeps for itself.
+        vectors: its vectors, None if they were not asked for.
+    """
+    payload, origin = users_payload(stored), stored.get(ORIGIN)
+    if vectors is None:
+        return StoredDocument(document_id, text, payload, origin)
+    return StoredDocument(document_id, text, payload, origin, vectors.dense, *vectors.sparse)
 
 
 def users_payload(stored: Mapping[str, Any]) -> dict[str, Any]:

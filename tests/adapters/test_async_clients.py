@@ -7,6 +7,7 @@ from pymilvus import AsyncMilvusClient, MilvusClient
 from qdrant_client import AsyncQdrantClient, models
 
 from gte_core import CollectionMismatch
+from gte_integrations._index.bridge import Bridge
 from gte_integrations.milvus import MilvusHybridIndex
 from gte_integrations.qdrant import RRF, QdrantHybridIndex
 
@@ -136,18 +137,27 @@ async def test_a_cancelled_aadd_leaves_a_sound_collection(index):
     assert (await index.aadd((n, f"text {n}") for n in range(60))).total == 60
 
 
-async def test_prune_works_where_the_client_can_list(qdrant):
-    await qdrant.acreate()
-    await qdrant.aadd(DOCUMENTS)
-    assert await qdrant.aprune([1, 2, 99]) == 58
+async def test_documents_are_read_and_removed(index, waiting, german):
+    await index.acreate()
+    await index.aadd(DOCUMENTS)
+    assert await index.aget([3, 99, 1]) == waiting.get([3, 1])
+    found = {document.id async for document in index.adocuments(filter=german)}
+    assert found == set(range(0, 60, 3))
+    [document, *_] = [one async for one in index.adocuments(with_vectors=True)]
+    assert document.dense.shape == (32,)
+    assert await index.adelete(filter=german) == len(found)
+    assert await index.aprune([1, 2, 99]) == 58 - len(found)
+    await index.adrop()
+    assert await index.ametadata() is None
 
 
-async def test_what_the_async_client_lacks_is_named(milvus):
-    await milvus.acreate()
+async def test_what_an_async_client_lacks_is_named(milvus_client):
+    bridge = Bridge(milvus_client)
+    bridge.enter()
     with pytest.raises(
         NotImplementedError, match=r"AsyncMilvusClient has no query_iterator, .* pass a MilvusCli"
     ):
-        await milvus.aprune([1])
+        await asyncio.to_thread(bridge.query_iterator)
 
 
 async def test_verbs_that_wait_are_refused(index):

@@ -49,7 +49,7 @@ class DictStore:
         for key in keys:
             self.kept.pop(key, None)
 
-    def key_page(self, after):
+    def key_page(self, after, condition):
         return list(self.kept), None
 
     def count(self):

@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._serve()
 
-    do_PUT = do_POST = do_GET  # noqa: N815
+    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, *_):
         pass
@@ -117,12 +117,19 @@ class FakeQdrant:
                 return local.upsert(name, points).model_dump(mode="json")
             case ("POST", "points"):
                 wanted = models.PointRequest.model_validate(body)
-                found = local.retrieve(name, wanted.ids, with_payload=wanted.with_payload)
+                found = local.retrieve(
+                    name, wanted.ids, wanted.with_payload, with_vectors=wanted.with_vector
+                )
                 return [point.model_dump(mode="json") for point in found]
             case ("POST", "points", "scroll"):
                 wanted = models.ScrollRequest.model_validate(body)
                 found, offset = local.scroll(
-                    name, limit=wanted.limit, offset=wanted.offset, with_payload=wanted.with_payload
+                    name,
+                    wanted.filter,
+                    limit=wanted.limit,
+                    offset=wanted.offset,
+                    with_payload=wanted.with_payload,
+                    with_vectors=wanted.with_vector,
                 )
                 points = [point.model_dump(mode="json") for point in found]
                 return {"points": points, "next_page_offset": offset}
@@ -132,6 +139,8 @@ class FakeQdrant:
                 return [response.model_dump(mode="json") for response in found]
             case ("POST", "points", "count"):
                 return local.count(name).model_dump(mode="json")
+            case ("DELETE",):
+                return local.delete_collection(name)
             case ("POST", "points", "delete"):
                 selected = models.PointIdsList.model_validate(body)
                 return local.delete(name, selected).model_dump(mode="json")
@@ -264,6 +273,27 @@ def test_reading_all_keys_goes_on_at_the_page_that_failed(server, index, quick_r
     assert index.prune(range(1_099)) == 1
     assert not server.faults[SCROLL]
     assert [offset is None for offset in offsets] == [True, False]
+
+
+def test_documents_are_read_and_removed_over_http(server, index, quick_retries):
+    index.add((number, f"text {number % 9}", {"n": number % 2}) for number in range(600))
+    server.faults = {RETRIEVE: [status(503), reset], SCROLL: [reset, status(503)]}
+    [document] = index.get([7], with_vectors=True)
+    assert (document.text, document.dense.shape) == ("text 7", (32,))
+    asked, answer = [], server.result
+
+    def recorded(call, collection, body):
+        asked.append(body.get("with_vector"))
+        return answer(call, collection, body)
+
+    server.result = recorded
+    assert {document.id for document in index} == set(range(600))
+    assert not any(asked)
+    field = models.FieldCondition(key="n", match=models.MatchValue(value=1))
+    assert index.delete(filter=models.Filter(must=[field])) == 300
+    assert len(index) == 300
+    index.drop()
+    assert index.metadata() is None
 
 
 def test_a_search_is_not_repeated_and_neither_is_its_look_at_the_collection(

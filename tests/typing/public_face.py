@@ -48,6 +48,7 @@ from gte_integrations.qdrant import (
     Linear,
     QdrantHybridIndex,
     QdrantVectorizer,
+    StoredDocument,
 )
 
 Dense = NDArray[np.float32]
@@ -147,6 +148,10 @@ async def of_every_index(index: QdrantHybridIndex | MilvusHybridIndex) -> None:
     assert_type(index.add(documents, on_error="skip"), IndexReport)
     assert_type(await index.aadd(iter(documents), batch_size=7), IndexReport)
     assert_type(index.delete(["a", 3]), int)
+    assert_type(index.get(["a", 3]), list[StoredDocument])
+    assert_type(list(index), list[StoredDocument])
+    assert_type([one async for one in index.adocuments()], list[StoredDocument])
+    assert_type(index.get([3], with_vectors=True)[0].dense, NDArray[np.float32] | None)
     assert_type(index.prune(iter(["b"])), int)
     assert_type(await index.adelete(["a"]), int)
     assert_type(index.count(), int)
@@ -234,6 +239,7 @@ def wrong_calls_of_an_index(qdrant: QdrantHybridIndex, milvus: MilvusHybridIndex
     qdrant.explain("query", "a", fusion=RRF())  # type: ignore[arg-type]
     milvus.search("query", filter={"lang": "en"})  # type: ignore[arg-type]
     milvus.delete([1.5])  # type: ignore[list-item]
+    milvus.delete(filter={"lang": "en"})  # type: ignore[arg-type]
     QdrantHybridIndex("index", "docs", object())  # type: ignore[arg-type]
 
 

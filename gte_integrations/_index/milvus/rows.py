@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gte_integrations._index.explain import StoredVectors
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import ID_MAX_BYTES, from_primary_key, key_to_id, primary_key
 from gte_integrations._index.metadata import Metadata, Quantization
@@ -17,7 +16,15 @@ from gte_integrations._index.milvus.client import (
     DataType,
     MilvusClient,
 )
-from gte_integrations._index.records import ORIGIN, Record, never_empty, users_payload
+from gte_integrations._index.records import (
+    ORIGIN,
+    Record,
+    StoredDocument,
+    StoredVectors,
+    never_empty,
+    stored_document,
+    users_payload,
+)
 from gte_integrations._index.search import OVERSAMPLING
 from gte_integrations._index.sparse import Floats
 
@@ -135,7 +142,18 @@ def quantization_of(field: Mapping[str, Any], index: Mapping[str, Any]) -> Quant
 
 def payload_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The payload of a row as the user gave it."""
-    return {key: value for key, value in users_payload(row).items() if key not in _FIELDS}
+    return users_payload(_dynamic(row))
+
+
+def document_of(row: Mapping[str, Any], *, with_vectors: bool) -> StoredDocument:
+    """A whole row, with its vectors or without."""
+    vectors = stored_vectors(row) if with_vectors else None
+    return stored_document(document_id(row[ID]), row[TEXT], _dynamic(row), vectors)
+
+
+def _dynamic(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The dynamic fields of a row: the payload, and what an index keeps beside it."""
+    return {key: value for key, value in row.items() if key not in _FIELDS}
 
 
 def stored_vectors(row: Mapping[str, Any]) -> StoredVectors:

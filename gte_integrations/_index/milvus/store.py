@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from gte_core.iteration import batched
 from gte_integrations._index.bridge import Bridge
-from gte_integrations._index.explain import StoredVectors
 from gte_integrations._index.fusion import DocumentId, ScoredIds, best
 from gte_integrations._index.ids import from_primary_key, id_to_key, primary_key
 from gte_integrations._index.metadata import Metadata, Quantization
@@ -25,6 +24,7 @@ from gte_integrations._index.milvus.rows import (
     VECTORS,
     dense_lists,
     document_id,
+    document_of,
     hits_of,
     index_params_of,
     payload_of,
@@ -36,16 +36,27 @@ from gte_integrations._index.milvus.rows import (
     search_params,
     stored_vectors,
 )
-from gte_integrations._index.records import ORIGIN, TRUNCATED, Record, Stored, as_stored
+from gte_integrations._index.records import (
+    ORIGIN,
+    TRUNCATED,
+    Record,
+    Stored,
+    StoredDocument,
+    StoredVectors,
+    as_stored,
+)
 from gte_integrations._index.retry import PERMANENT, TRANSIENT, Failure, classify_grpc
 from gte_integrations._index.search import gathered
 from gte_integrations._index.sparse import sparse_dicts
+from gte_integrations._index.store import DOCUMENTS_PER_PAGE, KEYS_PER_PAGE
 from gte_integrations._index.vectorizer import Queries
 
 T = TypeVar("T")
 
 _METADATA = "gte.facts"  # the collection's property, as 0.1.0 named it
 _MAX_KEYS = 1_000  # in one expression
+_BY_PRIMARY_KEY = {"iterator": "True", "reduce_stop_for_best": "True"}
+"""What pymilvus's own iterator asks for: the first rows by primary key, in their order."""
 _LITE_DEPTH = 4
 _NOT_LOADED = 101
 _PASSING_CODES = {2, 8}  # connection lost, rate limit
@@ -140,18 +151,35 @@ class MilvusStore:
         found = self._get([primary_key(id_to_key(document_id))], [DENSE, SPARSE])
         return stored_vectors(found[0]) if found else None
 
-    def key_page(self, after: Any) -> tuple[list[str], Any]:
-        pages = after or self._loaded(
-            "query_iterator",
-            batch_size=_MAX_KEYS,
-            output_fields=[ID],
+    def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
+        rows = self._get(
+            [primary_key(key) for key in keys],
+            _document_fields(with_vectors=with_vectors),
             consistency_level="Strong",
         )
-        page = self._when_loaded(pages.next)  # stays where it is when the request fails
-        return [from_primary_key(row[ID]) for row in page], pages if page else None
+        return [document_of(row, with_vectors=with_vectors) for row in rows]
+
+    def page(
+        self, after: Any, condition: str | None, *, with_vectors: bool
+    ) -> tuple[list[StoredDocument], Any]:
+        fields = _document_fields(with_vectors=with_vectors)
+        rows, following = self._page(after, condition, fields, DOCUMENTS_PER_PAGE)
+        return [document_of(row, with_vectors=with_vectors) for row in rows], following
+
+    def key_page(self, after: Any, condition: str | None) -> tuple[list[str], Any]:
+        rows, following = self._page(after, condition, [], KEYS_PER_PAGE)
+        return [from_primary_key(row[ID]) for row in rows], following
+
+    def is_empty(self, condition: str) -> bool:
+        return not _checked(condition).strip()
 
     def delete(self, keys: Sequence[str]) -> None:
         self._loaded("delete", ids=[primary_key(key) for key in keys])
+
+    def drop(self) -> None:
+        if self._client.has_collection(self._collection):
+            self._client.drop_collection(self._collection)
+        self._is_loaded = False
 
     def size_of(self, record: Record) -> int:
         vectors = 4 * record.dense_size + 8 * len(record.weights)
@@ -249,6 +277,23 @@ class MilvusStore:
                 "on an index with a MilvusClient."
             )
 
+    def _page(
+        self, after: str | None, condition: str | None, fields: list[str], size: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Rows in the order of their keys, behind ``after``, and the last key for the next ones."""
+        parts = [] if condition is None or self.is_empty(condition) else [f"({condition})"]
+        if after is not None:  # a key holds nothing that would need escaping
+            parts.append(f'{ID} > "{after}"')
+        rows = self._loaded(
+            "query",
+            filter=" and ".join(parts),
+            output_fields=[ID, *fields],
+            limit=size,
+            consistency_level="Strong",
+            **_BY_PRIMARY_KEY,
+        )
+        return rows, rows[-1][ID] if rows else None  # a page may be short, and not be the last
+
     def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for part in batched(keys, _MAX_KEYS):
@@ -296,3 +341,17 @@ class MilvusStore:
             # The AUTOINDEX of a collection that 0.1.0 made gives no more hits than it looks at.
             params["params"] = {"ef": _LITE_DEPTH * limit}
         return params
+
+
+def _document_fields(*, with_vectors: bool) -> list[str]:
+    # Without a sparse field, that name is read as a payload key, which no document has.
+    return [TEXT, "$meta", *([DENSE, SPARSE] if with_vectors else [])]
+
+
+def _checked(condition: object) -> str:
+    if not isinstance(condition, str):
+        raise TypeError(
+            f"filter is a {type(condition).__name__}, but must be a str, an expression of Milvus "
+            "such as 'lang == \"en\"'."
+        )
+    return condition

@@ -37,7 +37,6 @@ from gte_integrations._index.qdrant.points import (
     ID,
     SPARSE,
     Search,
-    key_of_point,
     point_id,
 )
 from gte_integrations._index.qdrant.store import QdrantStore
@@ -116,15 +115,12 @@ class ClientStore(QdrantStore[models.Filter]):
     def count(self) -> int:
         return int(self._client.count(self._collection, exact=True).count)
 
-    def key_page(self, after: Any) -> tuple[list[str], Any]:
-        points, following = self._client.scroll(
-            self._collection, limit=1000, offset=after, with_payload=[ID]
-        )
-        return [key_of_point(point) for point in points], following
-
     def delete(self, keys: Sequence[str]) -> None:
         selected = models.PointIdsList(points=[point_id(key) for key in keys])
         self._client.delete(self._collection, selected, wait=True)
+
+    def drop(self) -> None:
+        self._client.delete_collection(self._collection)
 
     def classify(self, error: Exception) -> Failure:
         if isinstance(error, ResourceExhaustedResponse):
@@ -160,6 +156,25 @@ class ClientStore(QdrantStore[models.Filter]):
             self._collection, point_ids, with_payload=payload, with_vectors=vectors
         )
         return found
+
+    def _scroll(
+        self,
+        after: Any,
+        condition: models.Filter | None,
+        size: int,
+        payload: bool | list[str],
+        *,
+        vectors: bool = False,
+    ) -> tuple[Sequence[Any], Any]:
+        points, following = self._client.scroll(
+            self._collection,
+            condition,
+            limit=size,
+            offset=after,
+            with_payload=payload,
+            with_vectors=vectors,
+        )
+        return points, following
 
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
         selected = models.PointIdsList(points=[*point_ids])

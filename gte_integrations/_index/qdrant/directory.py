@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 from gte_core import CollectionMismatch
@@ -24,7 +26,6 @@ from gte_integrations._index.qdrant.points import (
     ID,
     SPARSE,
     Search,
-    key_of_point,
     payload_of,
     point_id,
     quantized_search,
@@ -36,6 +37,8 @@ from gte_integrations._index.qdrant.store import QdrantStore
 from gte_integrations._index.records import Record
 from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.search import gathered
+
+_DROPPED = ".gte-dropped-"  # no collection's name begins with a dot
 
 
 class _Packed(NamedTuple):
@@ -100,17 +103,23 @@ class EdgeStore(QdrantStore[edge.Filter]):
         with self._shard() as shard:
             return shard.count(edge.CountRequest(exact=True))
 
-    def key_page(self, after: Any) -> tuple[list[str], Any]:
-        request = edge.ScrollRequest(offset=after, limit=1000, with_payload=[ID])
-        with self._shard() as shard:
-            points, following = shard.scroll(request)
-        return [key_of_point(point) for point in points], following
-
     def delete(self, keys: Sequence[str]) -> None:
         selected: list[Any] = [point_id(key) for key in keys]
         require_space(self.name, self._path, LITTLE)
         with self._shard() as shard:
             shard.update(edge.UpdateOperation.delete_points(selected))
+
+    def drop(self) -> None:
+        if not (self._record.exists() or self._has_shard()):
+            return  # no engine made it, so whatever else is there stays
+        with self._shard():
+            pass  # nobody else has it open
+        self._shard.close()
+        folder = self._path.parent
+        holder = Path(mkdtemp(prefix=_DROPPED, dir=folder))
+        self._path.rename(holder / "shard")  # gone as a whole, also if this is killed
+        for left in folder.glob(f"{_DROPPED}*"):
+            shutil.rmtree(left, ignore_errors=left != holder)  # others' are of killed ones
 
     def classify(self, error: Exception) -> Failure:
         return PERMANENT
@@ -199,6 +208,19 @@ class EdgeStore(QdrantStore[edge.Filter]):
     ) -> Sequence[Any]:
         with self._shard() as shard:
             return shard.retrieve(list(point_ids), payload, vectors)
+
+    def _scroll(
+        self,
+        after: Any,
+        condition: edge.Filter | None,
+        size: int,
+        payload: bool | list[str],
+        *,
+        vectors: bool = False,
+    ) -> tuple[Sequence[Any], Any]:
+        request = edge.ScrollRequest(after, size, condition, payload, vectors)
+        with self._shard() as shard:
+            return shard.scroll(request)
 
     def _set_payload(self, point_ids: list[str], values: dict[str, Any]) -> None:
         require_space(self.name, self._path, RESERVE)

@@ -1,6 +1,6 @@
 """Qdrant's embedded engine; with it comes how to install what the index needs.
 
-qdrant-client takes as long to import as a fourth of torch, and a directory does not need it: it is
+qdrant-client takes a third as long to import as torch, and a directory does not need it: it is
 asked here whether it is there, and imported where it is used.
 """
 

@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gte_integrations._index.explain import StoredVectors
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.metadata import Metadata, Quantization
-from gte_integrations._index.records import Record, users_payload
+from gte_integrations._index.records import (
+    Record,
+    StoredDocument,
+    StoredVectors,
+    stored_document,
+    users_payload,
+)
 from gte_integrations._index.search import OVERSAMPLING
 from gte_integrations._index.sparse import sparse_lists
 from gte_integrations._index.vectorizer import Queries
@@ -100,6 +105,12 @@ def stored_vectors(vectors: Mapping[str, Any]) -> StoredVectors:
     sparse = vectors.get(SPARSE)  # a text without positive token weights has none
     weights = {} if sparse is None else dict(zip(sparse.indices, sparse.values, strict=True))
     return StoredVectors(np.asarray(vectors[DENSE], np.float32), weights)
+
+
+def document_of(point: Any, *, with_vectors: bool) -> StoredDocument:
+    stored = dict(point.payload)
+    vectors = stored_vectors(point.vector) if with_vectors else None
+    return stored_document(stored.pop(ID), stored.pop(TEXT), stored, vectors)
 
 
 def key_of_point(point: Any) -> str:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
-from gte_integrations._index.explain import StoredVectors
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.qdrant.points import (
@@ -19,13 +18,24 @@ from gte_integrations._index.qdrant.points import (
     MakeSparse,
     Search,
     content_of,
+    document_of,
     hits_of,
+    key_of_point,
     point_id,
     searches_of,
     stored_vectors,
 )
-from gte_integrations._index.records import ORIGIN, TRUNCATED, Record, Stored, as_stored
+from gte_integrations._index.records import (
+    ORIGIN,
+    TRUNCATED,
+    Record,
+    Stored,
+    StoredDocument,
+    StoredVectors,
+    as_stored,
+)
 from gte_integrations._index.search import FilterT
+from gte_integrations._index.store import DOCUMENTS_PER_PAGE, KEYS_PER_PAGE
 from gte_integrations._index.vectorizer import Queries
 
 if TYPE_CHECKING:
@@ -79,6 +89,38 @@ class QdrantStore(ABC, Generic[FilterT]):
         wanted = [point_id(id_to_key(document_id))]
         found = self._retrieve(wanted, False, vectors=True)
         return stored_vectors(found[0].vector) if found else None
+
+    def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
+        found = self._retrieve([point_id(key) for key in keys], True, vectors=with_vectors)
+        return [document_of(point, with_vectors=with_vectors) for point in found]
+
+    def page(
+        self, after: Any, condition: object, *, with_vectors: bool
+    ) -> tuple[list[StoredDocument], Any]:
+        native = self._filter(condition)
+        points, following = self._scroll(
+            after, native, DOCUMENTS_PER_PAGE, True, vectors=with_vectors
+        )
+        return [document_of(point, with_vectors=with_vectors) for point in points], following
+
+    def key_page(self, after: Any, condition: object) -> tuple[list[str], Any]:
+        points, following = self._scroll(after, self._filter(condition), KEYS_PER_PAGE, [ID])
+        return [key_of_point(point) for point in points], following
+
+    def is_empty(self, condition: object) -> bool:
+        native: Any = self._filter(condition)
+        return not any((native.must, native.should, native.must_not, native.min_should))
+
+    @abstractmethod
+    def _scroll(
+        self,
+        after: Any,
+        condition: FilterT | None,
+        size: int,
+        payload: bool | list[str],
+        *,
+        vectors: bool = False,
+    ) -> tuple[Sequence[Any], Any]: ...
 
     @abstractmethod
     def _retrieve(
