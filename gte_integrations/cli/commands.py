@@ -15,10 +15,13 @@ except ImportError as error:
     raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
 
 from gte_integrations.cli.bench import bench
+from gte_integrations.cli.delete import delete
 from gte_integrations.cli.encode import encode
 from gte_integrations.cli.explain import explain
 from gte_integrations.cli.index import index
+from gte_integrations.cli.info import info
 from gte_integrations.cli.messages import Notes, in_options
+from gte_integrations.cli.prune import prune
 from gte_integrations.cli.search import search
 from gte_integrations.cli.stores import StoreError
 
@@ -84,6 +87,9 @@ def _settings(
 # In this order, --help lists them.
 app.command()(index)
 app.command()(search)
+app.command()(info)
+app.command()(delete)
+app.command()(prune)
 app.command()(encode)
 app.command()(explain)
 app.command()(bench)

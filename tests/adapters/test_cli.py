@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -82,6 +84,11 @@ def write(folder, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
+
+
+def unwrapped_error(result):
+    """What a box of typer says, whatever lines it is broken into."""
+    return " ".join(result.stderr.replace("│", " ").split())
 
 
 def unwrapped(result):
@@ -501,6 +508,144 @@ class TestFilter:
         assert (result.exit_code, result.stdout) == (1, "")
         assert re.search(message, result.stderr)
         assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def notes(request, tmp_path, monkeypatch):
+    """A folder of two files and rows with ids of their own, indexed; then no model is there."""
+    write(
+        tmp_path / "notes",
+        {
+            "a.md": "the first note",
+            "sub/b.md": "the second note",
+            "rows.jsonl": '{"id": 5, "text": "five", "lang": "en"}\n{"id": "5", "text": "V"}\n',
+        },
+    )
+    place = [f"{getattr(request, 'param', 'qdrant')}:{tmp_path / 'index.db'}", "-c", "notes"]
+    lines_of_json(gte("index", tmp_path / "notes", "--to", *place, "-m", "demo", "--json"))
+    monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+    return SimpleNamespace(folder=tmp_path / "notes", place=["--from", *place], store=place[0])
+
+
+def ids_in(notes):
+    """The ids of all documents: of those that would be pruned if none were kept."""
+    [left] = lines_of_json(gte("prune", "-", *notes.place, "--dry-run", "--json", input="none"))
+    return {*left["would_delete"]}
+
+
+on_both = pytest.mark.parametrize("notes", ["qdrant", "milvus"], indirect=True)
+
+
+class TestInfo:
+    @on_both
+    def test_what_a_collection_is(self, notes):
+        [found] = lines_of_json(gte("info", *notes.place, "--json"))
+        assert (found["name"], found["dimensions"], found["count"]) == ("demo", 256, 4)
+        origins = {each["origin"]: each["count"] for each in found["origins"]}
+        assert origins == {str(notes.folder): 2, None: 2}
+        shown = unwrapped(gte("info", *notes.place))
+        assert "Documents 4" in shown
+        assert "demo model · reads 8,192 tokens · float" in shown
+        assert "dense 256 and sparse · kept as float32" in shown
+        assert "2 ids that were given" in shown
+
+    def test_the_collections_of_a_store(self, notes):
+        [found] = lines_of_json(gte("info", "--from", notes.store, "--json"))
+        assert (found["collection"], found["count"], found["name"]) == ("notes", 4, "demo")
+        assert "4 notes demo model" in unwrapped(gte("info", "--from", notes.store))
+
+    @pytest.mark.parametrize("store", ["qdrant:{}/no", "milvus:{}/no.db"])
+    def test_a_store_that_is_not_there_is_not_made(self, store, tmp_path):
+        result = gte("info", "--from", store.format(tmp_path), columns=200)
+        assert f"No collections in {store.format(tmp_path)}." in result.stdout
+        assert not any(tmp_path.iterdir())
+
+    def test_a_name_that_is_near(self, notes):
+        result = gte("info", "--from", notes.store, "-c", "note")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.endswith("has no collection 'note'; did you mean 'notes'?\n")
+
+    def test_a_collection_that_others_made(self, tmp_path):
+        QdrantClient(path=tmp_path).close()
+        result = gte("info", "--from", f"qdrant:{tmp_path}")
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+class TestDelete:
+    @on_both
+    def test_by_ids_of_both_kinds(self, notes):
+        [report] = lines_of_json(gte("delete", "a.md", "int:5", *notes.place, "--json"))
+        assert (report["deleted"], report["count"]) == (2, 2)
+        assert ids_in(notes) == {"sub/b.md", "5"}
+
+    def test_ids_that_are_not_there_are_named(self, notes):
+        assert gte("delete", "5", *notes.place).exit_code == 0
+        result = gte("delete", "-", *notes.place, input="5\nsub/b.md\n")
+        assert "1 removed · 2 left" in unwrapped(result)
+        assert result.stderr == "5 is not there; the integer is written int:5.\n"
+
+    @on_both
+    def test_a_filter_says_what_goes_and_needs_a_yes(self, notes):
+        written = {
+            "qdrant": '{"must": [{"key": "lang", "match": {"value": "en"}}]}',
+            "milvus": 'lang == "en"',
+        }[notes.store.partition(":")[0]]
+        given = ["delete", *notes.place, "--filter", written]
+        refused = gte(*given)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("error: 1 documents would go: 5. Nothing was removed, for")
+        [shown] = lines_of_json(gte(*given, "--dry-run", "--json"))
+        assert shown["would_delete"] == [5]
+        [report] = lines_of_json(gte(*given, "--yes", "--json"))
+        assert (report["deleted"], report["count"]) == (1, 3)
+
+    def test_a_filter_that_says_nothing_is_refused(self, notes):
+        empty = "{}" if notes.store.startswith("qdrant") else ""
+        result = gte("delete", *notes.place, "--filter", empty, "--yes")
+        assert result.exit_code == 1
+        assert "every document would be removed" in result.stderr
+
+    @pytest.mark.parametrize("given", [[], ["a", "--filter", "x"]])
+    def test_ids_and_filter_are_one_of_both(self, given):
+        result = gte("delete", *given, "--from", "qdrant:x", "-c", "docs")
+        assert result.exit_code == 2
+        assert "Give ids or --filter, one of both." in unwrapped_error(result)
+
+
+class TestPrune:
+    def test_what_is_in_no_file_any_more_goes(self, notes):
+        (notes.folder / "a.md").unlink()
+        write(notes.folder, {"rows.jsonl": '{"id": "5", "text": "V"}\n'})
+        shown = gte("prune", notes.folder, *notes.place, "--dry-run")
+        assert "2 documents of notes in" in unwrapped(shown)
+        assert f"1 from {notes.folder}" in shown.stdout.replace("\n", "")
+        [report] = lines_of_json(gte("prune", notes.folder, *notes.place, "--yes", "--json"))
+        assert (report["deleted"], report["count"]) == (2, 2)
+        assert ids_in(notes) == {"sub/b.md", "5"}
+
+    def test_ids_of_stdin_are_kept(self, notes):
+        result = gte("prune", "-", *notes.place, "--yes", input="int:5\na.md\n")
+        assert "2 removed · 2 left" in unwrapped(result)
+        assert ids_in(notes) == {"a.md", 5}
+
+    def test_nothing_is_removed_without_a_yes(self, notes):
+        result = gte("prune", notes.folder / "a.md", *notes.place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "3 documents would go: " in result.stderr
+        assert "give --yes to remove them" in result.stderr
+        assert len(ids_in(notes)) == 4
+
+    def test_a_file_that_cannot_be_read_keeps_everything(self, notes):
+        write(notes.folder, {"a.md": b"\xff"})
+        result = gte("prune", notes.folder, *notes.place, "--yes")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "a.md, line 1: byte 0xff is not UTF-8" in result.stderr
+        assert len(ids_in(notes)) == 4
+
+    def test_nothing_to_keep_is_refused(self, notes):
+        result = gte("prune", "-", *notes.place, "--yes", input="\n")
+        assert "Nothing was given to keep, so every document would be removed" in result.stderr
+        assert len(ids_in(notes)) == 4
 
 
 class TestCompletion:
@@ -1034,6 +1179,13 @@ class TestProcess:
 
         return run
 
+    @pytest.fixture
+    def notes_of_two(self, tmp_path):
+        write(tmp_path, {"a.md": "one", "b.md": "two"})
+        files = [tmp_path / "a.md", tmp_path / "b.md"]
+        assert gte("index", *files, "--to", f"qdrant:{tmp_path}", "-c", "docs", "-m", "demo")
+        return f"qdrant:{tmp_path}"
+
     def test_help_loads_neither_torch_nor_an_engine(self):
         program = (
             "import sys; from gte_integrations import cli\n"
@@ -1057,6 +1209,23 @@ class TestProcess:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=LONGEST) == (b"", b"Interrupted.\n")
         assert process.returncode == 130
+
+    @pytest.mark.parametrize(("answer", "left"), [(b"n\n", 2), (b"y\n", 1)])
+    def test_a_terminal_is_asked(self, start, notes_of_two, answer, left):
+        place = ["--from", notes_of_two, "-c", "docs"]
+        kept = Path(notes_of_two.partition(":")[2]) / "a.md"
+        command = [sys.executable, "-P", "-m", "gte_integrations.cli", "prune", kept, *place]
+        terminal, end = os.openpty()
+        process = start(command, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.write(terminal, answer)
+        _, stderr = process.communicate(timeout=LONGEST)
+        os.close(terminal)
+        os.close(end)
+        assert process.returncode == 0
+        assert b"1 documents of docs" in stderr
+        assert (b"Nothing was removed." in stderr) is (left == 2)
+        [found] = lines_of_json(gte("info", *place, "--json"))
+        assert found["count"] == left
 
     def test_a_reader_that_leaves_is_no_error(self, run):
         process = run("encode", "-", "-m", "demo", "--json")
