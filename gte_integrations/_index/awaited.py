@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from gte_integrations._index.bridge import Bridge
 
 if TYPE_CHECKING:
-    from gte_integrations._index.index import HybridIndex
+    from gte_integrations._index.contents import Contents
 
 T = TypeVar("T")
 P = ParamSpec("P")
-IndexT = TypeVar("IndexT", bound="HybridIndex[Any]")
+IndexT = TypeVar("IndexT", bound="Contents[Any]")
 
 
 def awaited(

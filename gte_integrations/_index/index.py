@@ -6,9 +6,9 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Generic, Self
+from typing import Any, Self
 
 from gte_core import CollectionNotFound, Explanation
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
@@ -22,15 +22,13 @@ from gte_integrations._index.checks import (
     check_payload_keys,
     check_query,
 )
+from gte_integrations._index.contents import Contents
+from gte_integrations._index.document import Document
 from gte_integrations._index.explain import explain
 from gte_integrations._index.fusion import DocumentId, Fusion, Linear
-from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.ingest import OnError, ingest
 from gte_integrations._index.metadata import Metadata, compare_metadata, recorded_metadata
 from gte_integrations._index.planning import Producer
-from gte_integrations._index.reading import read_documents, read_keys, read_pages
-from gte_integrations._index.records import StoredDocument
-from gte_integrations._index.removal import remove
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
 from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, search
@@ -40,7 +38,7 @@ from gte_integrations._index.vectorizer import Mode, Vectorizer
 _ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
 
 
-class HybridIndex(Generic[FilterT]):
+class HybridIndex(Contents[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
 
     def __init__(
@@ -197,6 +195,50 @@ class HybridIndex(Generic[FilterT]):
         )
         return await source.until_cancelled(in_thread(self._store.bridge, add))
 
+    def reindex(
+        self,
+        *,
+        to: HybridIndex[Any],
+        batch_size: int = 256,
+        show_progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> IndexReport:
+        """Add all documents to another index: of another model, size or engine.
+
+        Texts, ids, payloads and origins are read from here, a page at a time, and what ``to`` has
+        unchanged is not embedded again: stopped at any point and run again, it goes on. Documents
+        that only ``to`` has stay there. Nothing is changed here.
+
+        Args:
+            to: the index that takes them, whose ``create`` was called.
+            batch_size: as of ``add``, like the two below.
+            show_progress: show a tqdm bar.
+            on_error: "raise" or "skip", for instance what is longer than the other engine allows.
+
+        Returns:
+            What ``to.add`` did.
+        """
+        documents = self._all_for(to)
+        return to.add(
+            documents, batch_size=batch_size, show_progress=show_progress, on_error=on_error
+        )
+
+    async def areindex(
+        self,
+        *,
+        to: HybridIndex[Any],
+        batch_size: int = 256,
+        show_progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> IndexReport:
+        """``reindex`` in a thread of its own; cancelled, it ends as ``aadd`` does."""
+        documents = self._all_for(to)
+        if self._store.bridge is not None:
+            self._store.bridge.enter()
+        return await to.aadd(
+            documents, batch_size=batch_size, show_progress=show_progress, on_error=on_error
+        )
+
     def explain(
         self,
         query: str,
@@ -243,79 +285,6 @@ class HybridIndex(Generic[FilterT]):
         stored = {document_id: found for document_id, found in vectors if found is not None}
         return explain(self.vectorizer.encoder, query, stored, fusion)
 
-    def get(self, ids: Iterable[DocumentId], *, with_vectors: bool = False) -> list[StoredDocument]:
-        """Documents by their ids, in the order of those, each once.
-
-        Documents that are not there are left out.
-
-        Args:
-            ids: of the documents; ``1`` and ``"1"`` are two.
-            with_vectors: whether the vectors come along, which takes longer.
-        """
-        check_ids("ids", ids)
-        sender = self._open_with_retries()
-        return read_documents(self._store, map(id_to_key, ids), sender, with_vectors=with_vectors)
-
-    def documents(
-        self,
-        *,
-        filter: FilterT | None = None,  # noqa: A002
-        with_vectors: bool = False,
-    ) -> Iterator[StoredDocument]:
-        """All documents, or those that meet a filter, in an order of the engine's own.
-
-        They are read as they are taken, and one page of them is held in memory. The index may be
-        written to meanwhile: a document that is there from beginning to end comes exactly once.
-        Iterating over the index itself does the same.
-
-        Args:
-            filter: a condition on the payload in the engine's own language.
-            with_vectors: whether the vectors come along, which takes longer.
-        """
-        for page in self._pages(filter, with_vectors=with_vectors):
-            yield from page
-
-    async def adocuments(
-        self,
-        *,
-        filter: FilterT | None = None,  # noqa: A002
-        with_vectors: bool = False,
-    ) -> AsyncIterator[StoredDocument]:
-        """``documents`` for ``async for``; each page is read in a thread of its own."""
-        pages = self._pages(filter, with_vectors=with_vectors)
-        while page := await in_thread(self._store.bridge, partial(next, pages, None)):
-            for document in page:
-                yield document
-
-    def delete(
-        self,
-        ids: Iterable[DocumentId] | None = None,
-        *,
-        filter: FilterT | None = None,  # noqa: A002
-    ) -> int:
-        """Remove documents; return how many of them were there.
-
-        Args:
-            ids: of the documents; those that are not there are no error.
-            filter: a condition on the payload in the engine's own language, in place of ids.
-                ``ValueError`` for an empty one, which every document would meet.
-        """
-        if ids is not None and filter is None:
-            check_ids("ids", ids)
-            return remove(self._store, map(id_to_key, ids), self._open_with_retries())
-        if ids is not None or filter is None:
-            raise TypeError(
-                f"delete was given {'neither' if ids is None else 'both'} of ids and filter, but "
-                "takes exactly one: delete([id, ...]) or delete(filter=...)."
-            )
-        if self._store.is_empty(filter):
-            raise ValueError(
-                "filter is empty, so every document would be removed. drop() removes the "
-                "collection, and prune(keep_ids) all documents but some; else give a condition."
-            )
-        sender = self._open_with_retries()
-        return remove(self._store, read_keys(self._store, sender, filter), sender)
-
     def drop(self) -> None:
         """Remove the collection with all its documents; no error if there is none.
 
@@ -326,23 +295,6 @@ class HybridIndex(Generic[FilterT]):
         sender.retry(self.metadata)
         sender.retry(self._store.drop)
         self._verified = False
-
-    def prune(self, keep_ids: Iterable[DocumentId]) -> int:
-        """Remove every document whose id is not given; return how many those were.
-
-        After ``add(documents)`` this makes the collection equal to the documents. The ids are held
-        in memory. ``ValueError`` if there are none: that would remove everything.
-        """
-        check_ids("keep_ids", keep_ids)
-        keep = set(map(id_to_key, keep_ids))
-        if not keep:
-            raise ValueError(
-                "keep_ids is empty, so every document would be removed; an iterator that was used "
-                "up before? To empty a collection, drop() and create() it again."
-            )
-        sender = self._open_with_retries()
-        every = read_keys(self._store, sender, None)
-        return remove(self._store, (key for key in every if key not in keep), sender)
 
     def metadata(self) -> Metadata | None:
         """What is stored about the collection's making; None if there is no collection.
@@ -379,10 +331,7 @@ class HybridIndex(Generic[FilterT]):
     asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
-    aget = awaited(get)
-    adelete = awaited(delete)
     adrop = awaited(drop)
-    aprune = awaited(prune)
     ametadata = awaited(metadata)
     acount = awaited(count)
     aoptimize = awaited(optimize)
@@ -393,13 +342,6 @@ class HybridIndex(Generic[FilterT]):
     def __bool__(self) -> bool:
         return True  # also without documents: an index is there or not
 
-    def __contains__(self, document_id: DocumentId) -> bool:
-        sender = self._open_with_retries()
-        return bool(sender.retry(partial(self._store.stored, [id_to_key(document_id)])))
-
-    def __iter__(self) -> Iterator[StoredDocument]:
-        return self.documents()
-
     def __enter__(self) -> Self:
         return self
 
@@ -409,11 +351,16 @@ class HybridIndex(Generic[FilterT]):
     def _sender(self) -> Sender:
         return Sender(self._store.classify, self._retry_seconds)
 
-    def _pages(
-        self, condition: FilterT | None, *, with_vectors: bool
-    ) -> Iterator[list[StoredDocument]]:
-        sender = self._open_with_retries()
-        yield from read_pages(self._store, sender, condition, with_vectors=with_vectors)
+    def _all_for(self, to: HybridIndex[Any]) -> Iterator[Document]:
+        """All documents as they were added; an error at once if ``to`` is this very collection."""
+        if not isinstance(to, HybridIndex):
+            raise TypeError(f"to is a {type(to).__name__}, but must be an index.")
+        if to is self or to._store.place == self._store.place:
+            raise ValueError(
+                f"to is {self._store.name}, which is the one that is read; pass an index on "
+                "another collection. To change documents in place, add() them."
+            )
+        return (Document(one.id, one.text, one.payload, one.origin) for one in self)
 
     def _make(self) -> Metadata | None:
         """Make the collection if there is none; say what there is then. May be repeated."""

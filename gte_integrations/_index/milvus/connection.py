@@ -30,6 +30,7 @@ class Connection:
         self.bridge = Bridge(location) if isinstance(location, AsyncMilvusClient) else None
         self._owned = not isinstance(location, (MilvusClient, AsyncMilvusClient))
         self._location = _checked(location) if self._owned else type(location).__name__
+        self.place = self._location if self._owned else id(location)
         self._client: Any = None if self._owned else self.bridge or location
         self._server: LiteServer | None = None
         self._opening = threading.Lock()

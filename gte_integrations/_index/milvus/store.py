@@ -72,6 +72,7 @@ class MilvusStore:
         self._connection = Connection(location)
         self._collection = collection
         self._is_loaded = False
+        self.place = (self._connection.place, collection)
         self.name = f"The Milvus collection {collection!r}"
 
     def describe(self) -> Metadata | None:

@@ -77,6 +77,7 @@ class ClientStore(QdrantStore[models.Filter]):
         self._quantization = quantization
         self._collection = collection
         self._owned = owned
+        self.place = (client.init_options.get("url") or id(client), collection)
         path = client.init_options.get("path")
         self._path = None if path is None else Path(path)  # of the local mode
         self.name = f"The Qdrant collection {collection!r}"

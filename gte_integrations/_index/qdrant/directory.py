@@ -63,6 +63,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
         self._collection = collection
         self._path = directory / collection
         self._record = self._path / RECORD
+        self.place = (self._path.resolve(),)
         self.name = f"The Qdrant collection {str(self._path)!r}"
         self._shard = SharedShard(self.name, self._load)
 
