@@ -22,6 +22,7 @@ from gte_integrations.cli.index import index
 from gte_integrations.cli.info import info
 from gte_integrations.cli.messages import Notes, in_options
 from gte_integrations.cli.prune import prune
+from gte_integrations.cli.reindex import reindex
 from gte_integrations.cli.search import search
 from gte_integrations.cli.stores import StoreError
 
@@ -90,6 +91,7 @@ app.command()(search)
 app.command()(info)
 app.command()(delete)
 app.command()(prune)
+app.command()(reindex)
 app.command()(encode)
 app.command()(explain)
 app.command()(bench)

@@ -37,6 +37,8 @@ def _store_option(*names: str) -> Any:
     )
 
 
+# Of a command that reads one store and writes another; elsewhere, --to is understood for both.
+Source = Annotated[StoreLocation, _store_option("--from")]
 To = Annotated[StoreLocation, _store_option("--to")]
 From = Annotated[StoreLocation, _store_option("--from", "--to")]
 Collection = Annotated[
@@ -57,6 +59,15 @@ Filter = Annotated[
         help="Only documents whose payload meets a condition of the engine: JSON of a Qdrant "
         'filter, \'{"must": [{"key": "lang", "match": {"value": "en"}}]}\', or an expression of '
         "Milvus, 'lang == \"en\"'.",
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Documents encoded and written together.")
+]
+OnError = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(
+        metavar="WHAT", help="raise or skip, where a path, file or document cannot be indexed."
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]

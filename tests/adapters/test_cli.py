@@ -648,6 +648,39 @@ class TestPrune:
         assert len(ids_in(notes)) == 4
 
 
+class TestReindex:
+    @pytest.mark.parametrize("to", ["qdrant:{}/new", "milvus:{}/new.db"])
+    def test_another_size_of_the_model_that_is_recorded(self, store, tmp_path, to):
+        place = ["--from", store, "-c", "docs", "--to", to.format(tmp_path)]
+        [first] = lines_of_json(gte("reindex", *place, "-d", "64", "--json"))
+        [again] = lines_of_json(gte("reindex", *place, "--json"))
+        assert (first["written"], again["unchanged"], again["count"]) == (5, 5, 5)
+        assert (again["collection"], again["model"]) == ("docs", "demo model")
+        [found] = lines_of_json(gte("info", "--from", to.format(tmp_path), "-c", "docs", "--json"))
+        assert (found["dimensions"], found["name"]) == (64, "demo")
+
+    def test_another_model_beside_the_old_one(self, notes, monkeypatch, small_checkpoint):
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", _loaded, raising=False)
+        options = ["--to", notes.store, "--to-collection", "other", "-m", small_checkpoint]
+        result = gte("reindex", *notes.place, *options)
+        assert "4 new · 4 in all" in unwrapped(result)
+        assert f"other in {notes.store}" in result.stdout.replace("\n", "")
+        [found] = lines_of_json(gte("info", *notes.place[:3], "other", "--json"))
+        assert found["name"] == str(small_checkpoint)
+        origins = {each["origin"]: each["count"] for each in found["origins"]}
+        assert origins == {str(notes.folder): 2, None: 2}
+
+    def test_old_and_new_are_two(self, notes):
+        result = gte("reindex", *notes.place, "--to", notes.store)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "is both old and new; give --to-collection" in result.stderr
+
+    def test_a_collection_that_is_not_there_is_told_before_the_model_is_loaded(self, notes):
+        place = ["--from", notes.store, "-c", "note", "--to", notes.store]
+        result = gte("reindex", *place, "--to-collection", "other")
+        assert result.stderr.endswith("no collection 'note'; did you mean 'notes'?\n")
+
+
 class TestCompletion:
     """What a shell offers; no model is loaded, and no server is asked."""
 
