@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     _Tokens = Mapping[DocumentId, Sequence[TokenContribution]]
 
+_PARTS = ("Dense", "Sparse")
+
 
 @with_options(ModelOptions)
 def search(
@@ -94,30 +96,38 @@ def _ranking(
     query: str, hits: "list[Hit]", tokens: "_Tokens", about: str
 ) -> Iterator[RenderableType]:
     """The hits of one query as a table, and what is said before it."""
-    table = output.table("#", "Score", "Dense", "Sparse", text="Document")
+    narrow = output.is_narrow()
+    table = output.table("#", "Score", *([] if narrow else _PARTS), text="Document")
     table.leading, table.expand = 1, True
     for rank, hit in enumerate(hits, 1):
         table.add_row(
             Text(str(rank), style="dim"),
             Text(f"{hit.score:.4f}", style="bold"),
-            _part(hit.dense_score),
-            _part(hit.sparse_score),
-            _document_cell(hit, tokens.get(hit.id, ())),
+            *([] if narrow else map(_part, _part_scores(hit))),
+            _document_cell(hit, tokens.get(hit.id, ()), with_parts=narrow),
         )
     yield Text(output.one_line(query), style="bold")
     yield Text(about, style="dim")
     yield table if table.row_count else output.nothing("Nothing found.")
 
 
-def _document_cell(hit: "Hit", tokens: "Sequence[TokenContribution]") -> Group:
+def _document_cell(hit: "Hit", tokens: "Sequence[TokenContribution]", *, with_parts: bool) -> Group:
     lines: list[RenderableType] = [
         Text(output.one_line(str(hit.id)), style="cyan", overflow="fold"),
         output.Snippet(hit.text),
     ]
+    if with_parts:
+        parts = zip(_PARTS, _part_scores(hit), strict=True)
+        named = (Text.assemble((f"{name.lower()} ", "dim"), _part(score)) for name, score in parts)
+        lines.append(Text(" · ").join(named))
     if tokens:
         weights = [(token.token, token.contribution) for token in tokens]
         lines.append(Text.assemble(("shared  ", "dim"), output.token_list(weights)))
     return Group(*lines)
+
+
+def _part_scores(hit: "Hit") -> tuple[float | None, float | None]:
+    return hit.dense_score, hit.sparse_score
 
 
 def _part(score: float | None) -> Text:

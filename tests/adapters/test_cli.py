@@ -486,6 +486,18 @@ class TestSearch:
         assert not list(tmp_path.iterdir())
 
 
+class TestTables:
+    def test_a_narrow_one_gives_its_room_to_the_text(self, store):
+        result = search(store, "merge cells", "--limit", "1", columns=60)
+        assert "You can merge two cells of a table into" in result.stdout
+        assert re.search(r"dense 0\.\d{4} · sparse \d", result.stdout)
+        assert max(map(cell_len, result.stdout.splitlines())) <= 60
+
+    def test_a_pipe_gets_no_spaces_at_the_ends(self, store):
+        for result in (search(store, "merge cells"), gte("info", "--from", store)):
+            assert not re.search(r" $", result.stdout, re.MULTILINE)
+
+
 class TestFilter:
     def test_only_documents_that_meet_it_are_found(self, store):
         written = {
