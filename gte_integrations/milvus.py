@@ -23,7 +23,12 @@ from gte_integrations._index.checks import check_collection, check_options
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
-from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    list_collections,
+    read_metadata,
+)
 from gte_integrations._index.milvus.client import (
     AnnSearchRequest,
     AsyncMilvusClient,
@@ -278,6 +283,25 @@ class MilvusHybridIndex(HybridIndex[str]):
         """
         store = _store(location, collection, token=token, client_options=client_options)
         return read_metadata(store) if store.is_there() else None
+
+    @classmethod
+    def collections(
+        cls,
+        location: str | Path | MilvusClient,
+        *,
+        token: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """The names of the collections in a place, sorted, whoever made them.
+
+        It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncMilvusClient``.
+            token: as of an index.
+            client_options: as of an index.
+        """
+        return list_collections(_store(location, "_", token=token, client_options=client_options))
 
 
 def _store(

@@ -15,42 +15,34 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gte_core import Encoder
-from gte_integrations._index.checks import (
-    check_collection,
-    check_key,
-    check_options,
-    refuse_for,
-)
+from gte_integrations._index.checks import check_collection, check_options, refuse_for
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.masking import masked
-from gte_integrations._index.metadata import Metadata, Quantization, read_metadata
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    list_collections,
+    read_metadata,
+)
 from gte_integrations._index.preparation import with_tenant
-from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, edge, models
-from gte_integrations._index.qdrant.client_store import ClientStore
 from gte_integrations._index.qdrant.directory import EdgeStore
-from gte_integrations._index.qdrant.options import (
-    CLIENT_OPTIONS,
-    COLLECTION_OPTIONS,
-    DIRECTORY_OPTIONS,
-    payload_schemas,
-)
-from gte_integrations._index.qdrant.points import (
-    dense_config,
-    prefetch,
-    searches_of,
-    sparse_config,
-    sparse_vector,
-    to_point,
-)
+from gte_integrations._index.qdrant.embedded import edge
+from gte_integrations._index.qdrant.options import DIRECTORY_OPTIONS, payload_schemas
+from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.vectorizer import Vectorizer
+
+# A directory needs neither, and qdrant-client takes long to import.
+if TYPE_CHECKING:
+    from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, models
+    from gte_integrations._index.qdrant.client_store import ClientStore
 
 __all__ = [
     "RRF",
@@ -85,10 +77,14 @@ class QdrantVectorizer(Vectorizer):
 
     def vectors_config(self) -> dict[str, models.VectorParams]:
         """The dense vector, for ``create_collection(vectors_config=...)``."""
+        from gte_integrations._index.qdrant.client_points import dense_config
+
         return dense_config(self.comparable_metadata())
 
     def sparse_vectors_config(self) -> dict[str, models.SparseVectorParams]:
         """The sparse vector; empty for a model without a sparse head."""
+        from gte_integrations._index.qdrant.client_points import sparse_config
+
         return sparse_config(self.comparable_metadata())
 
     def points(self, documents: Iterable[object]) -> list[models.PointStruct]:
@@ -97,6 +93,8 @@ class QdrantVectorizer(Vectorizer):
         A point's id is a UUID made of the document's id, which stays in the payload as
         ``_gte_id``. A text without positive token weights gets no sparse vector.
         """
+        from gte_integrations._index.qdrant.client_points import to_point
+
         return [to_point(record) for record in self.records(documents)]
 
     def prefetches(
@@ -107,6 +105,8 @@ class QdrantVectorizer(Vectorizer):
         The sparse one is left out for a query without positive token weights and for a model
         without a sparse head.
         """
+        from gte_integrations._index.qdrant.client_points import prefetch, sparse_vector
+
         searches = searches_of(self.query_vectors(queries, self.default_mode), sparse_vector)
         return [[prefetch(one, candidates, self.storage) for one in query] for query in searches]
 
@@ -216,6 +216,27 @@ class QdrantHybridIndex(HybridIndex[Any]):
         store = _store(location, collection, api_key=api_key, client_options=client_options)
         return read_metadata(store)
 
+    @classmethod
+    def collections(
+        cls,
+        location: str | Path | QdrantClient,
+        *,
+        api_key: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """The names of the collections in a place, sorted, whoever made them.
+
+        It makes nothing, and closes what it opened.
+
+        Args:
+            location: as of an index, but for an ``AsyncQdrantClient``.
+            api_key: as of an index.
+            client_options: as of an index.
+        """
+        return list_collections(
+            _store(location, "_", api_key=api_key, client_options=client_options)
+        )
+
 
 def _check_name(collection: str) -> None:
     check_collection(
@@ -243,10 +264,12 @@ def _store(
     collection_options: Mapping[str, Any] | None = None,
 ) -> ClientStore | EdgeStore:
     _check_name(collection)
-    place = _client_or_directory(location, api_key, client_options)
-    if isinstance(place, Path):
+    place = str(os.fspath(location)) if isinstance(location, (str, os.PathLike)) else None
+    if place is not None and not place.startswith(("http://", "https://")):
+        directory = _directory(place)
+        refuse_for("a directory", api_key=api_key, client_options=client_options)
         return EdgeStore(
-            place,
+            directory,
             collection,
             quantization=storage,
             payload_schemas=payload_schemas(payload_indexes, tenant_key, edge),
@@ -254,39 +277,21 @@ def _store(
                 "collection_options", collection_options, DIRECTORY_OPTIONS
             ),
         )
+    from gte_integrations._index.qdrant import client  # only for a client
+    from gte_integrations._index.qdrant import client_options as names
+    from gte_integrations._index.qdrant.client_store import ClientStore
+
+    connected = names.client_at(place or location, api_key, client_options)
     return ClientStore(
-        place,
+        connected,
         collection,
         quantization=storage,
-        owned=place is not location,
-        payload_schemas=payload_schemas(payload_indexes, tenant_key, models),
+        owned=connected is not location,
+        payload_schemas=payload_schemas(payload_indexes, tenant_key, client.models),
         collection_options=check_options(
-            "collection_options", collection_options, COLLECTION_OPTIONS
+            "collection_options", collection_options, names.COLLECTION_OPTIONS
         ),
     )
-
-
-def _client_or_directory(
-    location: object, api_key: str | None, client_options: Mapping[str, Any] | None
-) -> QdrantClient | AsyncQdrantClient | Path:
-    given = {"api_key": api_key, "client_options": client_options}
-    if isinstance(location, (QdrantClient, AsyncQdrantClient)):
-        refuse_for(f"a {type(location).__name__}, which has its own", **given)
-        return location
-    if not isinstance(location, (str, os.PathLike)):
-        raise TypeError(
-            f"location is a {type(location).__name__}, but must be a directory, a URL, a "
-            "QdrantClient or an AsyncQdrantClient."
-        )
-    place = str(os.fspath(location))
-    if not place.startswith(("http://", "https://")):
-        directory = _directory(place)
-        refuse_for("a directory", **given)
-        return directory
-    if api_key is not None:
-        check_key("api_key", api_key)
-    options = check_options("client_options", client_options, CLIENT_OPTIONS)
-    return QdrantClient(url=place, api_key=api_key, **{"check_compatibility": False, **options})
 
 
 def _directory(place: str) -> Path:

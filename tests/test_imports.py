@@ -45,6 +45,19 @@ def test_an_adapter_loads_its_own_framework_only(module, foreign):
     assert not loaded_by(f"import gte_integrations.{module}") & foreign
 
 
+def test_a_directory_is_searched_without_the_client():
+    loaded = loaded_by(
+        "import tempfile\n"
+        "from gte_core.testing import HashEncoder\n"
+        "from gte_integrations.qdrant import QdrantHybridIndex\n"
+        "with QdrantHybridIndex(tempfile.mkdtemp(), 'docs', HashEncoder()) as index:\n"
+        "    index.create()\n"
+        "    index.add([('a', 'some words')])\n"
+        "    assert index.search('words')"
+    )
+    assert not loaded & {"qdrant_client", "httpx", "grpc", "pydantic", "torch"}
+
+
 @pytest.mark.parametrize(
     ("module", "package"),
     [

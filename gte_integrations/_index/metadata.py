@@ -33,6 +33,14 @@ def read_metadata(store: Store[Any]) -> Metadata | None:
         store.close()
 
 
+def list_collections(store: Store[Any]) -> list[str]:
+    """The collections beside the store's own; it is opened for nothing else, and closed again."""
+    try:
+        return store.collections()
+    finally:
+        store.close()
+
+
 def compare_metadata(
     name: str, expected: Metadata, found: Metadata, kind: str = "collection"
 ) -> None:

@@ -21,12 +21,15 @@ from gte_integrations._index.fusion import DocumentId
 _MISSING = frozenset({"NaTType", "NAType"})  # of pandas, which is not imported to ask
 
 
-def read_row(fields: Mapping[str, Any], where: str) -> tuple[DocumentId | None, str, Any]:
+def read_row(
+    fields: Mapping[str, Any], where: str, hint: str = ""
+) -> tuple[DocumentId | None, str, Any]:
     """The id (None where there is none), the text and the payload of a row.
 
-    Raises ``ValueError`` that begins with ``where`` and names the column.
+    Raises ``ValueError`` that begins with ``where`` and names the column; ``hint`` is what else
+    one may do where there is no text.
     """
-    check_has_text(fields, where)
+    check_has_text(fields, where, hint)
     text, row_id = fields["text"], fields.get("id")
     if not isinstance(text, str):
         raise ValueError(f"{where}: 'text' must be a string, found {shown(text)}.")

@@ -97,6 +97,10 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
         """Remove the collection, or what a killed ``create`` left of it; no error without one."""
         ...
 
+    def collections(self) -> list[str]:
+        """The names of all collections beside this one, sorted, whoever made them."""
+        ...
+
     def optimize(self) -> None:
         """Build the indexes now, if the engine would not by itself."""
         ...

@@ -15,10 +15,14 @@ except ImportError as error:
     raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
 
 from gte_integrations.cli.bench import bench
+from gte_integrations.cli.delete import delete
 from gte_integrations.cli.encode import encode
 from gte_integrations.cli.explain import explain
 from gte_integrations.cli.index import index
+from gte_integrations.cli.info import info
 from gte_integrations.cli.messages import Notes, in_options
+from gte_integrations.cli.prune import prune
+from gte_integrations.cli.reindex import reindex
 from gte_integrations.cli.search import search
 from gte_integrations.cli.stores import StoreError
 
@@ -63,7 +67,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Dense and sparse GTE vectors in one pass, and hybrid search in Qdrant and Milvus.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -85,6 +88,10 @@ def _settings(
 # In this order, --help lists them.
 app.command()(index)
 app.command()(search)
+app.command()(info)
+app.command()(delete)
+app.command()(prune)
+app.command()(reindex)
 app.command()(encode)
 app.command()(explain)
 app.command()(bench)

@@ -16,7 +16,7 @@ from gte_integrations.cli.options import (
     ModelOptions,
     Texts,
     given_texts,
-    with_model_options,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DENSE_BATCH = 64
 _MOST_VALUES = 6
 
 
-@with_model_options
+@with_options(ModelOptions)
 def encode(texts: Texts, *, as_json: AsJson = False, **model_options: Any) -> None:
     """Show the dense and the sparse vector of texts."""
     embedder = load_model(ModelOptions(**model_options))

@@ -11,16 +11,24 @@ from rich.text import Text
 from gte_core import MissingHeadError
 from gte_integrations.cli import output
 from gte_integrations.cli.models import DEFAULT_MODEL, label, load_model
-from gte_integrations.cli.options import AsJson, ModelOptions, QueryPrefix, with_model_options
+from gte_integrations.cli.options import (
+    AsJson,
+    ModelOptions,
+    QueryPrefix,
+    given_texts,
+    with_options,
+)
 
 if TYPE_CHECKING:
-    from gte_core import Explanation
+    from gte_core import Explanation, GTEEmbedder
 
 
-@with_model_options
+@with_options(ModelOptions)
 def explain(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What was searched for.")],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What was found.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What was found, or - for stdin, one a line.")
+    ],
     *,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
@@ -33,6 +41,11 @@ def explain(
             f"{label(embedder)} gives dense vectors alone, so no tokens explain its scores; choose "
             f"a --model with a sparse head, such as {DEFAULT_MODEL}."
         )
+    for found in given_texts([text]):
+        _show(embedder, query, found, as_json=as_json)
+
+
+def _show(embedder: "GTEEmbedder", query: str, text: str, *, as_json: bool) -> None:
     explanation = embedder.explain(query, text)
     if as_json:
         score = {"model": label(embedder), "score": explanation.score}

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gte_integrations.cli.output import note
-from gte_integrations.cli.stores import Sizes
+from gte_integrations.cli.stores import (
+    Sizes,
+    StoreLocation,
+    no_collection,
+    open_index,
+    read_metadata,
+)
 
 if TYPE_CHECKING:
-    from gte_core import GTEEmbedder
+    from gte_core import Encoder, GTEEmbedder
+    from gte_integrations._index.index import HybridIndex
+    from gte_integrations._index.metadata import Metadata
     from gte_integrations.cli.options import ModelOptions
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
@@ -47,25 +56,55 @@ def load_model(
 
 
 def recorded_sizes(
-    metadata: Mapping[str, Any] | None, embedder: GTEEmbedder, options: ModelOptions
+    metadata: Mapping[str, Any] | None, embedder: Encoder, dimensions: int | None
 ) -> Sizes:
     """How a collection keeps its vectors, as far as the options and the model allow.
 
-    Differences are left to the index, whose error names all of them.
+    Differences are left to the index, whose error names all of them. ``dimensions`` is the value
+    of ``--dimensions``, which the model has already.
     """
     if metadata is None:
         return Sizes()
-    dimensions = None if options.dimensions is None else embedder.dimensions
+    size = embedder.dimensions if dimensions is None else dimensions
     coarse = metadata.get("coarse_dimensions")
-    fits = coarse is not None and coarse < embedder.dimensions
+    fits = coarse is not None and coarse < size
     return Sizes(dimensions, coarse if fits else None, metadata.get("storage", "float32"))
+
+
+def recorded(store: StoreLocation, collection: str) -> Metadata:
+    """What a collection records; ``StoreError`` if there is none."""
+    metadata = read_metadata(store, collection)
+    if metadata is None:
+        raise no_collection(store, collection)
+    return metadata
+
+
+@contextmanager
+def open_without_model(store: StoreLocation, collection: str) -> Iterator[HybridIndex[Any]]:
+    """Open a collection for what needs no model; ``StoreError`` if there is none."""
+    from gte_integrations._index.recorded import RecordedEncoder
+
+    metadata = recorded(store, collection)
+    encoder = RecordedEncoder(metadata)
+    sizes = recorded_sizes(metadata, encoder, None)
+    with open_index(store, collection, encoder, sizes) as index:
+        yield index
 
 
 def label(embedder: GTEEmbedder) -> str:
     """Name a model as results do."""
-    if embedder.model == _DEMO:
+    return _label(embedder.model, embedder.revision)
+
+
+def recorded_label(metadata: Mapping[str, Any]) -> str:
+    """Name the model of a collection as results do."""
+    return _label(metadata.get("name", metadata["model"]), metadata.get("revision"))
+
+
+def _label(model: str, revision: str | None) -> str:
+    if model in (_DEMO, _DEMO_OF_0_1_0):
         return "demo model"
-    return f"{embedder.model}{f'@{embedder.revision[:12]}' if embedder.revision else ''}"
+    return f"{model}{f'@{revision[:12]}' if revision else ''}"
 
 
 def _recorded(metadata: Mapping[str, Any], model: str | None) -> dict[str, Any]:

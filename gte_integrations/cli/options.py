@@ -2,14 +2,21 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from gte_integrations.cli import completion
 from gte_integrations.cli.stores import StoreLocation
+
+if TYPE_CHECKING:
+    from gte_integrations._index.document import Document, Unreadable
+    from gte_integrations.documents.layout import Layout
+
+T = TypeVar("T")
 
 
 def _store_location(text: str) -> StoreLocation:
@@ -23,12 +30,15 @@ def _store_option(*names: str) -> Any:
     return typer.Option(
         *names,
         parser=_store_location,
+        autocompletion=completion.stores,
         metavar="STORE",
         help="Where the collection is: qdrant:DIR, milvus:FILE.db, or the URL of a server, "
         "qdrant+http://HOST:PORT or milvus+http://HOST:PORT.",
     )
 
 
+# Of a command that reads one store and writes another; elsewhere, --to is understood for both.
+Source = Annotated[StoreLocation, _store_option("--from")]
 To = Annotated[StoreLocation, _store_option("--to")]
 From = Annotated[StoreLocation, _store_option("--from", "--to")]
 ApiKeyFile = Annotated[
@@ -40,8 +50,36 @@ ApiKeyFile = Annotated[
     ),
 ]
 Collection = Annotated[
-    str, typer.Option("--collection", "-c", metavar="NAME", help="The name of the collection.")
+    str,
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="NAME",
+        help="The name of the collection.",
+        autocompletion=completion.collections,
+    ),
 ]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="FILTER",
+        help="Only documents whose payload meets a condition of the engine: JSON of a Qdrant "
+        'filter, \'{"must": [{"key": "lang", "match": {"value": "en"}}]}\', or an expression of '
+        "Milvus, 'lang == \"en\"'.",
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Documents encoded and written together.")
+]
+OnError = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(
+        metavar="WHAT", help="raise or skip, where a path, file or document cannot be indexed."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +115,7 @@ class ModelOptions:
             metavar="MODEL",
             help="A hub id, a directory, or 'demo', the small bundled model; by default that of "
             "the collection, if there is one, else Alibaba-NLP/gte-multilingual-base.",
+            autocompletion=completion.models,
         ),
     ] = None
     revision: Annotated[
@@ -120,12 +159,54 @@ class ModelOptions:
     ] = None
 
 
-def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the fields of ``ModelOptions`` in place of a command's ``**model_options``."""
-    *own, _ = signature(command).parameters.values()
-    shown = Signature([*own, *signature(ModelOptions).parameters.values()])
-    command.__signature__ = shown  # type: ignore[attr-defined]
-    return command
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingOptions:
+    """How files are read, as the options say it."""
+
+    id_prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="PREFIX", help="Put before ids that are made of paths, to tell folders apart."
+        ),
+    ] = ""
+    text_column: Annotated[
+        str, typer.Option(metavar="NAME", help="The column, or key, of the texts.")
+    ] = "text"
+    id_column: Annotated[
+        str, typer.Option(metavar="NAME", help="The column, or key, of the ids.")
+    ] = "id"
+    encoding: Annotated[
+        str, typer.Option(metavar="NAME", help="What the files are written in, such as cp1252.")
+    ] = "utf-8"
+    delimiter: Annotated[
+        str,
+        typer.Option(metavar="CHAR", help="What separates the fields of .csv files; \\t is a tab."),
+    ] = ","
+
+    @property
+    def layout(self) -> "Layout":
+        """The same for the readers."""
+        from gte_integrations.documents.layout import Layout
+
+        delimiter = self.delimiter.replace("\\t", "\t")
+        return Layout(self.text_column, self.id_column, self.encoding, delimiter)
+
+
+def with_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Show typer the fields of dataclasses of options in place of a command's ``**options``."""
+
+    def shown(command: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = signature(command).parameters.values()
+        named = (option for group in groups for option in signature(group).parameters.values())
+        command.__signature__ = Signature([*own, *named])  # type: ignore[attr-defined]
+        return command
+
+    return shown
+
+
+def group_of(group: type[T], options: dict[str, Any]) -> T:
+    """The options of one group, out of those of several."""
+    return group(**{field.name: options[field.name] for field in fields(group)})  # type: ignore[arg-type]
 
 
 def given_texts(texts: list[str]) -> Iterator[str]:
@@ -137,3 +218,16 @@ def given_texts(texts: list[str]) -> Iterator[str]:
 
     for number, line in enumerate(sys.stdin.buffer, 1):
         yield decode(line, "stdin", number).rstrip("\r\n")
+
+
+def given_documents(
+    paths: list[Path], reading: ReadingOptions, on_error: Literal["raise", "skip"]
+) -> "Iterator[Document | Unreadable]":
+    """The documents of files and folders, or JSON lines of stdin in the place of ``-``."""
+    from gte_integrations.documents.readers import read_documents, read_lines
+
+    if paths == [Path("-")]:
+        return read_lines(sys.stdin.buffer, "stdin", reading.layout)
+    return read_documents(
+        paths, id_prefix=reading.id_prefix, on_error=on_error, layout=reading.layout
+    )

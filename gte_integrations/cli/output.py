@@ -25,7 +25,9 @@ from gte_integrations._index.masking import masked
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _LINE_END = re.compile(r"(?<![.,:;])\s*\n\s*")
+_LINE_PADDING = re.compile(r" +$", re.MULTILINE)
 _SNIPPET_LINES = 2
+_NARROW = 72
 _MOST_TOKENS = 8
 
 
@@ -48,10 +50,21 @@ def write_json(value: Mapping[str, Any]) -> None:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and texts on stdout, one below the other."""
+    """Print tables and texts on stdout, one below the other; piped, without spaces at the ends."""
     console = Console(highlight=False)
-    for part in parts:
-        console.print(part)
+    if console.is_terminal:
+        for part in parts:
+            console.print(part)
+        return
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    sys.stdout.write(_LINE_PADDING.sub("", capture.get()))
+
+
+def is_narrow() -> bool:
+    """Whether a table has little room for more than two columns of numbers and one of texts."""
+    return Console().width < _NARROW
 
 
 def note(message: str) -> None:

@@ -9,19 +9,21 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gte_integrations.cli import output
-from gte_integrations.cli.models import label, load_model, recorded_sizes
+from gte_integrations.cli.filters import engine_filter
+from gte_integrations.cli.models import label, load_model, recorded, recorded_sizes
 from gte_integrations.cli.options import (
     ApiKeyFile,
     AsJson,
     Collection,
+    Filter,
     From,
     ModelOptions,
     Queries,
     QueryPrefix,
     given_texts,
-    with_model_options,
+    with_options,
 )
-from gte_integrations.cli.stores import no_collection, open_index, read_metadata
+from gte_integrations.cli.stores import open_index
 
 if TYPE_CHECKING:
     from gte_core import TokenContribution
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
     _Tokens = Mapping[DocumentId, Sequence[TokenContribution]]
 
+_PARTS = ("Dense", "Sparse")
 
-@with_model_options
+
+@with_options(ModelOptions)
 def search(
     queries: Queries,
     *,
@@ -51,6 +55,7 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the tokens that a hit shares with the query.")
     ] = False,
+    filter: Filter = None,  # noqa: A002
     api_key_file: ApiKeyFile = None,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
@@ -60,14 +65,13 @@ def search(
     store = store.with_key(api_key_file)
     texts = list(given_texts(queries))
     options = ModelOptions(**model_options)
-    metadata = read_metadata(store, collection)
-    if metadata is None:
-        raise no_collection(store, collection)
+    condition = engine_filter(store.engine, filter)
+    metadata = recorded(store, collection)
     mode = mode or ("hybrid" if metadata["sparse"] else "dense")
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
-    sizes = recorded_sizes(metadata, embedder, options)
+    sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with open_index(store, collection, embedder, sizes) as source:
-        rankings = source.search(texts, limit=limit, mode=mode)
+        rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
             _shared_tokens(source, text, hits) if explain else {}
             for text, hits in zip(texts, rankings, strict=True)
@@ -95,30 +99,38 @@ def _ranking(
     query: str, hits: "list[Hit]", tokens: "_Tokens", about: str
 ) -> Iterator[RenderableType]:
     """The hits of one query as a table, and what is said before it."""
-    table = output.table("#", "Score", "Dense", "Sparse", text="Document")
+    narrow = output.is_narrow()
+    table = output.table("#", "Score", *([] if narrow else _PARTS), text="Document")
     table.leading, table.expand = 1, True
     for rank, hit in enumerate(hits, 1):
         table.add_row(
             Text(str(rank), style="dim"),
             Text(f"{hit.score:.4f}", style="bold"),
-            _part(hit.dense_score),
-            _part(hit.sparse_score),
-            _document_cell(hit, tokens.get(hit.id, ())),
+            *([] if narrow else map(_part, _part_scores(hit))),
+            _document_cell(hit, tokens.get(hit.id, ()), with_parts=narrow),
         )
     yield Text(output.one_line(query), style="bold")
     yield Text(about, style="dim")
     yield table if table.row_count else output.nothing("Nothing found.")
 
 
-def _document_cell(hit: "Hit", tokens: "Sequence[TokenContribution]") -> Group:
+def _document_cell(hit: "Hit", tokens: "Sequence[TokenContribution]", *, with_parts: bool) -> Group:
     lines: list[RenderableType] = [
         Text(output.one_line(str(hit.id)), style="cyan", overflow="fold"),
         output.Snippet(hit.text),
     ]
+    if with_parts:
+        parts = zip(_PARTS, _part_scores(hit), strict=True)
+        named = (Text.assemble((f"{name.lower()} ", "dim"), _part(score)) for name, score in parts)
+        lines.append(Text(" · ").join(named))
     if tokens:
         weights = [(token.token, token.contribution) for token in tokens]
         lines.append(Text.assemble(("shared  ", "dim"), output.token_list(weights)))
     return Group(*lines)
+
+
+def _part_scores(hit: "Hit") -> tuple[float | None, float | None]:
+    return hit.dense_score, hit.sparse_score
 
 
 def _part(score: float | None) -> Text:

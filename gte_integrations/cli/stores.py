@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -133,10 +134,21 @@ def read_metadata(store: StoreLocation, collection: str) -> Metadata | None:
         )
 
 
+def list_collections(store: StoreLocation) -> list[str]:
+    """The names of the collections in a store, sorted; none if there is no store."""
+    if not _is_there(store):
+        return []
+    with _store_errors(store, ""):
+        return _index_class(store.engine).collections(store.location, **store.credentials)
+
+
 def no_collection(store: StoreLocation, collection: str) -> StoreError:
-    """The error for a collection that was to be read."""
+    """The error for a collection that was to be read, with names that are near it."""
     lacks = "has no" if _is_there(store) else "does not exist, so it has no"
-    return StoreError(f"{store} {lacks} collection {collection!r}; fill it first, with gte index.")
+    close = difflib.get_close_matches(collection, list_collections(store))
+    near = f"did you mean {' or '.join(map(repr, close))}?"
+    hint = near if close else "fill it first, with gte index."
+    return StoreError(f"{store} {lacks} collection {collection!r}; {hint}")
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class Place:
         if self.engine in SERVERS:
             return os.environ[SERVERS[self.engine]]
         if self.engine == "memory":
-            from gte_integrations.qdrant import QdrantClient
+            from qdrant_client import QdrantClient
 
             self.client = self.client or QdrantClient(":memory:")
             return self.client

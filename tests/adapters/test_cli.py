@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -82,6 +84,11 @@ def write(folder, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
+
+
+def unwrapped_error(result):
+    """What a box of typer says, whatever lines it is broken into."""
+    return " ".join(result.stderr.replace("│", " ").split())
 
 
 def unwrapped(result):
@@ -300,6 +307,50 @@ class TestIndex:
         assert report["truncated_ids"] == [f"long{number}" for number in range(7)]
 
 
+class TestReading:
+    """Files as others wrote them, and documents that come by stdin."""
+
+    def test_columns_encoding_and_delimiter(self, tmp_path):
+        write(tmp_path, {"rows.csv": "url\tbody\tid\n/a\tGröße\t1\n".encode("cp1252")})
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        columns = ["--text-column", "body", "--id-column", "url"]
+        written = ["--encoding", "cp1252", "--delimiter", r"\t"]
+        lines_of_json(gte("index", tmp_path / "rows.csv", *place, *columns, *written, "--json"))
+        [found] = lines_of_json(gte("search", "Größe", *place, "--json"))
+        hit = found["hits"][0]
+        assert (hit["id"], hit["text"], hit["payload"]) == ("/a", "Größe", {"column_id": "1"})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--text-column", "body"], r"line 1: no 'body' among .*one of those as --text-column"),
+            (["--encoding", "latin-99"], "encoding is 'latin-99', which Python does not know"),
+            (["--delimiter", ";;"], "delimiter is ';;', but must be one character"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, tmp_path, options, message):
+        rows = write(tmp_path, {"rows.csv": "id,text\n1,a\n"}) / "rows.csv"
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        result = gte("index", rows, *place, *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.match(f"error: .*{message}", result.stderr)
+        assert result.stderr.count("\n") == 1
+
+    def test_a_json_file_is_an_array(self, tmp_path):
+        path = write(tmp_path, {"rows.json": json.dumps(ROWS)}) / "rows.json"
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo", "--json"]
+        [report] = lines_of_json(gte("index", path, *place))
+        assert report["written"] == 5
+
+    def test_documents_of_stdin_are_json_lines_with_ids(self, passages, tmp_path):
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        given = passages.read_bytes()
+        [report] = lines_of_json(gte("index", "-", *place, "--json", input=given))
+        assert report["written"] == 5
+        result = gte("index", "-", *place, input=b'{"text": "no id"}\n')
+        assert result.stderr.startswith("error: stdin, line 1: no 'id', which rows that come from")
+
+
 class TestFolders:
     """Ids are paths below the folder that was given: two folders can have one in common."""
 
@@ -402,6 +453,12 @@ class TestSearch:
         result = search(store, "zzz", "--mode", "sparse")
         assert "Nothing found." in result.stdout
 
+    def test_a_collection_whose_name_is_near(self, store, monkeypatch):
+        monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+        result = gte("search", "x", "--from", store, "-c", "dosc")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"error: {store} has no collection 'dosc'; did you mean 'docs'?\n"
+
     def test_a_collection_that_is_not_there(self, store, monkeypatch):
         monkeypatch.delattr(GTEEmbedder, "from_pretrained")
         result = gte("search", "x", "--from", store, "-c", "other")
@@ -427,6 +484,247 @@ class TestSearch:
             "gte index.\n"
         )
         assert not list(tmp_path.iterdir())
+
+
+class TestTables:
+    def test_a_narrow_one_gives_its_room_to_the_text(self, store):
+        result = search(store, "merge cells", "--limit", "1", columns=60)
+        assert "You can merge two cells of a table into" in result.stdout
+        assert re.search(r"dense 0\.\d{4} · sparse \d", result.stdout)
+        assert max(map(cell_len, result.stdout.splitlines())) <= 60
+
+    def test_a_pipe_gets_no_spaces_at_the_ends(self, store):
+        for result in (search(store, "merge cells"), gte("info", "--from", store)):
+            assert not re.search(r" $", result.stdout, re.MULTILINE)
+
+
+class TestFilter:
+    def test_only_documents_that_meet_it_are_found(self, store):
+        written = {
+            "qdrant": '{"must": [{"key": "lang", "match": {"value": "hi"}}]}',
+            "milvus": 'lang == "hi"',
+        }[store.partition(":")[0]]
+        [found] = lines_of_json(search(store, "cells", "--filter", written, "--json"))
+        assert [hit["id"] for hit in found["hits"]] == ["hi"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("lang == 'hi'", r"\(Invalid JSON: .*\); write JSON with must, should, must_not"),
+            ('{"most": []}', r"\(most: Extra inputs are not permitted\)"),
+            ('{"must": [{"key": 7}]}', r"such as \{\"must\": \[\{\"key\": \"lang\""),
+        ],
+    )
+    def test_what_is_no_filter_of_qdrant_is_told_before_all_else(self, text, message):
+        result = gte("search", "x", "--from", "qdrant:no/where", "-c", "docs", "--filter", text)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.search(message, result.stderr)
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def notes(request, tmp_path, monkeypatch):
+    """A folder of two files and rows with ids of their own, indexed; then no model is there."""
+    write(
+        tmp_path / "notes",
+        {
+            "a.md": "the first note",
+            "sub/b.md": "the second note",
+            "rows.jsonl": '{"id": 5, "text": "five", "lang": "en"}\n{"id": "5", "text": "V"}\n',
+        },
+    )
+    place = [f"{getattr(request, 'param', 'qdrant')}:{tmp_path / 'index.db'}", "-c", "notes"]
+    lines_of_json(gte("index", tmp_path / "notes", "--to", *place, "-m", "demo", "--json"))
+    monkeypatch.delattr(GTEEmbedder, "from_pretrained")
+    return SimpleNamespace(folder=tmp_path / "notes", place=["--from", *place], store=place[0])
+
+
+def ids_in(notes):
+    """The ids of all documents: of those that would be pruned if none were kept."""
+    [left] = lines_of_json(gte("prune", "-", *notes.place, "--dry-run", "--json", input="none"))
+    return {*left["would_delete"]}
+
+
+on_both = pytest.mark.parametrize("notes", ["qdrant", "milvus"], indirect=True)
+
+
+class TestInfo:
+    @on_both
+    def test_what_a_collection_is(self, notes):
+        [found] = lines_of_json(gte("info", *notes.place, "--json"))
+        assert (found["name"], found["dimensions"], found["count"]) == ("demo", 256, 4)
+        origins = {each["origin"]: each["count"] for each in found["origins"]}
+        assert origins == {str(notes.folder): 2, None: 2}
+        shown = unwrapped(gte("info", *notes.place))
+        assert "Documents 4" in shown
+        assert "demo model · reads 8,192 tokens · float" in shown
+        assert "dense 256 and sparse · kept as float32" in shown
+        assert "2 ids that were given" in shown
+
+    def test_the_collections_of_a_store(self, notes):
+        [found] = lines_of_json(gte("info", "--from", notes.store, "--json"))
+        assert (found["collection"], found["count"], found["name"]) == ("notes", 4, "demo")
+        assert "4 notes demo model" in unwrapped(gte("info", "--from", notes.store))
+
+    @pytest.mark.parametrize("store", ["qdrant:{}/no", "milvus:{}/no.db"])
+    def test_a_store_that_is_not_there_is_not_made(self, store, tmp_path):
+        result = gte("info", "--from", store.format(tmp_path), columns=200)
+        assert f"No collections in {store.format(tmp_path)}." in result.stdout
+        assert not any(tmp_path.iterdir())
+
+    def test_a_name_that_is_near(self, notes):
+        result = gte("info", "--from", notes.store, "-c", "note")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.endswith("has no collection 'note'; did you mean 'notes'?\n")
+
+    def test_a_collection_that_others_made(self, tmp_path):
+        QdrantClient(path=tmp_path).close()
+        result = gte("info", "--from", f"qdrant:{tmp_path}")
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+class TestDelete:
+    @on_both
+    def test_by_ids_of_both_kinds(self, notes):
+        [report] = lines_of_json(gte("delete", "a.md", "int:5", *notes.place, "--json"))
+        assert (report["deleted"], report["count"]) == (2, 2)
+        assert ids_in(notes) == {"sub/b.md", "5"}
+
+    def test_ids_that_are_not_there_are_named(self, notes):
+        assert gte("delete", "5", *notes.place).exit_code == 0
+        result = gte("delete", "-", *notes.place, input="5\nsub/b.md\n")
+        assert "1 removed · 2 left" in unwrapped(result)
+        assert result.stderr == "5 is not there; the integer is written int:5.\n"
+
+    @on_both
+    def test_a_filter_says_what_goes_and_needs_a_yes(self, notes):
+        written = {
+            "qdrant": '{"must": [{"key": "lang", "match": {"value": "en"}}]}',
+            "milvus": 'lang == "en"',
+        }[notes.store.partition(":")[0]]
+        given = ["delete", *notes.place, "--filter", written]
+        refused = gte(*given)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("error: 1 documents would go: 5. Nothing was removed, for")
+        [shown] = lines_of_json(gte(*given, "--dry-run", "--json"))
+        assert shown["would_delete"] == [5]
+        [report] = lines_of_json(gte(*given, "--yes", "--json"))
+        assert (report["deleted"], report["count"]) == (1, 3)
+
+    def test_a_filter_that_says_nothing_is_refused(self, notes):
+        empty = "{}" if notes.store.startswith("qdrant") else ""
+        result = gte("delete", *notes.place, "--filter", empty, "--yes")
+        assert result.exit_code == 1
+        assert "every document would be removed" in result.stderr
+
+    @pytest.mark.parametrize("given", [[], ["a", "--filter", "x"]])
+    def test_ids_and_filter_are_one_of_both(self, given):
+        result = gte("delete", *given, "--from", "qdrant:x", "-c", "docs")
+        assert result.exit_code == 2
+        assert "Give ids or --filter, one of both." in unwrapped_error(result)
+
+
+class TestPrune:
+    def test_what_is_in_no_file_any_more_goes(self, notes):
+        (notes.folder / "a.md").unlink()
+        write(notes.folder, {"rows.jsonl": '{"id": "5", "text": "V"}\n'})
+        shown = gte("prune", notes.folder, *notes.place, "--dry-run")
+        assert "2 documents of notes in" in unwrapped(shown)
+        assert f"1 from {notes.folder}" in shown.stdout.replace("\n", "")
+        [report] = lines_of_json(gte("prune", notes.folder, *notes.place, "--yes", "--json"))
+        assert (report["deleted"], report["count"]) == (2, 2)
+        assert ids_in(notes) == {"sub/b.md", "5"}
+
+    def test_ids_of_stdin_are_kept(self, notes):
+        result = gte("prune", "-", *notes.place, "--yes", input="int:5\na.md\n")
+        assert "2 removed · 2 left" in unwrapped(result)
+        assert ids_in(notes) == {"a.md", 5}
+
+    def test_nothing_is_removed_without_a_yes(self, notes):
+        result = gte("prune", notes.folder / "a.md", *notes.place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "3 documents would go: " in result.stderr
+        assert "give --yes to remove them" in result.stderr
+        assert len(ids_in(notes)) == 4
+
+    def test_a_file_that_cannot_be_read_keeps_everything(self, notes):
+        write(notes.folder, {"a.md": b"\xff"})
+        result = gte("prune", notes.folder, *notes.place, "--yes")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "a.md, line 1: byte 0xff is not UTF-8" in result.stderr
+        assert len(ids_in(notes)) == 4
+
+    def test_nothing_to_keep_is_refused(self, notes):
+        result = gte("prune", "-", *notes.place, "--yes", input="\n")
+        assert "Nothing was given to keep, so every document would be removed" in result.stderr
+        assert len(ids_in(notes)) == 4
+
+
+class TestReindex:
+    @pytest.mark.parametrize("to", ["qdrant:{}/new", "milvus:{}/new.db"])
+    def test_another_size_of_the_model_that_is_recorded(self, store, tmp_path, to):
+        place = ["--from", store, "-c", "docs", "--to", to.format(tmp_path)]
+        [first] = lines_of_json(gte("reindex", *place, "-d", "64", "--json"))
+        [again] = lines_of_json(gte("reindex", *place, "--json"))
+        assert (first["written"], again["unchanged"], again["count"]) == (5, 5, 5)
+        assert (again["collection"], again["model"]) == ("docs", "demo model")
+        [found] = lines_of_json(gte("info", "--from", to.format(tmp_path), "-c", "docs", "--json"))
+        assert (found["dimensions"], found["name"]) == (64, "demo")
+
+    def test_another_model_beside_the_old_one(self, notes, monkeypatch, small_checkpoint):
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", _loaded, raising=False)
+        options = ["--to", notes.store, "--to-collection", "other", "-m", small_checkpoint]
+        result = gte("reindex", *notes.place, *options)
+        assert "4 new · 4 in all" in unwrapped(result)
+        assert f"other in {notes.store}" in result.stdout.replace("\n", "")
+        [found] = lines_of_json(gte("info", *notes.place[:3], "other", "--json"))
+        assert found["name"] == str(small_checkpoint)
+        origins = {each["origin"]: each["count"] for each in found["origins"]}
+        assert origins == {str(notes.folder): 2, None: 2}
+
+    def test_old_and_new_are_two(self, notes):
+        result = gte("reindex", *notes.place, "--to", notes.store)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "is both old and new; give --to-collection" in result.stderr
+
+    def test_a_collection_that_is_not_there_is_told_before_the_model_is_loaded(self, notes):
+        place = ["--from", notes.store, "-c", "note", "--to", notes.store]
+        result = gte("reindex", *place, "--to-collection", "other")
+        assert result.stderr.endswith("no collection 'note'; did you mean 'notes'?\n")
+
+
+class TestCompletion:
+    """What a shell offers; no model is loaded, and no server is asked."""
+
+    def complete(self, text, shell="zsh"):
+        environment = {"_GTE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": text}
+        return CliRunner(env=environment).invoke(cli.app, prog_name="gte").stdout.replace("\\", "")
+
+    def test_stores(self, tmp_path, monkeypatch):
+        (tmp_path / "index").mkdir()
+        (tmp_path / "file").touch()
+        monkeypatch.chdir(tmp_path)
+        assert "milvus:" in self.complete("gte search x --from mil")
+        found = self.complete("gte search x --from qdrant:./")
+        assert "qdrant:./index" in found
+        assert "file" not in found
+        assert "index" in self.complete(f"gte search x --from qdrant:{tmp_path}/")
+
+    def test_collections(self, store):
+        assert "docs" in self.complete(f"gte search x --from {store} -c d")
+        assert "docs" not in self.complete("gte search x --from qdrant:no/where -c d")
+        assert "docs" not in self.complete("gte search x --from qdrant+http://localhost:1 -c d")
+
+    def test_models(self, monkeypatch):
+        assert "demo" in self.complete("gte encode x -m de")
+        assert "Alibaba-NLP/gte-multilingual-base" in self.complete("gte encode x -m Ali")
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_the_script_of_a_shell(self, shell):
+        environment = {"_GTE_COMPLETE": f"source_{shell}"}
+        result = CliRunner(env=environment).invoke(cli.app, prog_name="gte")
+        assert result.exit_code == 0
+        assert f"_GTE_COMPLETE=complete_{shell}" in result.stdout
 
 
 class TestTheModelOfTheCollection:
@@ -678,6 +976,12 @@ class TestExplain:
         assert "demo model" in result.stdout
         assert "セル" in result.stdout
 
+    def test_texts_of_stdin(self):
+        given = "merge cells\nprint\n"
+        found = lines_of_json(gte("explain", "merge", "-", "-m", "demo", "--json", input=given))
+        assert len(found) == 2
+        assert found[0]["score"] > found[1]["score"]
+
     def test_texts_with_nothing_in_common(self):
         assert "No token in common." in gte("explain", "a", "壊", "-m", "demo").stdout
 
@@ -920,6 +1224,13 @@ class TestProcess:
 
         return run
 
+    @pytest.fixture
+    def notes_of_two(self, tmp_path):
+        write(tmp_path, {"a.md": "one", "b.md": "two"})
+        files = [tmp_path / "a.md", tmp_path / "b.md"]
+        assert gte("index", *files, "--to", f"qdrant:{tmp_path}", "-c", "docs", "-m", "demo")
+        return f"qdrant:{tmp_path}"
+
     def test_help_loads_neither_torch_nor_an_engine(self):
         program = (
             "import sys; from gte_integrations import cli\n"
@@ -943,6 +1254,23 @@ class TestProcess:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=LONGEST) == (b"", b"Interrupted.\n")
         assert process.returncode == 130
+
+    @pytest.mark.parametrize(("answer", "left"), [(b"n\n", 2), (b"y\n", 1)])
+    def test_a_terminal_is_asked(self, start, notes_of_two, answer, left):
+        place = ["--from", notes_of_two, "-c", "docs"]
+        kept = Path(notes_of_two.partition(":")[2]) / "a.md"
+        command = [sys.executable, "-P", "-m", "gte_integrations.cli", "prune", kept, *place]
+        terminal, end = os.openpty()
+        process = start(command, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.write(terminal, answer)
+        _, stderr = process.communicate(timeout=LONGEST)
+        os.close(terminal)
+        os.close(end)
+        assert process.returncode == 0
+        assert b"1 documents of docs" in stderr
+        assert (b"Nothing was removed." in stderr) is (left == 2)
+        [found] = lines_of_json(gte("info", *place, "--json"))
+        assert found["count"] == left
 
     def test_a_reader_that_leaves_is_no_error(self, run):
         process = run("encode", "-", "-m", "demo", "--json")

@@ -1,8 +1,10 @@
 """Files to documents: every kind, every way of being wrong, in bounded memory."""
 
 import csv
+import io
 import json
 import os
+import re
 import sys
 import tracemalloc
 from datetime import UTC, datetime
@@ -14,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gte_integrations._index.document import Document, Unreadable
-from gte_integrations.documents.readers import read_documents
+from gte_integrations.documents.layout import Layout
+from gte_integrations.documents.readers import read_documents, read_lines
 
 CELLS = "셀 병합 · خلية · सेल · セル"
 
@@ -215,6 +218,102 @@ class TestParquet:
             read(write("rows.parquet", "x"))
 
 
+class TestJson:
+    def test_an_array_of_objects(self, write):
+        rows = [{"id": "a", "text": CELLS, "lang": "ko"}, {"text": "b"}]
+        path = write("rows.json", json.dumps(rows, indent=1))
+        assert read(path) == [
+            Document("a", CELLS, {"lang": "ko"}),
+            Document("rows.json:2", "b", {}),
+        ]
+
+    def test_a_bad_item_leaves_the_others(self, write):
+        first, bad, last = reasons(write("rows.json", '[{"text": "a"}, 7, {"text": "b"}]'))
+        assert (first, last) == ("rows.json:1", "rows.json:3")
+        assert "rows.json, item 2: found int 7; an item must be a JSON object" in bad
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ('{"text": "a"}', "found dict .*must be an array of objects"),
+            ('{"text": "a"}\n{"text": "b"}', "not JSON .*one array of objects, and a .jsonl"),
+            ("[" * 100_000, "not JSON"),
+            (b'["\xff"]', "line 1: byte 0xff is not UTF-8"),
+        ],
+    )
+    def test_what_is_no_array_is_named(self, write, content, message):
+        [reason] = reasons(write("rows.json", content))
+        assert re.search(rf"rows\.json(: |, ){message}", reason)
+
+
+class TestLayouts:
+    """Files that others wrote: their columns, encodings and delimiters."""
+
+    def test_columns_of_other_names(self, write, tmp_path):
+        layout = Layout(text_column="body", id_column="url")
+        fields = {"url": "u", "body": "b", "id": 7, "text": "t", "lang": "en"}
+        pq.write_table(pa.table({name: [value] for name, value in fields.items()}), tmp_path / "p")
+        files = {
+            "rows.jsonl": json.dumps(fields),
+            "rows.json": json.dumps([fields]),
+            "rows.csv": ",".join(fields) + "\n" + ",".join(map(str, fields.values())),
+            "rows.parquet": (tmp_path / "p").read_bytes(),
+        }
+        for name, content in files.items():
+            [document] = read(write(name, content), layout=layout)
+            assert (document.id, document.text) == ("u", "b")
+            payload = {key: str(value) for key, value in document.payload.items()}
+            assert payload == {"column_id": "7", "column_text": "t", "lang": "en"}
+
+    def test_a_column_that_is_not_there_is_named_with_those_that_are(self, write):
+        path = write("rows.csv", "id,body\n1,a\n")
+        message = r"line 1: no 'title' among .*'id', 'body'\); pass one of those as text_column"
+        with pytest.raises(ValueError, match=message):
+            read(path, layout=Layout(text_column="title"))
+
+    @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "UTF_8", "utf-8-sig"])
+    def test_encodings(self, write, encoding):
+        files = {
+            "a.txt": "Größe\u2028 \r\n",
+            "b.csv": 'id;text\r\n1;"Größe\u2028 \r\n"',
+            "c.jsonl": r'{"id": "1", "text": "Größe\u2028 \r\n"}',
+            "d.json": r'[{"id": "1", "text": "Größe\u2028 \r\n"}]',
+        }
+        if encoding == "latin-1":
+            files = {name: content.replace("\u2028", "") for name, content in files.items()}
+        for name, content in files.items():
+            path = write(name, content.encode(encoding))
+            [document] = read(path, layout=Layout(encoding=encoding, delimiter=";"))
+            assert document.text.replace("\u2028", "") == "Größe \r\n"
+
+    def test_what_is_not_in_the_encoding_is_named(self, write):
+        [reason] = [
+            str(item.error)
+            for item in read_documents(write("a.txt", b"caf\xe9"), layout=Layout(encoding="ascii"))
+        ]
+        assert re.search(r"a\.txt: not written in ascii \(.*0xe9.*\); pass the right enc", reason)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"encoding": "latin-99"}, "encoding is 'latin-99', which Python does not know"),
+            ({"encoding": "hex"}, "encoding is 'hex', which Python does not know"),
+            ({"delimiter": ";;"}, "delimiter is ';;', but must be one character"),
+            ({"delimiter": '"'}, "delimiter is .*no quote"),
+            ({"text_column": "id"}, "text_column and id_column are both 'id'"),
+        ],
+    )
+    def test_what_cannot_be_is_told_at_once(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            Layout(**options)
+
+    def test_lines_of_no_file_need_ids(self):
+        lines = io.BytesIO(b'{"id": "a", "text": "x"}\n{"text": "y"}\n{"id": "c", "text": "z"}')
+        first, bad, last = read_lines(lines, "stdin", Layout())
+        assert (first, last) == (Document("a", "x"), Document("c", "z"))
+        assert str(bad.error).startswith("stdin, line 2: no 'id', which")
+
+
 class TestTextFiles:
     def test_a_file_is_a_document_and_its_text_is_not_changed(self, write):
         path = write("a.md", f"\ufeff# {CELLS}\r\n\r\n")
@@ -294,7 +393,7 @@ class TestPaths:
 
     def test_what_the_system_says_comes_behind_the_path(self, write, monkeypatch):
         path = write("a.txt", "a")
-        monkeypatch.setattr(type(path), "read_bytes", Mock(side_effect=OSError(5, "I/O error")))
+        monkeypatch.setattr(type(path), "open", Mock(side_effect=OSError(5, "I/O error")))
         assert reasons(path) == [f"{path}: I/O error."]
 
     def test_a_missing_path_names_what_is_near(self, write, tmp_path):
@@ -311,7 +410,7 @@ class TestPaths:
     @pytest.mark.parametrize(("name", "kind"), [("a.docx", r"'?\.docx"), ("a", "without suffix")])
     def test_an_unknown_kind_names_the_allowed_ones(self, write, name, kind):
         with pytest.raises(
-            ValueError, match=rf"cannot read .*{kind}.*\.csv, \.jsonl, \.md, \.parq"
+            ValueError, match=rf"cannot read .*{kind}.*\.csv, \.json, \.jsonl, \.md, \.parq"
         ):
             read(write(name, "x"))
 

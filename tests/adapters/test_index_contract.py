@@ -24,6 +24,7 @@ from gte_core import (
 )
 from gte_integrations._index.document import Document, Unreadable
 from gte_integrations._index.fusion import RRF, Linear
+from gte_integrations._index.recorded import RecordedEncoder
 from gte_integrations._index.reports import IndexReport
 
 WORDS = ["ash", "birch", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "willow", "yew"]
@@ -81,6 +82,39 @@ def test_what_is_recorded_is_read_without_a_model(place, encoder):
         recorded = index.metadata()
     assert read() == recorded
     place.open(encoder, dimensions=8).create()  # nothing was left open
+
+
+def test_the_collections_of_a_place_are_listed_and_none_is_made(place, encoder):
+    def names():
+        return [
+            name.removeprefix(place.prefix)
+            for name in place.index_type.collections(place.location)
+            if name.startswith(place.prefix)
+        ]
+
+    assert names() == []
+    assert not any(place.directory.iterdir())
+    for collection in ("docs", "a"):
+        with place.open(encoder, collection) as index:
+            index.create()
+    assert names() == ["a", "docs"]
+
+
+def test_what_needs_no_model_works_without_it(place, encoder, make_encoder):
+    sizes = {"dimensions": 16, "coarse_dimensions": 8}
+    with place.open(encoder, **sizes) as index:
+        index.create()
+        index.add([("a", "oak"), ("b", "elm")])
+        recorded = index.metadata()
+    with place.open(RecordedEncoder(recorded), **sizes) as index:
+        assert index.metadata() == recorded
+        assert index.count() == 2
+        assert index.delete(["a"]) == 1
+        assert index.prune(["b"]) == 0
+        with pytest.raises(RuntimeError, match=r"opened without its model, .*open it with that"):
+            index.search("oak")
+        with pytest.raises(RuntimeError, match="opened without its model"):
+            index.add([("c", "fir")])
 
 
 def test_an_encoder_without_a_name_is_recorded_by_its_fingerprint(index, encoder):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gte_core import CollectionMismatch
-from gte_integrations._index.qdrant.client import edge, models
+from gte_integrations._index.qdrant.client import QdrantClient, edge, models
 from gte_integrations._index.qdrant.points import point_id
-from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex, QdrantVectorizer
+from gte_integrations.qdrant import QdrantHybridIndex, QdrantVectorizer
 
 DOCUMENTS = [("a", "oak pine", {"lang": "en"}), (2, "elm"), ("wordless", "!")]
 

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from gte_core import CollectionMismatch
-from gte_integrations._index.qdrant.client import edge, models
-from gte_integrations.qdrant import AsyncQdrantClient, QdrantClient, QdrantHybridIndex
+from gte_integrations._index.qdrant.client import AsyncQdrantClient, QdrantClient, edge, models
+from gte_integrations.qdrant import QdrantHybridIndex
 
 DOCUMENTS = [("a", "oak pine"), (2, "elm"), ("c", "ash")]
 MIB = 2**20

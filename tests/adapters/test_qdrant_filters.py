@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from gte_integrations._index.qdrant.client import edge, models
+from gte_integrations._index.qdrant.client import QdrantClient, edge, models
 from gte_integrations._index.qdrant.points import point_id
-from gte_integrations.qdrant import QdrantClient, QdrantHybridIndex
+from gte_integrations.qdrant import QdrantHybridIndex
 
 BERLIN = {"lon": 13.4, "lat": 52.5}
 OFFERS = [{"kind": "a", "price": 1}, {"kind": "b", "price": 5}]

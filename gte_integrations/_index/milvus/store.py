@@ -254,6 +254,9 @@ class MilvusStore:
         [row] = self._loaded("query", output_fields=["count(*)"], consistency_level="Strong")
         return int(row["count(*)"])
 
+    def collections(self) -> list[str]:
+        return sorted(self._client.list_collections()) if self.is_there() else []
+
     def optimize(self) -> None:
         """Milvus does so by itself."""
 

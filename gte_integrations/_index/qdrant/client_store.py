@@ -21,6 +21,15 @@ from gte_integrations._index.qdrant.client import (
     httpx,
     models,
 )
+from gte_integrations._index.qdrant.client_points import (
+    coarse_prefetch,
+    dense_config,
+    quantization_of,
+    search_params,
+    sparse_config,
+    sparse_vector,
+    to_point,
+)
 from gte_integrations._index.qdrant.filters import to_client_filter
 from gte_integrations._index.qdrant.layouts import refuse_ours
 from gte_integrations._index.qdrant.options import missing
@@ -30,14 +39,7 @@ from gte_integrations._index.qdrant.points import (
     ID,
     SPARSE,
     Search,
-    coarse_prefetch,
-    dense_config,
     point_id,
-    quantization_of,
-    search_params,
-    sparse_config,
-    sparse_vector,
-    to_point,
 )
 from gte_integrations._index.qdrant.store import QdrantStore
 from gte_integrations._index.records import Record
@@ -169,6 +171,9 @@ class ClientStore(QdrantStore[models.Filter]):
         if isinstance(error, grpc.RpcError):
             return classify_grpc(error.code())
         return TRANSIENT if isinstance(error, ConnectionError) else PERMANENT
+
+    def collections(self) -> list[str]:
+        return sorted(found.name for found in self._client.get_collections().collections)
 
     def optimize(self) -> None:
         """Servers optimize by themselves."""

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from gte_core import CollectionMismatch
 from gte_integrations._index.metadata import Metadata, Quantization
-from gte_integrations._index.qdrant.client import edge
 from gte_integrations._index.qdrant.disk_space import (
     LITTLE,
     OPENING,
@@ -20,8 +19,8 @@ from gte_integrations._index.qdrant.disk_space import (
     allocated,
     require_space,
 )
-from gte_integrations._index.qdrant.filters import to_edge_filter
-from gte_integrations._index.qdrant.layouts import RECORD, refuse_clients
+from gte_integrations._index.qdrant.embedded import edge
+from gte_integrations._index.qdrant.layouts import RECORD, collections_of, refuse_clients
 from gte_integrations._index.qdrant.options import missing
 from gte_integrations._index.qdrant.points import (
     COARSE,
@@ -170,6 +169,9 @@ class EdgeStore(QdrantStore[edge.Filter]):
     def classify(self, error: Exception) -> Failure:
         return PERMANENT
 
+    def collections(self) -> list[str]:
+        return collections_of(self._path.parent)
+
     def optimize(self) -> None:
         # Segments are written anew before the old ones go: at most once their size where that
         # was measured, with int8 vectors and graphs below twice.
@@ -271,6 +273,10 @@ class EdgeStore(QdrantStore[edge.Filter]):
             shard.update(edge.UpdateOperation.set_payload([*point_ids], values))
 
     def _filter(self, condition: object) -> edge.Filter | None:
+        if condition is None or isinstance(condition, edge.Filter):
+            return condition
+        from gte_integrations._index.qdrant.filters import to_edge_filter
+
         return to_edge_filter(condition, point_id)
 
     def _request(

@@ -31,15 +31,13 @@ def to_client_filter(condition: object, point_id: PointIdOf) -> models.Filter | 
     )
 
 
-def to_edge_filter(condition: object, point_id: PointIdOf) -> edge.Filter | None:
-    """The filter in the embedded engine's own types; one that is in them already stays as it is.
+def to_edge_filter(condition: object, point_id: PointIdOf) -> edge.Filter:
+    """The filter in the embedded engine's own types.
 
     Args:
-        condition: what ``search`` was given; None for no filter.
+        condition: what ``search`` was given.
         point_id: makes the id of a point of a document's key.
     """
-    if condition is None or isinstance(condition, edge.Filter):
-        return condition
     if isinstance(condition, models.Filter):
         return _filter(_with_point_ids(condition, point_id))
     raise TypeError(

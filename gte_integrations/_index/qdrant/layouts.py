@@ -21,7 +21,7 @@ def refuse_clients(location: Path, collection: str) -> None:
     was opened once.
     """
     theirs = _of_client(location)
-    if theirs is None or (collection not in theirs and _of_ours(location)):
+    if theirs is None or (collection not in theirs and collections_of(location)):
         return
     raise CollectionMismatch(
         f"{str(location)!r} is a directory of QdrantClient(path=...), with {_listed(theirs)}; the "
@@ -32,7 +32,7 @@ def refuse_clients(location: Path, collection: str) -> None:
 
 def refuse_ours(location: Path, collection: str) -> None:
     """``CollectionMismatch`` where a new collection of the client's would stand beside ours."""
-    ours = _of_ours(location)
+    ours = collections_of(location)
     if ours:
         raise CollectionMismatch(
             f"The QdrantClient has no collection {collection!r}, and its path {str(location)!r} is "
@@ -50,7 +50,8 @@ def _of_client(location: Path) -> list[str] | None:
         return None
 
 
-def _of_ours(location: Path) -> list[str]:
+def collections_of(location: Path) -> list[str]:
+    """The collections of ours in a directory, sorted."""
     return sorted(record.parent.name for record in location.glob(f"*/{RECORD}"))
 
 

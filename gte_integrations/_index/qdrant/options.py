@@ -1,4 +1,4 @@
-"""What may be asked of Qdrant beyond our arguments, by the names of its own packages."""
+"""What may be asked of Qdrant's engine beyond our arguments, by its own names."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
-from gte_integrations._index.qdrant.client import QdrantClient, edge, httpx, models
+from gte_integrations._index.qdrant.embedded import edge
 
-PAYLOAD_TYPES = tuple(kind.value for kind in models.PayloadSchemaType)
-
-# Without what the arguments of an index say, and what would make ``add`` fail or unsafe.
-_LOCATION = {"location", "url", "host", "path", "base_url", "api_key", "kwargs"}
-_OURS = {"collection_name", "vectors_config", "sparse_vectors_config", "metadata", "kwargs", "self"}
-CLIENT_OPTIONS = frozenset(signature(QdrantClient).parameters)
-CLIENT_OPTIONS |= frozenset(signature(httpx.Client).parameters)  # to which it hands on the rest
-CLIENT_OPTIONS -= _LOCATION
-COLLECTION_OPTIONS = frozenset(signature(QdrantClient.create_collection).parameters)
-COLLECTION_OPTIONS -= {*_OURS, "quantization_config", "sharding_method"}
+PAYLOAD_TYPES = ("keyword", "integer", "float", "geo", "text", "bool", "datetime", "uuid")
 DIRECTORY_OPTIONS = frozenset(signature(edge.EdgeConfig).parameters)
 DIRECTORY_OPTIONS -= {"vectors", "sparse_vectors", "quantization_config", "wal_enabled"}
 
@@ -71,7 +62,7 @@ def _params(key: object, kind: object, engine: ModuleType) -> Any:
 
 
 def _params_of(kind: str, engine: ModuleType, **options: Any) -> Any:
-    if engine is models:
+    if engine is not edge:
         options["type"] = kind
     return getattr(engine, _class_name(kind))(**options)
 

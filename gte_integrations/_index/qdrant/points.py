@@ -1,4 +1,4 @@
-"""Documents as Qdrant points, queries as its searches, and answers as hits."""
+"""Documents as Qdrant points, queries as its searches, and answers as hits, in every client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.metadata import Metadata, Quantization
-from gte_integrations._index.qdrant.client import models
 from gte_integrations._index.records import (
     Record,
     StoredDocument,
@@ -21,7 +20,7 @@ from gte_integrations._index.records import (
     stored_document,
     users_payload,
 )
-from gte_integrations._index.search import OVERSAMPLING, gathered
+from gte_integrations._index.search import OVERSAMPLING
 from gte_integrations._index.sparse import sparse_lists
 from gte_integrations._index.vectorizer import Queries
 
@@ -30,9 +29,6 @@ MakeSparse = Callable[[list[int], list[float]], Any]
 
 DENSE, COARSE, SPARSE = "dense", "_gte_coarse", "sparse"
 ID, HASH, TEXT = "_gte_id", "_gte_hash", "text"
-_INT8 = models.ScalarQuantization(
-    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
-)
 _NAMESPACE = uuid.UUID("6f1c2a52-6f0e-5c8e-9d52-0b6a3c1f7e10")
 
 
@@ -44,38 +40,6 @@ def point_id(key: str) -> str:
     digits = hashlib.sha1(name, usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
-
-
-def to_point(record: Record) -> models.PointStruct:
-    """A record as qdrant-client takes it."""
-    return models.PointStruct(
-        id=point_id(record.document.key),
-        vector=vectors_of(record, sparse_vector),
-        payload=payload_of(record),
-    )
-
-
-def sparse_vector(indices: list[int], values: list[float]) -> models.SparseVector:
-    """A sparse vector as qdrant-client takes it."""
-    return models.SparseVector(indices=indices, values=values)
-
-
-def dense_config(metadata: Metadata) -> dict[str, models.VectorParams]:
-    """The dense vectors. All have length 1, so the dot product is the cosine."""
-    return {
-        name: models.VectorParams(
-            size=size,
-            distance=models.Distance.DOT,
-            datatype=models.Datatype.FLOAT16 if metadata["storage"] == "float16" else None,
-            quantization_config=_INT8 if metadata["storage"] == "int8" else None,
-        )
-        for name, size in sizes_of(metadata).items()
-    }
-
-
-def sparse_config(metadata: Metadata) -> dict[str, models.SparseVectorParams]:
-    """The sparse vector, if the model has one. Without IDF: its weights are learned."""
-    return {SPARSE: models.SparseVectorParams()} if metadata["sparse"] else {}
 
 
 class Search(NamedTuple):
@@ -104,47 +68,12 @@ def searches_of(queries: Queries, make_sparse: MakeSparse) -> list[list[Search]]
     return searches
 
 
-def prefetch(search: Search, limit: int, quantization: Quantization) -> models.Prefetch:
-    """A search whose hits a query fuses."""
-    return models.Prefetch(
-        prefetch=coarse_prefetch(search, limit),
-        query=search.query,
-        using=search.using,
-        limit=limit,
-        params=search_params(search, quantization),
-    )
-
-
-def coarse_prefetch(
-    search: Search, limit: int, condition: models.Filter | None = None
-) -> models.Prefetch | None:
-    """The search with the short vector, for the full one to rank."""
-    if search.coarse is None:
-        return None
-    size = gathered(limit)
-    return models.Prefetch(query=search.coarse, using=COARSE, limit=size, filter=condition)
-
-
-def search_params(search: Search, quantization: Quantization) -> models.SearchParams | None:
-    """What quantized vectors need to be searched well, None for others."""
-    options = quantized_search(search, quantization)
-    if options is None:
-        return None
-    return models.SearchParams(quantization=models.QuantizationSearchParams(**options))
-
-
 def quantized_search(search: Search, quantization: Quantization) -> dict[str, Any] | None:
     if quantization != "int8" or search.using == SPARSE:
         return None
     if search.coarse is not None:  # which has gathered enough; int8 would only blur its ranking
         return {"ignore": True}
     return {"rescore": True, "oversampling": float(OVERSAMPLING)}
-
-
-def quantization_of(dense: models.VectorParams) -> Quantization:
-    if dense.quantization_config is not None:
-        return "int8"
-    return "float16" if dense.datatype == models.Datatype.FLOAT16 else "float32"
 
 
 def sizes_of(metadata: Metadata) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
 
-from gte_integrations._index.qdrant.client import edge
+from gte_integrations._index.qdrant.embedded import edge
 
 
 class SharedShard:

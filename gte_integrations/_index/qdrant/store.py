@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
-from gte_integrations._index.qdrant.client import edge, models
 from gte_integrations._index.qdrant.points import (
     DENSE,
     HASH,
@@ -38,6 +37,9 @@ from gte_integrations._index.records import (
 from gte_integrations._index.search import FilterT
 from gte_integrations._index.store import DOCUMENTS_PER_PAGE, KEYS_PER_PAGE
 from gte_integrations._index.vectorizer import Queries
+
+if TYPE_CHECKING:
+    from gte_integrations._index.qdrant.client import edge, models
 
 
 class QdrantStore(ABC, Generic[FilterT]):

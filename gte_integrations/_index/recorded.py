@@ -1,0 +1,47 @@
+"""``RecordedEncoder``: an index without its model, for the verbs that encode nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Never, cast
+
+from gte_core import Fingerprint, Role
+from gte_integrations._index.metadata import Metadata
+
+
+class RecordedEncoder:
+    """Stands for the model that filled a collection, by what the collection records of it.
+
+    An index with it, of the sizes that are recorded too, opens the collection: to count, read,
+    delete and prune. What would encode raises ``RuntimeError``.
+
+    Args:
+        metadata: of the collection, as ``read_metadata`` gives it.
+    """
+
+    vocab_size = None
+    has_dense = True
+
+    def __init__(self, metadata: Metadata) -> None:
+        recorded: dict[str, Any] = metadata
+        self.model = cast("str", recorded.get("name", recorded["model"]))
+        self.dimensions = cast("int", recorded["dimensions"])
+        self.has_sparse = bool(recorded.get("sparse", True))
+        self.query_prefix = cast("str", recorded.get("query_prefix") or "")
+        self.fingerprint = Fingerprint(
+            recorded["model"],
+            recorded.get("revision"),
+            recorded["max_length"],
+            recorded.get("numeric", "float"),
+        )
+
+    def encode(
+        self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
+    ) -> Never:
+        """Raise ``RuntimeError``, as every verb that encodes does."""
+        raise RuntimeError(
+            f"This index was opened without its model, {self.model!r}, which encoding needs; open "
+            "it with that model."
+        )
+
+    encode_available = encode_dense = encode_sparse = aencode = encode
