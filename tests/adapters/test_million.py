@@ -10,9 +10,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from qdrant_client import models
 
 from gte_core.testing import HashEncoder
-from gte_integrations.qdrant import QdrantHybridIndex, models
+from gte_integrations.qdrant import QdrantHybridIndex
 
 if sys.platform == "win32":
     pytest.skip("knows no resource module", allow_module_level=True)

@@ -150,12 +150,12 @@ class MilvusStore:
         return self._collection
 
     def alias_target(self, alias: str) -> str | None:
-        if self._is_alias(alias):
-            return str(self._client.describe_alias(alias)["collection_name"])
-        return alias if self._client.has_collection(alias) else None
+        if not self._client.has_collection(alias):
+            return None
+        return str(self._client.describe_collection(alias)["collection_name"])
 
     def set_alias(self, alias: str) -> None:
-        is_there = self._is_alias(alias)
+        is_there = self._client.has_collection(alias)
         change = self._client.alter_alias if is_there else self._client.create_alias
         change(self._collection, alias)
 
@@ -233,7 +233,8 @@ class MilvusStore:
     def drop(self) -> None:
         check_no_alias(self)
         if self._client.has_collection(self._collection):
-            for alias in self._client.list_aliases(self._collection)["aliases"]:
+            aliases = self._client.list_aliases(self._collection)
+            for alias in aliases["aliases"] if isinstance(aliases, dict) else aliases:
                 self._client.drop_alias(alias)  # servers ask for it
             self._client.drop_collection(self._collection)
         self._is_loaded = False
@@ -279,9 +280,6 @@ class MilvusStore:
     @cached_property
     def _is_lite(self) -> bool:
         return str(self._client.get_server_version()).startswith("milvus_lite")
-
-    def _is_alias(self, name: str) -> bool:
-        return name in self._client.list_aliases()["aliases"]
 
     def _note_tenant_key(self, found: str | None) -> None:
         """Remember what of the payload is a field of its own; refuse a key that is none."""
