@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ class MilvusVectorizer(Vectorizer):
             ``MilvusHybridIndex``.
     """
 
-    limits = Limits(text_bytes=MAX_BYTES, payload_bytes=MAX_BYTES - MARK_BYTES)
+    limits = Limits(
+        text_bytes=MAX_BYTES,
+        payload_bytes=MAX_BYTES - MARK_BYTES,
+        lost_keys=frozenset({"_seq", "_partition"}),  # by Milvus Lite
+    )
     metric = METRIC
 
     def schema(self) -> CollectionSchema:
@@ -258,6 +263,12 @@ class MilvusHybridIndex(HybridIndex[str]):
             collection_options=collection_options,
         )
         super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+
+    def _verify(self, found: Metadata | None) -> None:
+        super()._verify(found)
+        # Of a collection that is partitioned, whether or not this index was told by what.
+        key = getattr(self._store, "tenant_key", None)
+        self.vectorizer.limits = replace(self.vectorizer.limits, tenant_key=key)
 
     @classmethod
     def read_metadata(

@@ -33,11 +33,28 @@ def adopt(vectorizer: Vectorizer, store: Store[Any], sender: Sender) -> Metadata
     expected = vectorizer.comparable_metadata()
     _check_complete(store.name, expected, schema, sender.retry(store.missing))
     check_alike(store.name, {key: expected[key] for key in schema}, schema)
-    documents, _ = sender.retry(partial(store.page, None, None, with_vectors=True))
-    step = max(1, len(documents) // _SAMPLE)
-    _check_vectors(store.name, vectorizer, documents[::step][:_SAMPLE])
+    sample = _sampled_keys(store, sender)
+    documents = sender.retry(partial(store.read, sample, with_vectors=True)) if sample else []
+    _check_vectors(store.name, vectorizer, documents)
     sender.retry(partial(store.record, vectorizer.metadata()))
     return sender.retry(store.describe)
+
+
+def _sampled_keys(store: Store[Any], sender: Sender) -> list[str]:
+    """Eight keys at even distances among all, or all if there are fewer."""
+    kept: list[str] = []
+    step, seen, after = 1, 0, None
+    while True:
+        keys, after = sender.retry(partial(store.key_page, after, None))
+        for key in keys:
+            if seen % step == 0:
+                kept.append(key)
+            seen += 1
+            if len(kept) == 2 * _SAMPLE:
+                kept, step = kept[::2], 2 * step
+        if after is None:
+            places = range(min(_SAMPLE, len(kept)))
+            return [kept[place * len(kept) // len(places)] for place in places]
 
 
 def _check_complete(

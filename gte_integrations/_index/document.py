@@ -56,8 +56,8 @@ def as_document(item: object) -> Document:
         raise item.error
     if isinstance(item, Mapping):
         return _from_mapping(item)
-    if isinstance(item, tuple) and len(item) in {2, 3}:
-        return Document(*item)
+    if isinstance(item, tuple) and (hasattr(item, "_asdict") or len(item) in {2, 3}):
+        return _from_tuple(item)
     if is_dataclass(item) and hasattr(item, "id") and hasattr(item, "text"):
         return Document(item.id, item.text, getattr(item, "payload", {}))
     if _is_of_langchain(item):
@@ -71,6 +71,13 @@ def as_document(item: object) -> Document:
         'text, a dict with "id" and "text", a tuple (id, text) or (id, text, payload), a Document '
         "of LangChain or a node of LlamaIndex; a table is given by itself, not in a list."
     )
+
+
+def _from_tuple(item: Any) -> Document:
+    if not hasattr(item, "_asdict"):
+        return Document(*item)
+    # The names say what is what; pandas adds the place of a row.
+    return _from_mapping({name: item[n] for n, name in enumerate(item._fields) if name != "Index"})
 
 
 def is_document(item: object) -> bool:

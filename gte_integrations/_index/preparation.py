@@ -29,11 +29,13 @@ class Limits:
 
     ``text_bytes`` and ``payload_bytes`` are sizes in UTF-8 that an engine takes, None where it
     sets no limit. ``tenant_key`` is a payload key that must hold a string, None for none.
+    ``lost_keys`` are payload keys that the engine would drop without a word.
     """
 
     text_bytes: int | None = None
     payload_bytes: int | None = None
     tenant_key: str | None = None
+    lost_keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ def prepare(document: Document, limits: Limits) -> Prepared:
     )
     _check_origin(document, len(parts[2]), limits.payload_bytes)
     _check_tenant(document, limits.tenant_key)
+    if lost := sorted(limits.lost_keys & document.payload.keys()):
+        raise ValueError(
+            f"The payload of document {document.id!r:.50} has the key {lost[0]!r}, which this "
+            "engine would drop without a word; rename it."
+        )
     content = hashlib.blake2b(digest_size=16)
     for part in parts:
         content.update(b"%d:" % len(part))

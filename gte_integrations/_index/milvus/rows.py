@@ -77,6 +77,26 @@ def tenant_key_of(fields: Iterable[Mapping[str, Any]]) -> str | None:
     return next((field["name"] for field in fields if field.get("is_partition_key")), None)
 
 
+def payload_fields_of(fields: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Payload keys that are fields of their own, of the tenant or of a user's schema."""
+    vectors = {kind for kind in DataType if kind.name.endswith("VECTOR")}
+    return [
+        field["name"]
+        for field in fields
+        if field["name"] not in _FIELDS and field["type"] not in vectors
+    ]
+
+
+def given_rows(
+    rows: Iterable[Mapping[str, Any]], payload_fields: Collection[str]
+) -> list[dict[str, Any]]:
+    """Rows without those fields of a user's schema that they were given nothing for."""
+    return [
+        {k: value for k, value in row.items() if value is not None or k not in payload_fields}
+        for row in rows
+    ]
+
+
 def index_params_of(
     metadata: Metadata, *, without: Collection[str] = (), exact: bool = False
 ) -> Any:

@@ -16,6 +16,7 @@ from gte_integrations._index.ids import from_primary_key, id_to_key, primary_key
 from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.milvus.client import LoadState, MilvusException, grpc
 from gte_integrations._index.milvus.connection import Connection
+from gte_integrations._index.milvus.expressions import checked
 from gte_integrations._index.milvus.options import payload_index_params
 from gte_integrations._index.milvus.rows import (
     COARSE,
@@ -28,9 +29,11 @@ from gte_integrations._index.milvus.rows import (
     dense_lists,
     document_id,
     document_of,
+    given_rows,
     hits_of,
     index_params_of,
     missing_fields,
+    payload_fields_of,
     payload_of,
     quantization_of,
     ranked_hits,
@@ -98,7 +101,7 @@ class MilvusStore:
         if not self._client.has_collection(self._collection):
             return None
         collection = self._client.describe_collection(self._collection)
-        self._note_tenant_key(tenant_key_of(collection["fields"]))
+        self._note_fields(collection["fields"])
         metadata: Metadata = json.loads(collection.get("properties", {}).get(_METADATA, "{}"))
         fields = {field["name"] for field in collection["fields"]}
         indexes = self._client.list_indexes(self._collection)
@@ -144,6 +147,11 @@ class MilvusStore:
         params = payload_index_params(self._payload_types, there)
         if params:
             self._client.create_index(self._collection, params, sync=False)
+
+    @property
+    def tenant_key(self) -> str | None:
+        """The payload key that the collection is partitioned by."""
+        return self._tenant_key
 
     @property
     def collection(self) -> str:
@@ -225,7 +233,7 @@ class MilvusStore:
         return [from_primary_key(row[ID]) for row in rows], following
 
     def is_empty(self, condition: str) -> bool:
-        return not _checked(condition).strip()
+        return not checked(condition).strip()
 
     def delete(self, keys: Sequence[str]) -> None:
         self._loaded("delete", ids=[primary_key(key) for key in keys])
@@ -281,14 +289,16 @@ class MilvusStore:
     def _is_lite(self) -> bool:
         return str(self._client.get_server_version()).startswith("milvus_lite")
 
-    def _note_tenant_key(self, found: str | None) -> None:
-        """Remember what of the payload is a field of its own; refuse a key that is none."""
+    def _note_fields(self, fields: Sequence[Mapping[str, Any]]) -> None:
+        """Remember what of the payload is a field of its own; refuse a tenant key that is none."""
+        found = tenant_key_of(fields)
         if self._tenant_key not in (None, found):
             raise CollectionMismatch(
                 f"{self.name} is not partitioned by {self._tenant_key!r}, the tenant_key, but by "
                 f"{found!r}, and that cannot be changed; pass this, or use another collection."
             )
-        self._payload_fields = ["$meta"] if found is None else ["$meta", found]
+        self._tenant_key = found
+        self._payload_fields = ["$meta", *payload_fields_of(fields)]
 
     def _create_collection(self, metadata: Metadata) -> None:
         if self._client.has_collection(self._collection):
@@ -378,7 +388,8 @@ class MilvusStore:
             consistency_level="Strong",
             **_BY_PRIMARY_KEY,
         )
-        return rows, rows[-1][ID] if rows else None  # a page may be short, and not be the last
+        following = rows[-1][ID] if rows else None  # a page may be short, and not be the last
+        return given_rows(rows, self._payload_fields), following
 
     def _refuse_payload_indexes(self) -> None:
         raise NotImplementedError(
@@ -394,7 +405,7 @@ class MilvusStore:
         rows: list[dict[str, Any]] = []
         for part in batched(keys, _MAX_KEYS):
             rows += self._loaded("get", ids=part, output_fields=[ID, *fields], **options)
-        return rows
+        return given_rows(rows, self._payload_fields)
 
     def _dense_hits(self, queries: Queries, limit: int, condition: str | None) -> list[ScoredIds]:
         if queries.dense is None or queries.coarse is None:
@@ -425,7 +436,7 @@ class MilvusStore:
             data=vectors,
             anns_field=field,
             limit=limit,
-            filter=condition or "",
+            filter="" if condition is None else checked(condition),
             output_fields=[ID, DENSE] if with_dense else [ID],
             search_params=self._search_params(field, limit),
         )
@@ -437,12 +448,3 @@ class MilvusStore:
             # The AUTOINDEX of a collection that 0.1.0 made gives no more hits than it looks at.
             params["params"] = {"ef": _LITE_DEPTH * limit}
         return params
-
-
-def _checked(condition: object) -> str:
-    if not isinstance(condition, str):
-        raise TypeError(
-            f"filter is a {type(condition).__name__}, but must be a str, an expression of Milvus "
-            "such as 'lang == \"en\"'."
-        )
-    return condition

@@ -96,15 +96,17 @@ class QdrantStore(ABC, Generic[FilterT]):
         return stored_vectors(found[0].vector) if found else None
 
     def missing(self) -> list[str]:
-        points, _ = self._scroll(None, None, DOCUMENTS_PER_PAGE, [ID, TEXT, HASH], vectors=True)
-        return [
-            *([] if all(DENSE in (point.vector or {}) for point in points) else [DENSE]),
-            *(
-                key
-                for key in (ID, TEXT, HASH)
-                if not all(key in (point.payload or {}) for point in points)
-            ),
-        ]
+        lacking: dict[str, None] = {}
+        after = None
+        while True:
+            points, after = self._scroll(
+                after, None, DOCUMENTS_PER_PAGE, [ID, TEXT, HASH], vectors=True
+            )
+            for point in points:
+                there = {*(point.vector or {}), *(point.payload or {})}
+                lacking |= {name: None for name in (DENSE, ID, TEXT, HASH) if name not in there}
+            if after is None:
+                return list(lacking)
 
     def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
         found = self._retrieve([point_id(key) for key in keys], True, vectors=with_vectors)
@@ -124,8 +126,7 @@ class QdrantStore(ABC, Generic[FilterT]):
         return [key_of_point(point) for point in points], following
 
     def is_empty(self, condition: object) -> bool:
-        native: Any = self._filter(condition)
-        return not any((native.must, native.should, native.must_not, native.min_should))
+        return _says_nothing(condition)
 
     @abstractmethod
     def _scroll(
@@ -156,3 +157,18 @@ class QdrantStore(ABC, Generic[FilterT]):
 
     @abstractmethod
     def _query(self, requests: list[Any]) -> Sequence[Sequence[Any]]: ...
+
+
+def _says_nothing(condition: Any) -> bool:
+    """Whether every document meets a condition, as far as it is made of filters alone."""
+    if not hasattr(condition, "must_not"):
+        return False
+    if condition.must_not or condition.min_should:
+        return False
+    must, should = (_listed(clause) for clause in (condition.must, condition.should))
+    return all(map(_says_nothing, must)) and (not should or any(map(_says_nothing, should)))
+
+
+def _listed(clause: Any) -> list[Any]:
+    """A clause of a filter, which may be one condition or several."""
+    return list(clause) if isinstance(clause, (list, tuple)) else [clause] if clause else []
