@@ -12,6 +12,14 @@ class Aliased(Protocol):
     """What a store knows of aliases."""
 
     @property
+    def place(self) -> tuple[object, ...]:
+        """Equal to that of another store of this collection, as far as that can be told.
+
+        Where there are aliases, it ends with the name that the collection was opened by.
+        """
+        ...
+
+    @property
     def collection(self) -> str:
         """The name that the collection was opened by."""
         ...
@@ -37,6 +45,18 @@ def is_new(store: Aliased, alias: str, sender: Sender) -> bool:
             f"without an alias, and then call switch_alias({alias!r})."
         )
     return target is None
+
+
+def is_same(one: Aliased, other: Aliased) -> bool:
+    """Whether both are one collection, perhaps by other names, as far as that can be told."""
+    if one.place == other.place:
+        return True
+    is_beside = len(one.place) == 2 and one.place[:1] == other.place[:1]
+    return is_beside and _real_name(one) == _real_name(other)
+
+
+def _real_name(store: Aliased) -> str:
+    return store.alias_target(store.collection) or store.collection
 
 
 def check_no_alias(store: Aliased) -> None:

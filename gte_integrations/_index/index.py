@@ -285,9 +285,9 @@ class HybridIndex(Contents[FilterT]):
         on_error: OnError = "raise",
     ) -> IndexReport:
         """``reindex`` in a thread of its own; cancelled, it ends as ``aadd`` does."""
-        documents = self._all_for(to)
-        if self._store.bridge is not None:
-            self._store.bridge.enter()
+        if isinstance(to, HybridIndex) and to._store.bridge is not None:
+            to._store.bridge.enter()
+        documents = await in_thread(self._store.bridge, partial(self._all_for, to))
         return await to.aadd(
             documents, batch_size=batch_size, show_progress=show_progress, on_error=on_error
         )
@@ -414,7 +414,7 @@ class HybridIndex(Contents[FilterT]):
         """All documents as they were added; an error at once if ``to`` is this very collection."""
         if not isinstance(to, HybridIndex):
             raise TypeError(f"to is a {type(to).__name__}, but must be an index.")
-        if to is self or to._store.place == self._store.place:
+        if to is self or aliases.is_same(self._store, to._store):
             raise ValueError(
                 f"to is {self._store.name}, which is the one that is read; pass an index on "
                 "another collection. To change documents in place, add() them."

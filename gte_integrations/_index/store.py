@@ -26,11 +26,6 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
         ...
 
     @property
-    def place(self) -> tuple[object, ...]:
-        """Equal to that of another store of this collection, as far as that can be told."""
-        ...
-
-    @property
     def bridge(self) -> Bridge | None:
         """The way to an async client; None for any other."""
         ...

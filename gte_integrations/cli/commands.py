@@ -27,7 +27,7 @@ from gte_integrations.cli.search import search
 from gte_integrations.cli.stores import StoreError
 
 _INTERRUPTED = 130
-_EXPECTED = (GTEError, ImportError, OSError, StoreError, ValueError)
+_EXPECTED = (GTEError, ImportError, NotImplementedError, OSError, StoreError, ValueError)
 
 
 class _Commands(TyperGroup):

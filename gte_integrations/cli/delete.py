@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from gte_integrations._index.ids import key_to_id
 from gte_integrations.cli import output
 from gte_integrations.cli.filters import engine_filter
 from gte_integrations.cli.models import open_without_model
@@ -16,6 +15,7 @@ from gte_integrations.cli.options import (
     Filter,
     From,
     Yes,
+    given_id,
     given_texts,
 )
 from gte_integrations.cli.removal import Removal
@@ -46,7 +46,7 @@ def delete(
         raise typer.BadParameter("Give ids or --filter, one of both.")
     store = store.with_key(api_key_file)
     condition = engine_filter(store.engine, filter)
-    wanted = list(map(key_to_id, given_texts(ids or [])))
+    wanted = list(map(given_id, given_texts(ids or [])))
     with open_without_model(store, collection) as index:
         if filter is None:
             removal = Removal.of(store, collection, index.get(wanted))

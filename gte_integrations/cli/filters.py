@@ -16,18 +16,28 @@ def engine_filter(engine: Engine, text: str | None) -> Any:
 
     ``ValueError`` that shows how to write it.
     """
-    if text is None or engine == "milvus":
-        return text
+    if text is None:
+        return None
+    if engine == "milvus":
+        return _said(text, text.strip())
     from pydantic import ValidationError
     from qdrant_client.models import Filter
 
     try:
-        return Filter.model_validate_json(text)
+        condition = Filter.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(
             f"--filter is {text!r}, which is no filter of Qdrant ({_what(error.errors())}); write "
             f"JSON with {', '.join(_CLAUSES)}, such as {_EXAMPLE}."
         ) from error
+    _said(text, any(getattr(condition, clause) for clause in _CLAUSES))
+    return condition
+
+
+def _said(text: str, says_something: object) -> str:
+    if not says_something:
+        raise ValueError(f"--filter is {text!r}, which says nothing; write a condition.")
+    return text
 
 
 def _what(errors: list[Any]) -> str:

@@ -14,6 +14,7 @@ from gte_integrations.cli.stores import StoreLocation
 
 if TYPE_CHECKING:
     from gte_integrations._index.document import Document, Unreadable
+    from gte_integrations._index.fusion import DocumentId
     from gte_integrations.documents.layout import Layout
 
 T = TypeVar("T")
@@ -218,6 +219,16 @@ def given_texts(texts: list[str]) -> Iterator[str]:
 
     for number, line in enumerate(sys.stdin.buffer, 1):
         yield decode(line, "stdin", number).rstrip("\r\n")
+
+
+def given_id(key: str) -> "DocumentId":
+    """The id that was typed: a string, or an integer as ``int:5``."""
+    from gte_integrations._index.ids import key_to_id
+
+    try:
+        return key_to_id(key)
+    except ValueError:
+        raise ValueError(f"{key!r} is no integer id; the string is written str:{key}.") from None
 
 
 def given_documents(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -23,7 +25,8 @@ from rich.text import Text
 
 from gte_integrations._index.masking import masked
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# Also what turns the direction of writing.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 _LINE_END = re.compile(r"(?<![.,:;])\s*\n\s*")
 _LINE_PADDING = re.compile(r" +$", re.MULTILINE)
 _SNIPPET_LINES = 2
@@ -33,6 +36,8 @@ _MOST_TOKENS = 8
 
 def accept_any_text() -> None:
     """Let stdout escape characters that its encoding lacks, as JSON escapes lone surrogates."""
+    if sys.stdout is None:  # it was closed before the start
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

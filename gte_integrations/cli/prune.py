@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gte_integrations._index.ids import key_to_id
 from gte_integrations.cli.models import open_without_model
 from gte_integrations.cli.options import (
     ApiKeyFile,
@@ -16,6 +15,7 @@ from gte_integrations.cli.options import (
     ReadingOptions,
     Yes,
     given_documents,
+    given_id,
     given_texts,
     group_of,
     with_options,
@@ -66,7 +66,7 @@ def prune(
 
 def _kept(paths: list[Path], reading: ReadingOptions) -> "set[DocumentId]":
     if paths == [Path("-")]:
-        return {key_to_id(line) for line in given_texts(["-"]) if line}
+        return {given_id(line) for line in given_texts(["-"]) if line}
     from gte_integrations._index.document import Unreadable
 
     keep: set[DocumentId] = set()

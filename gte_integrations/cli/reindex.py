@@ -58,6 +58,10 @@ def reindex(
     target = to_collection or collection
     if (store, collection) == (to, target):
         raise ValueError(f"{collection} in {store} is both old and new; give --to-collection.")
+    if alias is not None and to.engine == "qdrant" and not to.is_url:
+        raise ValueError(
+            f"--alias is {alias!r}, but a Qdrant directory has no aliases; leave it out."
+        )
     store, to = store.with_key(None), to.with_key(None)
     options = ModelOptions(**model_options)
     old = recorded(store, collection)

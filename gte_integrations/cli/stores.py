@@ -222,8 +222,9 @@ def _index_class(engine: Engine) -> type[QdrantHybridIndex | MilvusHybridIndex]:
         return QdrantHybridIndex
     from gte_integrations.milvus import MilvusHybridIndex
 
-    # pymilvus logs every error with a traceback before it raises it.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # Both log every error with a traceback before they raise it.
+    for logger in ("milvus_lite", "pymilvus"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     return MilvusHybridIndex
 
 

@@ -98,8 +98,16 @@ def _visible_files(folder: Path) -> Iterator[Path]:
             continue
         if not entry.is_dir() or not os.access(entry, os.R_OK | os.X_OK):
             yield entry
+        elif _is_store(entry):
+            _log.warning("%s: left out, for it is where an index keeps its documents.", entry)
         elif not entry.is_symlink():
             yield from _visible_files(entry)
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a collection in Qdrant's engine, or a database of Milvus Lite."""
+    is_qdrant = (folder / "edge_config.json").exists() and (folder / "segments").is_dir()
+    return is_qdrant or (folder.suffix == ".db" and (folder / "collections").is_dir())
 
 
 def _names_nearby(path: Path) -> str:

@@ -615,7 +615,7 @@ class TestDelete:
         empty = "{}" if notes.store.startswith("qdrant") else ""
         result = gte("delete", *notes.place, "--filter", empty, "--yes")
         assert result.exit_code == 1
-        assert "every document would be removed" in result.stderr
+        assert "which says nothing; write a condition" in result.stderr
 
     @pytest.mark.parametrize("given", [[], ["a", "--filter", "x"]])
     def test_ids_and_filter_are_one_of_both(self, given):
@@ -1290,3 +1290,42 @@ class TestProcess:
         stdout, stderr = search.communicate(timeout=LONGEST)
         assert stderr == b""
         assert json.loads(stdout)["hits"][0]["id"] == "en"
+
+
+class TestTrial:
+    """What a trial of the command line found."""
+
+    @pytest.mark.parametrize("store", ["qdrant:./index", "milvus:./notes.db"])
+    def test_a_store_in_the_folder_is_not_read(self, store, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "n1.md").write_text("one")
+        for written in (1, 0):
+            report = lines_of_json(
+                gte("index", ".", "--to", store, "-c", "c", "-m", "demo", "--json")
+            )[0]
+            assert (report["written"], report["skipped"], report["count"]) == (written, [], 1)
+        pruned = gte("prune", ".", "--from", store, "-c", "c", "--dry-run")
+        assert pruned.exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("store", "condition"),
+        [("milvus:./m.db", " "), ("qdrant:./q", "{}"), ("qdrant:./q", '{"must": []}')],
+    )
+    def test_a_filter_that_says_nothing_is_refused_before_anything_is_shown(
+        self, store, condition, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        result = gte("delete", "--from", store, "-c", "c", "--filter", condition, "--dry-run")
+        assert result.exit_code == 1
+        assert "which says nothing; write a condition" in result.stderr
+
+    def test_what_is_no_integer_id_is_told(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        result = gte("delete", "int:x", "--from", "qdrant:./q", "-c", "c")
+        assert "'int:x' is no integer id; the string is written str:int:x." in result.stderr
+
+    def test_an_alias_is_refused_before_anything_is_encoded(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        stores = ["--from", "qdrant:./q", "-c", "c", "--to", "qdrant:./q", "--to-collection", "d"]
+        result = gte("reindex", *stores, "--alias", "current")
+        assert "a Qdrant directory has no aliases" in result.stderr

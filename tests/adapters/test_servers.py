@@ -274,3 +274,12 @@ def test_the_tenant_is_part_of_what_is_read(place, encoder):
     index.add([("a", "oak", {"customer": "one", "lang": "en"})])
     assert [document.payload for document in index] == [{"customer": "one", "lang": "en"}]
     assert index.get(["a"])[0].payload == {"customer": "one", "lang": "en"}
+
+
+def test_a_collection_is_not_reindexed_into_itself_by_its_alias(aliased, encoder):
+    first = aliased.open(encoder, "first")
+    first.create(alias=aliased.prefix + "current")
+    by_alias = aliased.open(encoder, "current")
+    for one, other in ((first, by_alias), (by_alias, first)):
+        with pytest.raises(ValueError, match="which is the one that is read"):
+            one.reindex(to=other)

@@ -238,6 +238,11 @@ class EdgeStore(QdrantStore[edge.Filter]):
                 "open it, and that once. Close the other index (a forked child keeps what its "
                 "parent had open until it ends), or run a Qdrant server."
             )
+        if "Permission denied" in str(error) or "Read-only" in str(error):
+            return PermissionError(
+                f"{self.name} cannot be opened: {error}. The engine writes into the directory also "
+                "where it is only searched; let this user write there, or search a copy."
+            )
         return OSError(
             f"{self.name} cannot be opened: {error}. Nothing was changed; put the directory back "
             "from a copy, or delete it and add the documents again."
