@@ -122,7 +122,7 @@ def test_the_token_arrives_with_every_call_and_is_shown_nowhere(proxy, encoder, 
         index.create(alias="current")
         index.add(DOCUMENTS)
         with pytest.raises(MilvusException, match="nope") as caught:
-            index.search("text", filter="nope(")
+            index.search("text", filter="nope ==")
         shown = (repr(index), repr(vars(index)), str(caught.value), repr(caught.value), caplog.text)
     assert MilvusHybridIndex.read_metadata(proxy.uri, "docs", token=token)
     options = {"user": "root", "password": "very-secret", "timeout": 20}
