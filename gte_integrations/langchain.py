@@ -38,7 +38,7 @@ except ImportError as error:
     ) from error
 
 from gte_core import RerankerSettings, SharedReranker, shared_reranker
-from gte_integrations._encoder_fields import EncoderFields, Text, refuse_foreign
+from gte_integrations._encoder_fields import EncoderFields, Text, check_query, refuse_foreign
 from gte_integrations._langchain_store import GTEVectorStore
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Dense vector of a query, its prefix put before it where the model wants one."""
+        check_query(text)
         dense = self.encoder.encode_dense(text, role="query", dimensions=self.dimensions)
         return _as_lists(dense)[0]
 
@@ -76,6 +77,7 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """``embed_query`` off the event loop; calls that wait together share a batch."""
+        check_query(text)
         dense = await self.encoder.aencode_dense(text, role="query", dimensions=self.dimensions)
         return _as_lists(dense)[0]
 
