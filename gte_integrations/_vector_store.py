@@ -36,6 +36,16 @@ def check_index(index: object) -> HybridIndex[Any]:
     )
 
 
+def check_searches(index: Any) -> Any:
+    """What a retriever asks, itself; ``TypeError`` unless it can be asked."""
+    if callable(getattr(index, "search", None)):
+        return index
+    raise TypeError(
+        f"index is a {type(index).__name__}, but must be a QdrantHybridIndex, a MilvusHybridIndex, "
+        "or another object with search(queries, limit=...)."
+    )
+
+
 def to_index_ids(ids: Iterable[str]) -> list[DocumentId]:
     """A framework's ids, which are strings, as those of an index: ``int:1`` is the integer 1.
 

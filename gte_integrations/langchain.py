@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,14 @@ try:
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import run_in_executor
-    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PrivateAttr,
+        model_validator,
+    )
 except ImportError as error:
     raise ImportError(
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
@@ -40,6 +47,7 @@ except ImportError as error:
 from gte_core import RerankerSettings, SharedReranker, shared_reranker
 from gte_integrations._encoder_fields import EncoderFields, Text, check_query, refuse_foreign
 from gte_integrations._langchain_store import GTEVectorStore
+from gte_integrations._vector_store import check_searches
 
 if TYPE_CHECKING:
     from gte_integrations.langchain_milvus import GTEMilvusSparse
@@ -130,7 +138,7 @@ class GTEHybridRetriever(BaseRetriever):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    index: Any
+    index: Annotated[Any, BeforeValidator(check_searches)]
     k: int = Field(default=4, ge=1)
     search_options: dict[str, Any] = Field(default_factory=dict)
 

@@ -58,6 +58,7 @@ from gte_integrations._encoder_fields import (
     repr_arguments,
 )
 from gte_integrations._llama_index_store import GTEVectorStore
+from gte_integrations._vector_store import check_searches
 
 __all__ = ["GTEEmbedding", "GTEHybridRetriever", "GTERerank", "GTEVectorStore"]
 
@@ -231,7 +232,7 @@ class GTEHybridRetriever(BaseRetriever):
     def __init__(
         self, index: Any, *, similarity_top_k: int = 4, search_options: dict[str, Any] | None = None
     ) -> None:
-        self._index = index
+        self._index = check_searches(index)
         if "limit" in (search_options or {}):
             raise ValueError("limit is set by similarity_top_k; pass that instead.")
         self._options = {"limit": similarity_top_k} | (search_options or {})
