@@ -53,6 +53,9 @@ class GTEVectorStore(VectorStore):
     def __init__(self, index: HybridIndex[Any]) -> None:
         self.index = check_index(index)
 
+    def __repr__(self) -> str:
+        return f"GTEVectorStore({self.index!r})"
+
     @classmethod
     def from_texts(  # type: ignore[override]  # a place is needed
         cls,

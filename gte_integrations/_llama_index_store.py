@@ -69,7 +69,7 @@ class GTEVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     is_embedding_query: bool = False
-    index: Annotated[Any, BeforeValidator(check_index)] = Field(exclude=True, repr=False)
+    index: Annotated[Any, BeforeValidator(check_index)] = Field(exclude=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # LlamaIndex would take the index out of this very store and pickle the rest.

@@ -155,7 +155,7 @@ class GTEEmbedding(BaseEmbedding):
                 "cannot hold; pass it again: from_dict(data, encoder=...)."
             )
         if "encoder" in data:
-            given = shared_encoder(as_encoder(options["encoder"])).fingerprint
+            given = as_encoder(options["encoder"]).fingerprint
             if str(given) != data["encoder"]:
                 raise ValueError(
                     f"encoder is {given}, but this GTEEmbedding was made with {data['encoder']}; "

@@ -23,6 +23,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.document import Document
 from gte_integrations._index.ids import from_primary_key, key_to_id, primary_key
 from gte_integrations._index.index import HybridIndex
@@ -57,6 +58,7 @@ __all__ = ["add_parquet", "write_parquet"]
 _METADATA = b"gte.facts"  # the key in the file's own metadata
 
 
+@refuses_foreign
 def write_parquet(
     vectorizer: Vectorizer,
     documents: Iterable[object],
@@ -98,6 +100,7 @@ def write_parquet(
     return report
 
 
+@refuses_foreign
 def add_parquet(
     index: HybridIndex[Any],
     path: str | Path,

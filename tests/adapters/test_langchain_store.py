@@ -82,6 +82,12 @@ def test_metadata_becomes_what_json_has(store):
     assert document.metadata == {"day": "2026-01-02", "score": None, "n": 3, "at": [1, 2]}
 
 
+@on_one_engine
+def test_its_repr_says_where_it_is(store, index):
+    assert repr(store) == f"GTEVectorStore({index!r})"
+    assert "QdrantHybridIndex on the Qdrant collection 'docs'" in repr(store)
+
+
 def test_an_index_is_what_it_is_over():
     with pytest.raises(TypeError, match="index is a GTEEmbeddings, but must be a QdrantHybridInd"):
         GTEVectorStore(GTEEmbeddings(encoder=HashEncoder()))

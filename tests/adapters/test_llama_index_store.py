@@ -72,6 +72,7 @@ def test_it_is_what_llama_index_takes_for_a_vector_store(store, index):
     assert isinstance(store, BasePydanticVectorStore)
     assert (store.stores_text, store.client, store.class_name()) == (True, index, "GTEVectorStore")
     assert "index" not in store.to_dict()
+    assert f"index={index!r}" in repr(store)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         GTEVectorStore(index=index, collection="docs")
 

@@ -117,6 +117,8 @@ def test_what_cannot_be_written_or_read_is_known_before_anything_is_encoded(path
         path.write_text("id,text")
         with pytest.raises(ValueError, match=r"corpus.parquet' is no Parquet file: "):
             add_parquet(index, path)
+    with pytest.raises(TypeError, match="'show_progress_bar' is no argument here, pass show_prog"):
+        write_parquet(MilvusVectorizer(encoder), DOCUMENTS, path, show_progress_bar=True)
     with pytest.raises(TypeError, match="index is a PosixPath, but must be a QdrantHybridIndex"):
         add_parquet(path, path)
 
