@@ -13,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
-from gte_integrations._index.checks import check_count
+from gte_integrations._index.checks import check_count, check_ids
 from gte_integrations._index.rows import plain
 from gte_integrations._vector_store import (
     check_index,
@@ -111,6 +111,20 @@ class GTEVectorStore(VectorStore):
         return store
 
     @classmethod
+    def from_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings, **options: Any
+    ) -> GTEVectorStore:
+        """``from_texts`` with the texts, metadata and ids of documents."""
+        return super().from_documents(_listed(documents), embedding, **options)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings, **options: Any
+    ) -> GTEVectorStore:
+        """``from_documents`` off the event loop."""
+        return await super().afrom_documents(_listed(documents), embedding, **options)
+
+    @classmethod
     def _opened(
         cls,
         embedding: Embeddings,
@@ -162,9 +176,17 @@ class GTEVectorStore(VectorStore):
         **options: Any,
     ) -> list[str]:
         """``add_texts`` off the event loop."""
-        given, rows = _rows(texts, metadatas, ids)
+        given, rows = await run_in_executor(None, _rows, texts, metadatas, ids)
         await self.index.aadd(rows, **options)
         return given
+
+    def add_documents(self, documents: Iterable[Document], **options: Any) -> list[str]:
+        """``add_texts`` with the texts, metadata and ids of documents."""
+        return super().add_documents(_listed(documents), **options)
+
+    async def aadd_documents(self, documents: Iterable[Document], **options: Any) -> list[str]:
+        """``add_documents`` off the event loop."""
+        return await super().aadd_documents(_listed(documents), **options)
 
     def delete(self, ids: list[str] | None = None, **options: Any) -> bool:
         """Remove documents by their ids, those there are, or all that match ``filter=``.
@@ -278,12 +300,25 @@ def _closed_on_error(index: HybridIndex[Any]) -> Iterator[None]:
         raise
 
 
+def _listed(documents: Iterable[Document]) -> list[Document]:
+    """The documents, which LangChain reads more than once; ``TypeError`` for what is none."""
+    listed = list(documents)
+    for document in listed:
+        if not isinstance(document, Document):
+            raise TypeError(
+                f"documents holds {document!r:.50}, a {type(document).__name__}, but must be a "
+                'list of Documents, such as Document(page_content="...").'
+            )
+    return listed
+
+
 def _rows(
     texts: Iterable[str], metadatas: list[dict[str, Any]] | None, ids: Sequence[str | None] | None
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     """An id for each text, and what an index adds."""
     if isinstance(texts, str):
         raise TypeError(f"texts is {texts!r:.50}, a single str; wrap it in a list.")
+    check_ids("ids", ids)
     texts = list(texts)
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given and len(given) != len(texts):

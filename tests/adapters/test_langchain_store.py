@@ -75,6 +75,20 @@ def test_an_id_is_a_string(filled, wrong):
 
 
 @on_one_engine
+async def test_documents_may_come_one_by_one(store):
+    documents = [Document(page_content=text, metadata={"n": 1}, id=text) for text in TEXTS]
+    assert store.add_documents(document for document in documents[:2]) == TEXTS[:2]
+    assert await store.aadd_documents(document for document in documents[2:]) == TEXTS[2:]
+    assert store.get_by_ids(TEXTS) == documents
+    with pytest.raises(TypeError, match="a tuple, but must be a list of Documents"):
+        store.add_documents(documents[0])
+    with pytest.raises(TypeError, match="documents holds 'wind', a str, but must be a list of Doc"):
+        await store.aadd_documents(["wind"])
+    with pytest.raises(TypeError, match="ids is 'abcd', a single str"):
+        store.add_texts(TEXTS, ids="abcd")
+
+
+@on_one_engine
 def test_metadata_becomes_what_json_has(store):
     metadata = {"day": date(2026, 1, 2), "score": float("nan"), "n": np.int64(3), "at": (1, 2)}
     store.add_documents([Document(page_content="x", metadata=metadata, id="a")])
@@ -237,10 +251,13 @@ async def test_from_texts_makes_the_collection(engine, tmp_path):
     assert len(store.embeddings.embed_query("x")) == 16
     store.index.close()
     documents = [Document(page_content="sleet", id="e", metadata={"n": 1})]
-    more = await GTEVectorStore.afrom_documents(documents, embeddings, **place)
+    more = await GTEVectorStore.afrom_documents(iter(documents), embeddings, **place)
     assert more.index.count() == 5
     assert await more.aget_by_ids(["e"]) == documents
     more.index.close()
+    again = GTEVectorStore.from_documents(iter(documents), embeddings, **place)
+    assert again.get_by_ids(["e"]) == documents
+    again.index.close()
 
 
 def test_from_texts_says_what_it_takes(tmp_path):
