@@ -101,6 +101,11 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         use_async_client: bool = True,
         **store_options: Any,
     ) -> None:
+        if not isinstance(embedding, GTEEmbedding):
+            raise TypeError(
+                f"embedding is a {type(embedding).__name__}, but must be a GTEEmbedding, whose "
+                "model gives the sparse half too; GTEEmbedding(encoder=...) takes another."
+            )
         embedding.encoder.require_sparse_head()
         super().__init__(
             **store_options,
@@ -131,12 +136,14 @@ class GTEMilvusVectorStore(MilvusVectorStore):
 
     def add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add nodes that have their dense vectors; their sparse ones come from the same pass."""
+        nodes = list(nodes)  # read more than once
         vectors = stored_dicts(self._encoder.encode_sparse(_embedded_texts(nodes)))
         with _announced(nodes, vectors):
             return list(super().add(nodes, **add_kwargs))
 
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """``add`` without blocking the event loop."""
+        nodes = list(nodes)
         vectors = stored_dicts(await self._encoder.aencode_sparse(_embedded_texts(nodes)))
         with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))
