@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gte_integrations._index.search import Hit
 
 _INTEGER = re.compile(r"int:(0|-?[1-9][0-9]{0,18})")
+# A string of an index that looks like an integer, renamed or not; so that undoing is exact.
+_STRING = "str:"
+_LIKE_INTEGER = re.compile(rf"(?:{_STRING})*{_INTEGER.pattern}")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """What no engine can store; as part of a text, the model reads it as U+FFFD."""
 _RENAMED = "metadata_"
@@ -47,9 +50,10 @@ def check_searches(index: Any) -> Any:
 
 
 def to_index_ids(ids: Iterable[str]) -> list[DocumentId]:
-    """A framework's ids, which are strings, as those of an index: ``int:1`` is the integer 1.
+    """A framework's ids, which are strings, as those of an index.
 
-    ``TypeError`` for a single id, and for one that is no string.
+    ``int:1`` is the integer 1, and ``str:int:1`` the string ``int:1``. ``TypeError`` for a single
+    id, and for one that is no string.
     """
     check_ids("ids", ids)
     return list(map(_to_index_id, ids))
@@ -61,13 +65,16 @@ def _to_index_id(given: object) -> DocumentId:
             f"An id is {given!r}, a {type(given).__name__}, but must be a str; the integer 1 of an "
             'index is "int:1" here.'
         )
-    found = _INTEGER.fullmatch(given)
-    return int(found[1]) if found else given
+    if found := _INTEGER.fullmatch(given):
+        return int(found[1])
+    return given.removeprefix(_STRING) if _LIKE_INTEGER.fullmatch(given) else given
 
 
 def from_index_id(document_id: DocumentId) -> str:
     """Undoes ``to_index_ids`` for one id."""
-    return f"int:{document_id}" if isinstance(document_id, int) else document_id
+    if isinstance(document_id, int):
+        return f"int:{document_id}"
+    return f"{_STRING}{document_id}" if _LIKE_INTEGER.fullmatch(document_id) else document_id
 
 
 def payload_key(key: str) -> str:

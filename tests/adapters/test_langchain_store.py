@@ -48,6 +48,17 @@ def test_ids_are_made_up_where_there_are_none(store):
 
 
 @on_one_engine
+def test_a_string_of_the_index_is_never_taken_for_an_integer(index, store):
+    names = {7: "int:7", "int:7": "str:int:7", "str:int:7": "str:str:int:7", "str:x": "str:x"}
+    index.add([(document_id, f"the {name}") for document_id, name in names.items()])
+    found = store.get_by_ids(list(names.values()))
+    assert [document.id for document in found] == list(names.values())
+    assert [document.page_content for document in found] == [f"the {n}" for n in names.values()]
+    store.delete(["str:int:7"])
+    assert {document.id for document in index} == names.keys() - {"int:7"}
+
+
+@on_one_engine
 async def test_what_is_not_one_for_each_text_is_refused(store):
     with pytest.raises(ValueError, match="There are 1 ids for 4 texts; give one for each"):
         store.add_texts(TEXTS, ids=["a"])
