@@ -161,7 +161,9 @@ class GTEVectorStore(VectorStore):
     ) -> list[str]:
         """Add texts, or replace those with the same ids; return an id for each.
 
-        An id that is not given, or None, is made up.
+        An id that is not given, or None, is made up: texts without ids are added once more by each
+        call, also by one that is repeated after an error. What is left out, as by
+        ``on_error="skip"``, has an id too.
         """
         given, rows = _rows(texts, metadatas, ids)
         self.index.add(rows, **options)
