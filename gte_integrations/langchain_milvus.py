@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import deepcopy
 from typing import Any
 
@@ -48,7 +49,7 @@ class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """``embed_documents`` off the event loop."""
-        return stored_dicts(await self.encoder.aencode_sparse(texts))
+        return await asyncio.to_thread(stored_dicts, await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """``embed_query`` off the event loop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 try:
@@ -35,7 +36,7 @@ class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
         """``embed_documents`` off the event loop."""
-        return _as_vectors(await self.encoder.aencode_sparse(texts))
+        return await asyncio.to_thread(_as_vectors, await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, text: str) -> SparseVector:
         """``embed_query`` off the event loop."""

@@ -6,6 +6,7 @@ which is not what the dense half sees, and on the event loop. ``GTEMilvusVectorS
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseVector]:
         """``encode_documents`` off the event loop."""
-        return stored_dicts(await self.encoder.aencode_sparse(documents))
+        return await asyncio.to_thread(stored_dicts, await self.encoder.aencode_sparse(documents))
 
 
 class GTEMilvusVectorStore(MilvusVectorStore):
@@ -144,7 +145,8 @@ class GTEMilvusVectorStore(MilvusVectorStore):
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """``add`` without blocking the event loop."""
         nodes = list(nodes)
-        vectors = stored_dicts(await self._encoder.aencode_sparse(_embedded_texts(nodes)))
+        matrix = await self._encoder.aencode_sparse(_embedded_texts(nodes))
+        vectors = await asyncio.to_thread(stored_dicts, matrix)
         with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))
 
