@@ -30,6 +30,11 @@ def documents_of(given: Any) -> Iterable[object]:
             f"documents is a single {type(given).__name__}, but must be an iterable of "
             "documents, or a table; wrap it in a list."
         )
+    if not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+        raise TypeError(
+            f"documents is a {type(given).__name__}, but must be an iterable of documents, or a "
+            "table."
+        )
     documents: Iterable[object] = given
     return documents
 
