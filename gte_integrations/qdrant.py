@@ -26,8 +26,6 @@ from gte_integrations._index.masking import masked
 from gte_integrations._index.metadata import (
     Metadata,
     Quantization,
-    list_collections,
-    read_metadata,
 )
 from gte_integrations._index.preparation import with_tenant
 from gte_integrations._index.qdrant.directory import EdgeStore
@@ -37,6 +35,7 @@ from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
+from gte_integrations._index.store import list_collections, read_metadata
 from gte_integrations._index.vectorizer import Vectorizer
 
 # A directory needs neither, and qdrant-client takes long to import.

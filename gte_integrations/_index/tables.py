@@ -69,13 +69,15 @@ class _TableDocuments:
                 yield self._document(fields, where)
 
     def _document(self, fields: Mapping[Any, Any], where: str) -> Document | Unreadable:
+        fields = plain(fields)
         try:
-            row_id, text, payload = read_row(plain(fields), where)
+            row_id, text, payload = read_row(fields, where)
             if row_id is None:
                 raise ValueError(f"{where}: 'id' is empty; give every row an id.")
             return Document(row_id, text, payload)
         except ValueError as error:
-            return Unreadable(error)
+            row_id = fields["id"]
+            return Unreadable(error, row_id if type(row_id) in {str, int} else None)
 
 
 def _arrow(table: Any, start: int) -> list[dict[Any, Any]]:
