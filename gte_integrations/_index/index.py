@@ -71,7 +71,7 @@ class HybridIndex(Searches[FilterT]):
         self._verify(sender.retry(self._make))
         sender.retry(self._store.add_payload_indexes)
         if alias is not None and needs_alias:
-            sender.retry(partial(self._store.set_alias, alias))
+            aliases.switch(self._store, alias, sender)
 
     def switch_alias(self, alias: str) -> str | None:
         """Let an alias lead to this collection from now on, as at the end of a rebuild.
