@@ -295,3 +295,13 @@ def test_a_collection_is_not_reindexed_into_itself_by_its_alias(aliased, encoder
     for one, other in ((first, by_alias), (by_alias, first)):
         with pytest.raises(ValueError, match="which is the one that is read"):
             one.reindex(to=other)
+
+
+def test_a_tenant_key_holds_for_whoever_opens_the_collection(place, encoder):
+    with place.open(encoder, tenant_key="tenant") as index:
+        index.create()
+    with place.open(encoder) as again, pytest.raises(ValueError, match="tenant"):
+        again.add([("a", "oak")])
+    other = place.open(encoder, tenant_key="other")
+    with pytest.raises(CollectionMismatch, match="tenant_key"):
+        other.create()
