@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gte_core import HybridEmbeddings
 from gte_integrations._index.checks import check_ids
 from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.preparation import RESERVED_KEYS, RESERVED_PREFIX
@@ -101,6 +102,16 @@ def check_share(name: str, value: object, ends: str) -> None:
         raise TypeError(f"{name} is {value!r}, but must be a number from {ends}.")
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r}, but must be from {ends}.")
+
+
+def one_query(name: str, embedding: Sequence[float]) -> HybridEmbeddings:
+    """A single query, of which there is the dense vector alone."""
+    dense = np.asarray(embedding, np.float32)
+    if dense.ndim != 1:
+        raise ValueError(
+            f"{name} has the shape {dense.shape}, but must be one vector, a list of floats."
+        )
+    return HybridEmbeddings.of_dense(dense[None])
 
 
 def most_diverse(
