@@ -1039,11 +1039,11 @@ class TestModelOptions:
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
-            ("--dtype", "int9", r"dtype is 'int9'; allowed are 'float32', .*'auto'\."),
+            ("--dtype", "int9", r"--dtype is 'int9'; allowed are 'float32', .*'auto'\."),
             ("--dtype", "float8", r"dtype 'float8' needs a Hopper GPU or newer, not cpu"),
-            ("--device", "tape", r"device is 'tape'; allowed are 'cpu', 'cuda'"),
-            ("--device", "cuda", r"device is 'cuda', but this machine .* has none"),
-            ("--dimensions", "257", r"dimensions is 257, but must be from 1 to 256"),
+            ("--device", "tape", r"--device is 'tape'; allowed are 'cpu', 'cuda'"),
+            ("--device", "cuda", r"--device is 'cuda', but this machine .* has none"),
+            ("--dimensions", "257", r"--dimensions is 257, but must be from 1 to 256"),
         ],
     )
     def test_what_cannot_be_is_one_line(self, monkeypatch, option, value, message):
