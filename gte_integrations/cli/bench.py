@@ -16,6 +16,9 @@ from rich.text import Text
 from gte_integrations.cli import output
 from gte_integrations.cli.options import AsJson, Device
 
+_WIDTH = 80  # of the widest table
+_NAMES = ("Workload", "Type")  # the columns of no figures
+
 
 def bench(
     *,
@@ -145,14 +148,28 @@ def _single_queries(types: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def _table(title: str, columns: list[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    if output.is_narrow(_WIDTH):
+        return _list(title, columns, rows)
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     table.box = box.SIMPLE_HEAD
     for column in columns:
-        justify: Any = "left" if column in ("Workload", "Type") else "right"
+        justify: Any = "left" if column in _NAMES else "right"
         table.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _list(title: str, columns: list[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """The same for terminals without room for a table: each figure with its name."""
+    grid = output.fields()
+    grid.title, grid.title_justify, grid.title_style = f"\n{title}", "left", "bold"
+    for row in rows:
+        names = [value for name, value in zip(columns, row, strict=True) if name in _NAMES]
+        figures = zip(columns[len(names) :], row[len(names) :], strict=True)
+        named = (f"{name} {value}".replace(" ", "\u00a0") for name, value in figures)
+        grid.add_row("\n".join(filter(None, names)), " · ".join(named))
+    return grid
 
 
 def _short(figures: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ try:
 except ImportError as error:
     raise ImportError("gte needs typer and rich; pip install 'gte-integrations[cli]'") from error
 
+from gte_integrations.cli import INTERRUPTED
 from gte_integrations.cli.bench import bench
 from gte_integrations.cli.delete import delete
 from gte_integrations.cli.encode import encode
@@ -26,7 +27,6 @@ from gte_integrations.cli.reindex import reindex
 from gte_integrations.cli.search import search
 from gte_integrations.cli.stores import StoreError
 
-_INTERRUPTED = 130
 _EXPECTED = (GTEError, ImportError, NotImplementedError, OSError, StoreError, ValueError)
 
 
@@ -41,15 +41,22 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
         except BrokenPipeError:
             raise  # typer leaves quietly
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, typer.Abort) as error:
             output.note(" ".join(["Interrupted.", *_notes(error)]))
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if ctx.params["traceback"] or not isinstance(error, _EXPECTED):
                 raise
-            message = "\n".join([str(error) or type(error).__name__, *_notes(error)])
+            message = "\n".join([_said(error) or type(error).__name__, *_notes(error)])
             output.error_line(in_options(message))
             raise typer.Exit(1) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says; one of the system would begin with a number, such as [Errno 2]."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -95,8 +102,3 @@ app.command()(reindex)
 app.command()(encode)
 app.command()(explain)
 app.command()(bench)
-
-
-def main() -> None:
-    """Run the command line; the entry point of ``gte``."""
-    app(prog_name="gte")

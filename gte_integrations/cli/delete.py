@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gte_integrations.cli import output
-from gte_integrations.cli.filters import engine_filter
+from gte_integrations.cli.filters import engine_filter, naming_filter
 from gte_integrations.cli.models import open_without_model
 from gte_integrations.cli.options import (
     ApiKeyFile,
@@ -15,8 +15,7 @@ from gte_integrations.cli.options import (
     Filter,
     From,
     Yes,
-    given_id,
-    given_texts,
+    given_ids,
 )
 from gte_integrations.cli.removal import Removal
 
@@ -46,8 +45,8 @@ def delete(
         raise typer.BadParameter("Give ids or --filter, one of both.")
     store = store.with_key(api_key_file)
     condition = engine_filter(store.engine, filter)
-    wanted = list(map(given_id, given_texts(ids or [])))
-    with open_without_model(store, collection) as index:
+    wanted = list(given_ids(ids or []))
+    with naming_filter(filter), open_without_model(store, collection) as index:
         if filter is None:
             removal = Removal.of(store, collection, index.get(wanted))
         else:

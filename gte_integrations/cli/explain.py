@@ -61,7 +61,8 @@ def _parts(explanation: "Explanation", about: str) -> Iterator[RenderableType]:
         f" + {explanation.sparse_weight:g} × sparse {explanation.sparse_score:.4f}"
     )
     score = (f"score {explanation.score:.4f}", "bold")
-    yield Text.assemble(score, parts, (f"   {about}", "dim"))
+    gap = "\n" if output.is_narrow() else "   "
+    yield Text.assemble(score, parts, (f"{gap}{about}", "dim"))
     table = output.table("Contribution", "Query", "Text", text="Token")
     for token in explanation.tokens:
         numbers = (token.contribution, token.query_weight, token.document_weight)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+
+from gte_integrations.cli.stores import StoreError
 
 if TYPE_CHECKING:
     from gte_integrations.cli.stores import Engine
 
 _EXAMPLE = '{"must": [{"key": "lang", "match": {"value": "en"}}]}'
 _CLAUSES = ("must", "should", "must_not", "min_should")
+# What Milvus Lite shows of an expression in parentheses of its own, which places are counted in.
+_QUOTED = re.compile(r"\n[^\n]*\n *\^+ *(?=\n|$)")
+_COLUMN = re.compile(r" at column \d+")
 
 
 def engine_filter(engine: Engine, text: str | None) -> Any:
@@ -34,6 +43,21 @@ def engine_filter(engine: Engine, text: str | None) -> Any:
     return condition
 
 
+@contextmanager
+def naming_filter(text: str | None) -> Iterator[None]:
+    """Name ``--filter`` where the engine quotes it in what it raises.
+
+    Milvus alone reads an expression; it does so when it is asked.
+    """
+    try:
+        yield
+    except StoreError as error:
+        if text is None or text.strip() not in str(error):
+            raise
+        reason = _COLUMN.sub("", _QUOTED.sub("", str(error)))
+        raise StoreError(f"--filter is {text!r}, which cannot be read: {reason}") from error
+
+
 def _said(text: str, says_something: object) -> str:
     if not says_something:
         raise ValueError(f"--filter is {text!r}, which says nothing; write a condition.")
@@ -41,8 +65,14 @@ def _said(text: str, says_something: object) -> str:
 
 
 def _what(errors: list[Any]) -> str:
-    """The first error; of a part that fits no kind of condition, pydantic has one for each."""
-    place = ".".join(str(part) for part in errors[0]["loc"][:2])
-    kinds = len({error["loc"][:2] for error in errors}) < len(errors)
-    message = "fits no kind of condition" if kinds else errors[0]["msg"]
+    """The first error; of a part that fits no kind of condition, pydantic has one for each.
+
+    Its places name the kinds as well, such as ``FieldCondition`` and ``list[...]``, which nobody
+    has typed; behind a kind, they are those of a guess.
+    """
+    loc = [str(part) for part in errors[0]["loc"]]
+    typed = list(takewhile(lambda part: not part[:1].isupper(), loc))
+    place = ".".join(part for part in typed if "[" not in part)
+    is_guess = any("[" in part for part in loc) or len(typed) < len(loc)
+    message = "fits no kind of condition" if is_guess else errors[0]["msg"]
     return f"{place}: {message}" if place else message

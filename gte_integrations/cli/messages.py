@@ -22,24 +22,32 @@ _NAMED = re.compile(
     rf"(?<![\w'\"/?&.-])({ARGUMENTS})"
     r"(?:=(?:'([^']*)'|\"([^\"]*)\"|(\w+))|(?![\w'\"/:=-]|\.\w))"
 )
+# A message that begins with what was given, such as "delimiter is ';;', but must be ...".
+_GIVEN = re.compile(rf"\A({ARGUMENTS}) is(?= )")
+_CACHE = "give cache_dir=, a local directory"
 
 
 def in_options(message: str) -> str:
     """Put options in the place of the arguments that a message of the library names.
 
-    A name with a value is replaced, and one alone if it has an underscore: others, such as
-    ``model``, are words of every sentence.
+    A name with a value is replaced, one that the message is about, and any if it has an
+    underscore: others, such as ``model``, are words of every sentence.
     """
-    return _NAMED.sub(_option, message)
+    message = message.replace(_CACHE, "give --model a local directory")
+    return _NAMED.sub(_option, _GIVEN.sub(lambda given: f"{_spelled(given[1])} is", message))
 
 
 def _option(named: re.Match[str]) -> str:
     name, *values = named.groups()
-    option = f"--{name.replace('_', '-')}"
+    option = _spelled(name)
     for value in values:
         if value is not None:
             return f"{option} {shlex.quote(value)}"
     return option if "_" in name else name
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class Notes(logging.Handler):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from inspect import Signature, signature
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from gte_integrations.documents.layout import Layout
 
 T = TypeVar("T")
+
+_STDIN = Path("-")
+_AS_UTF8 = "save it as UTF-8, for instance with iconv."
 
 
 def _store_location(text: str) -> StoreLocation:
@@ -211,14 +215,20 @@ def group_of(group: type[T], options: dict[str, Any]) -> T:
 
 
 def given_texts(texts: list[str]) -> Iterator[str]:
-    """Yield the texts of the command line, or the lines of stdin in the place of ``-``."""
-    if texts != ["-"]:
-        yield from texts
-        return
+    """Yield the texts of the command line, and the lines of stdin in the place of ``-``."""
     from gte_integrations.documents.rows import decode
 
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        yield decode(line, "stdin", number).rstrip("\r\n")
+    for text in texts:
+        if text != "-":
+            yield text
+            continue
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            yield decode(line, "stdin", number, _AS_UTF8).rstrip("\r\n")
+
+
+def given_ids(keys: list[str]) -> "Iterator[DocumentId]":
+    """Yield the ids of the command line, and those of stdin in the place of ``-``."""
+    return (given_id(key) for key in given_texts(keys) if key)
 
 
 def given_id(key: str) -> "DocumentId":
@@ -234,11 +244,16 @@ def given_id(key: str) -> "DocumentId":
 def given_documents(
     paths: list[Path], reading: ReadingOptions, on_error: Literal["raise", "skip"]
 ) -> "Iterator[Document | Unreadable]":
-    """The documents of files and folders, or JSON lines of stdin in the place of ``-``."""
+    """The documents of files and folders, and JSON lines of stdin where one of them is ``-``."""
     from gte_integrations.documents.readers import read_documents, read_lines
 
-    if paths == [Path("-")]:
-        return read_lines(sys.stdin.buffer, "stdin", reading.layout)
-    return read_documents(
-        paths, id_prefix=reading.id_prefix, on_error=on_error, layout=reading.layout
-    )
+    files, has_stdin = without_stdin(paths)
+    layout = reading.layout
+    documents = read_documents(files, id_prefix=reading.id_prefix, on_error=on_error, layout=layout)
+    return chain(documents, read_lines(sys.stdin.buffer, "stdin", layout) if has_stdin else ())
+
+
+def without_stdin(paths: list[Path]) -> tuple[list[Path], bool]:
+    """The paths but ``-``, and whether that is one of them."""
+    files = [path for path in paths if path != _STDIN]
+    return files, len(files) < len(paths)

@@ -67,9 +67,9 @@ def show(*parts: RenderableType) -> None:
     sys.stdout.write(_LINE_PADDING.sub("", capture.get()))
 
 
-def is_narrow() -> bool:
-    """Whether a table has little room for more than two columns of numbers and one of texts."""
-    return Console().width < _NARROW
+def is_narrow(needed: int = _NARROW) -> bool:
+    """Whether there is less room than needed, by default for three columns of numbers and texts."""
+    return Console().width < needed
 
 
 def note(message: str) -> None:

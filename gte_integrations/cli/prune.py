@@ -15,10 +15,10 @@ from gte_integrations.cli.options import (
     ReadingOptions,
     Yes,
     given_documents,
-    given_id,
-    given_texts,
+    given_ids,
     group_of,
     with_options,
+    without_stdin,
 )
 from gte_integrations.cli.removal import Removal
 
@@ -65,12 +65,11 @@ def prune(
 
 
 def _kept(paths: list[Path], reading: ReadingOptions) -> "set[DocumentId]":
-    if paths == [Path("-")]:
-        return {given_id(line) for line in given_texts(["-"]) if line}
     from gte_integrations._index.document import Unreadable
 
-    keep: set[DocumentId] = set()
-    for document in given_documents(paths, reading, "raise"):
+    files, has_stdin = without_stdin(paths)
+    keep: set[DocumentId] = set(given_ids(["-"])) if has_stdin else set()
+    for document in given_documents(files, reading, "raise"):
         if isinstance(document, Unreadable):
             raise document.error
         keep.add(document.id)

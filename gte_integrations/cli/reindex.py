@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from gte_integrations.cli.models import (
     recorded_sizes,
 )
 from gte_integrations.cli.options import (
+    ApiKeyFile,
     AsJson,
     BatchSize,
     Collection,
@@ -25,7 +27,7 @@ from gte_integrations.cli.options import (
     with_options,
 )
 from gte_integrations.cli.reports import show_report
-from gte_integrations.cli.stores import Sizes, open_index, read_metadata
+from gte_integrations.cli.stores import Sizes, StoreLocation, open_index, read_metadata
 
 
 @with_options(ModelOptions)
@@ -46,6 +48,13 @@ def reindex(
     ] = None,
     batch_size: BatchSize = 256,
     on_error: OnError = "raise",
+    api_key_file: ApiKeyFile = None,
+    to_api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The same for the server of --to, where it is another one."
+        ),
+    ] = None,
     query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **model_options: Any,
@@ -62,7 +71,7 @@ def reindex(
         raise ValueError(
             f"--alias is {alias!r}, but a Qdrant directory has no aliases; leave it out."
         )
-    store, to = store.with_key(None), to.with_key(None)
+    store, to = _with_keys(store, to, api_key_file, to_api_key_file)
     options = ModelOptions(**model_options)
     old = recorded(store, collection)
     new = read_metadata(to, target)
@@ -85,3 +94,13 @@ def reindex(
         if alias is not None:
             filled.switch_alias(alias)
     show_report(report, total, to, target, label(embedder), as_json=as_json)
+
+
+def _with_keys(
+    store: StoreLocation, to: StoreLocation, file: Path | None, to_file: Path | None
+) -> tuple[StoreLocation, StoreLocation]:
+    """Both with the keys of their servers; no server is sent the key of another."""
+    if to.is_url and (not store.is_url or store.location == to.location):
+        to_file = to_file or file
+    is_for_to = to.is_url and not store.is_url
+    return store.with_key(None if is_for_to else file), to.with_key(to_file)

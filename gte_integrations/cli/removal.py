@@ -60,11 +60,15 @@ class Removal:
             return True
         if not sys.stdin.isatty():
             raise ValueError(
-                f"{len(self.ids):,} documents would go: {self._some_ids()}. Nothing was removed, "
+                f"{self._counted()} would go: {self._some_ids()}. Nothing was removed, "
                 "for nobody can be asked here; give --yes to remove them, or --dry-run to see more."
             )
         output.note(self._described().plain)
-        agreed = typer.confirm("Remove them?", err=True)
+        try:
+            agreed = typer.confirm("Remove them?", err=True)
+        except typer.Abort:  # by Ctrl-C or Ctrl-D, behind the question on its line
+            output.note("\nNothing was removed.")
+            raise
         if not agreed:
             output.note("Nothing was removed.")
         return agreed
@@ -86,7 +90,7 @@ class Removal:
         return {"store": str(self.store), "collection": self.collection}
 
     def _described(self) -> Text:
-        lines = [f"{len(self.ids):,} documents of {self.collection} in {self.store} would go"]
+        lines = [f"{self._counted()} of {self.collection} in {self.store} would go"]
         if self.ids:
             lines.append(f"  {self._some_ids()}")
         lines += [
@@ -95,6 +99,9 @@ class Removal:
             if origin is not None
         ]
         return Text("\n".join(lines))
+
+    def _counted(self) -> str:
+        return f"{len(self.ids):,} document{'s' if len(self.ids) != 1 else ''}"
 
     def _some_ids(self) -> str:
         named = [output.one_line(str(document_id)) for document_id in self.ids[:_MOST_IDS]]

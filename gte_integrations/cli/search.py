@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gte_integrations.cli import output
-from gte_integrations.cli.filters import engine_filter
+from gte_integrations.cli.filters import engine_filter, naming_filter
 from gte_integrations.cli.models import label, load_model, recorded, recorded_sizes
 from gte_integrations.cli.options import (
     ApiKeyFile,
@@ -70,7 +70,7 @@ def search(
     mode = mode or ("hybrid" if metadata["sparse"] else "dense")
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
-    with open_index(store, collection, embedder, sizes) as source:
+    with naming_filter(filter), open_index(store, collection, embedder, sizes) as source:
         rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
             _shared_tokens(source, text, hits) if explain else {}

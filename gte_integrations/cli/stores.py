@@ -68,7 +68,9 @@ class StoreLocation:
         Never from the command line, which every user of the machine can read in ``ps``.
         """
         if file is not None and not self.is_url:
-            raise ValueError(f"--api-key-file is for the key of a server, but {self} is none.")
+            raise ValueError(
+                f"{str(file)!r} is to hold the key of a server, but {self} is none; leave it out."
+            )
         if not self.is_url:
             return self
         if file is None:
@@ -76,7 +78,9 @@ class StoreLocation:
         else:
             key = file.read_text(encoding="utf-8").strip()
         if file is not None and not key:
-            raise ValueError(f"--api-key-file is {str(file)!r}, but that is empty; write the key.")
+            raise ValueError(
+                f"{str(file)!r} is to hold the key of {self}, but is empty; write the key."
+            )
         if key and urlsplit(self.location).scheme != "https":
             note(f"The key is sent to {self} unencrypted; https:// would encrypt it.")
         return replace(self, key=key or None)

@@ -47,11 +47,11 @@ class Layout:
                 "'utf-8', 'utf-16', 'latin-1' or 'cp1252'."
             ) from error
 
-    def renamed(self, fields: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    def renamed(self, fields: Mapping[str, Any], where: str, hint: str = "") -> Mapping[str, Any]:
         """The fields with the chosen ones called ``text`` and ``id``.
 
         Another field of that name becomes ``column_text`` or ``column_id``. ``ValueError`` that
-        begins with ``where`` if a field that was chosen is not there.
+        begins with ``where`` and ends with ``hint`` if a field that was chosen is not there.
         """
         names: dict[str, str] = {}
         for option, chosen, name in (
@@ -64,7 +64,7 @@ class Layout:
                 found = textwrap.shorten(", ".join(map(repr, fields)), 200, placeholder=" ...")
                 raise ValueError(
                     f"{where}: no {chosen!r} among the fields found ({found}); pass one of those "
-                    f"as {option}."
+                    f"as {option}. {hint}".rstrip()
                 )
             names |= {chosen: name, name: names.get(name, f"column_{name}")}
         return {names.get(name, name): value for name, value in fields.items()} if names else fields
@@ -84,5 +84,6 @@ class Layout:
                 yield rest.encode()
         except UnicodeError as error:
             raise ValueError(
-                f"{name}: not written in {self.encoding} ({error}); pass the right encoding."
+                f"{name}: not written in {self.encoding} ({error}); pass the right encoding, such "
+                "as encoding='utf-8'."
             ) from error

@@ -21,6 +21,8 @@ from gte_integrations.documents.layout import Layout
 
 _PARQUET_ROWS = 256  # read at once
 TEXT_COLUMN = "Or pass its name as text_column."
+_DELIMITERS = ";\t|,"  # those that are usual
+_ENCODED = "save it as UTF-8, or pass what it is written in, such as encoding='{}'."
 _LARGEST_FIELD = 2**31 - 1
 
 
@@ -129,8 +131,11 @@ def read_text(path: Path, layout: Layout) -> str:
         return decode(b"".join(layout.lines(file, path)), path, 1)
 
 
-def decode(raw: bytes, name: str | Path, line: int) -> str:
-    """Decode UTF-8 that begins on the given line; ``ValueError`` naming the line of a bad byte."""
+def decode(raw: bytes, name: str | Path, line: int, advice: str = _ENCODED) -> str:
+    """Decode UTF-8 that begins on the given line; ``ValueError`` naming the line of a bad byte.
+
+    ``advice`` is what to do about it, with ``{}`` for an encoding.
+    """
     try:
         return _without_mark(raw, line).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -139,7 +144,7 @@ def decode(raw: bytes, name: str | Path, line: int) -> str:
         raise ValueError(
             f"{name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8"
             f"{' (this looks like UTF-16)' if utf16 else ''}; "
-            "save it as UTF-8, for instance with iconv."
+            f"{advice.format('utf-16' if utf16 else 'cp1252')}"
         ) from error
 
 
@@ -197,6 +202,11 @@ def _csv_fields(
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise ValueError(
+                f"{path}, line {line}: has carriage returns (CR) alone, which end no line here; "
+                "save it with line ends of Unix (LF) or Windows (CR LF)."
+            ) from error
         raise ValueError(
             f"{path}, line {line}: not CSV ({error}), so the file is not read further; "
             "check its quotes: a quote inside a quoted field is written twice."
@@ -224,8 +234,14 @@ def _header(where: str, names: list[str], layout: Layout) -> list[str]:
     if twice:
         raise ValueError(f"{where}: the column {twice[0]!r} appears twice; rename one.")
     separated = "commas" if layout.delimiter == "," else repr(layout.delimiter)
-    hint = f"Fields are separated by {separated}, else pass delimiter; the first row names them."
-    hint = f"{TEXT_COLUMN} {hint}"
-    header = list(layout.renamed(dict.fromkeys(header), where))
-    check_has_text(header, where, hint)
+    others = (mark for mark in _DELIMITERS if mark != layout.delimiter)
+    likely = next(
+        (mark for mark in others if mark in names[0]), "," if separated != "commas" else ";"
+    )
+    hint = (
+        f"Fields are separated by {separated}, else pass for instance delimiter={likely!r}; the "
+        "first row names them."
+    )
+    header = list(layout.renamed(dict.fromkeys(header), where, hint))
+    check_has_text(header, where, f"{TEXT_COLUMN} {hint}")
     return header

@@ -17,8 +17,8 @@ from gte_integrations.bench import machine, run, worker
 from gte_integrations.cli.commands import app
 
 
-def gte_bench(*arguments):
-    environment = {"COLUMNS": "80", "TERM": "dumb"}
+def gte_bench(*arguments, columns=80):
+    environment = {"COLUMNS": str(columns), "TERM": "dumb"}
     return CliRunner(env=environment).invoke(app, ["bench", *map(str, arguments)])
 
 
@@ -122,6 +122,16 @@ class TestCommand:
         assert shown[2] == "1,818k"
         assert re.fullmatch(r"\d+%", shown[4])
         assert shown[-1] == "1.00×"
+
+    @pytest.mark.parametrize("columns", [40, 60, 79])
+    def test_narrow_terminals_get_lists_with_every_figure(self, asked, columns):
+        result = gte_bench("--model", "demo", "--device", "cuda", columns=columns)
+        assert max(map(len, result.stdout.splitlines())) <= columns
+        assert "…" not in result.stdout
+        said = " ".join(result.stdout.replace("\u00a0", " ").split())
+        assert "Start s 3.50 · imports 1.00 · load 2.00 · vector 0.40 · RAM GB 1.00" in " ".join(
+            word for word in said.split() if word != "bfloat16"
+        )
 
     def test_json_has_the_figures(self, asked):
         found = json.loads(gte_bench("--model", "demo", "--json", "--quick").stdout)

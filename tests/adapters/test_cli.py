@@ -27,9 +27,11 @@ from gte_core.testing import random_checkpoint
 from gte_integrations import qdrant
 from gte_integrations._index import index as _indexing
 from gte_integrations.cli import commands as cli
+from gte_integrations.cli import main
 from gte_integrations.cli.messages import ARGUMENTS, in_options
 from gte_integrations.cli.options import ModelOptions
 from gte_integrations.cli.stores import StoreLocation
+from gte_integrations.milvus import MilvusHybridIndex
 from gte_integrations.qdrant import QdrantHybridIndex
 
 README = Path(__file__).parents[2] / "README.md"
@@ -513,6 +515,9 @@ class TestFilter:
             ("lang == 'hi'", r"\(Invalid JSON: .*\); write JSON with must, should, must_not"),
             ('{"most": []}', r"\(most: Extra inputs are not permitted\)"),
             ('{"must": [{"key": 7}]}', r"such as \{\"must\": \[\{\"key\": \"lang\""),
+            ('{"must": [{"key": 7}]}', r"\(must\.0: fits no kind of condition\)"),
+            ('{"must": {"key": "a", "is": 1}}', r"\(must: fits no kind of condition\)"),
+            ('{"min_should": {"min_count": 1}}', r"\(min_should.conditions: Field required\)"),
         ],
     )
     def test_what_is_no_filter_of_qdrant_is_told_before_all_else(self, text, message):
@@ -520,6 +525,17 @@ class TestFilter:
         assert (result.exit_code, result.stdout) == (1, "")
         assert re.search(message, result.stderr)
         assert result.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("text", ['lang = = "en"', "lang == 'en", "no_such(lang)"])
+    def test_what_milvus_cannot_read_is_quoted_as_it_was_typed(self, text, store):
+        if store.startswith("qdrant"):
+            pytest.skip("Qdrant's filters are read before the collection is opened.")
+        for command in (["search", "x", "-m", "demo"], ["delete", "--dry-run"]):
+            result = gte(*command, "--from", store, "-c", "docs", "--filter", text)
+            assert (result.exit_code, result.stdout) == (1, "")
+            said = f"error: --filter is {text!r}, which cannot be read: {store}: un"
+            assert result.stderr.startswith(said)
+            assert not re.search(r"\^|at column|; \(", result.stderr)
 
 
 @pytest.fixture
@@ -605,7 +621,7 @@ class TestDelete:
         given = ["delete", *notes.place, "--filter", written]
         refused = gte(*given)
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert refused.stderr.startswith("error: 1 documents would go: 5. Nothing was removed, for")
+        assert refused.stderr.startswith("error: 1 document would go: 5. Nothing was removed, for")
         [shown] = lines_of_json(gte(*given, "--dry-run", "--json"))
         assert shown["would_delete"] == [5]
         [report] = lines_of_json(gte(*given, "--yes", "--json"))
@@ -1023,11 +1039,11 @@ class TestModelOptions:
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
-            ("--dtype", "int9", r"dtype is 'int9'; allowed are 'float32', .*'auto'\."),
+            ("--dtype", "int9", r"--dtype is 'int9'; allowed are 'float32', .*'auto'\."),
             ("--dtype", "float8", r"dtype 'float8' needs a Hopper GPU or newer, not cpu"),
-            ("--device", "tape", r"device is 'tape'; allowed are 'cpu', 'cuda'"),
-            ("--device", "cuda", r"device is 'cuda', but this machine .* has none"),
-            ("--dimensions", "257", r"dimensions is 257, but must be from 1 to 256"),
+            ("--device", "tape", r"--device is 'tape'; allowed are 'cpu', 'cuda'"),
+            ("--device", "cuda", r"--device is 'cuda', but this machine .* has none"),
+            ("--dimensions", "257", r"--dimensions is 257, but must be from 1 to 256"),
         ],
     )
     def test_what_cannot_be_is_one_line(self, monkeypatch, option, value, message):
@@ -1072,6 +1088,9 @@ class TestMessages:
             ("the fields 'max_length', 'on_error'", "the fields 'max_length', 'on_error'"),
             ("a/max_length.md and max_length.md", "a/max_length.md and max_length.md"),
             ("http://host?limit=5&mode=x", "http://host?limit=5&mode=x"),
+            ("delimiter is ';;', but", "--delimiter is ';;', but"),
+            ("The limit is 5.", "The limit is 5."),
+            ("pass delimiter='\\t'; the", "pass --delimiter '\\t'; the"),
         ],
     )
     def test_arguments_become_options(self, said, shown):
@@ -1086,6 +1105,23 @@ class TestMessages:
         }
         for name in ARGUMENTS.split("|"):
             assert f"--{name.replace('_', '-')}" in options
+
+    def test_a_model_that_is_not_there_is_advised_in_options(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", _load)
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", _raising(OSError("offline")))
+        result = gte("encode", "x", "-m", "no/model")
+        assert "or give --model a local directory with a copy of it, or 'demo'" in result.stderr
+        assert "cache_dir" not in result.stderr
+
+    def test_what_is_written_otherwise_names_the_option(self, tmp_path):
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo"]
+        write(tmp_path, {"a.txt": b"caf\xe9", "b.csv": "id;text\n1;a\n"})
+        assert "such as --encoding cp1252" in gte("index", tmp_path / "a.txt", *place).stderr
+        assert (
+            "pass for instance --delimiter ';'" in gte("index", tmp_path / "b.csv", *place).stderr
+        )
+        stdin = gte("encode", "-", "-m", "demo", input=b"caf\xe9")  # which has no such option
+        assert "--encoding" not in stdin.stderr
 
     def test_warnings_are_told_in_options_too(self, small_checkpoint, monkeypatch):
         monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
@@ -1145,6 +1181,21 @@ class TestEnding:
         monkeypatch.setattr(GTEEmbedder, "from_pretrained", _raising(KeyboardInterrupt()))
         result = gte("encode", "x")
         assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+    def test_what_the_system_says_names_the_path(self, tmp_path):
+        store = f"qdrant:{write(tmp_path, {'file': ''}) / 'file' / 'index'}"
+        result = gte("index", tmp_path / "file", "--to", store, "-c", "docs", "-m", "demo")
+        assert "Errno" not in result.stderr
+        missing = gte("info", "--from", "qdrant+https://host", "--api-key-file", tmp_path / "key")
+        assert missing.stderr == f"error: {tmp_path / 'key'}: No such file or directory.\n"
+
+    def test_ctrl_c_while_the_program_is_imported_is_status_130(self, monkeypatch, capsys):
+        interrupted = SimpleNamespace(find_spec=_raising(KeyboardInterrupt()))
+        monkeypatch.delitem(sys.modules, "gte_integrations.cli.commands")
+        monkeypatch.setattr(sys, "meta_path", [interrupted])
+        with pytest.raises(SystemExit, match="130"):
+            main()
+        assert capsys.readouterr() == ("", "Interrupted.\n")
 
     @pytest.mark.parametrize("scheme", ["qdrant", "milvus"])
     def test_an_engine_that_does_not_answer_is_one_line(self, scheme):
@@ -1267,10 +1318,27 @@ class TestProcess:
         os.close(terminal)
         os.close(end)
         assert process.returncode == 0
-        assert b"1 documents of docs" in stderr
+        assert b"1 document of docs" in stderr
         assert (b"Nothing was removed." in stderr) is (left == 2)
         [found] = lines_of_json(gte("info", *place, "--json"))
         assert found["count"] == left
+
+    def test_ctrl_c_at_a_question(self, start, notes_of_two, tmp_path):
+        command = [sys.executable, "-P", "-m", "gte_integrations.cli", "prune", tmp_path / "a.md"]
+        place = ["--from", notes_of_two, "-c", "docs"]
+        terminal, end = os.openpty()
+        process = start(
+            [*command, *place], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        said = b""
+        while not said.endswith(b"[y/N]:") and (byte := process.stderr.read(1)):
+            said += byte
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=LONGEST)
+        os.close(terminal)
+        os.close(end)
+        assert process.returncode == 130
+        assert rest.replace(b"\r", b"") == b"\nNothing was removed.\nInterrupted.\n"
 
     def test_a_reader_that_leaves_is_no_error(self, run):
         process = run("encode", "-", "-m", "demo", "--json")
@@ -1323,6 +1391,67 @@ class TestTrial:
         monkeypatch.chdir(tmp_path)
         result = gte("delete", "int:x", "--from", "qdrant:./q", "-c", "c")
         assert "'int:x' is no integer id; the string is written str:int:x." in result.stderr
+
+    def test_stdin_stands_beside_others(self, notes):
+        given = gte("delete", "5", "-", *notes.place, "--json", input="\na.md\n\nint:5\n")
+        assert (lines_of_json(given)[0]["deleted"], given.stderr) == (3, "")
+
+    def test_stdin_stands_beside_files(self, tmp_path):
+        write(tmp_path, {"a.md": "one", "b.md": "two"})
+        place = [f"qdrant:{tmp_path / 'index'}", "-c", "docs"]
+        options = ["--to", *place, "-m", "demo", "--json"]
+        rows = '{"id": "row", "text": "three"}'
+        files = [tmp_path / "a.md", "-", tmp_path / "b.md"]
+        assert lines_of_json(gte("index", *files, *options, input=rows))[0]["written"] == 3
+        pruned = gte("prune", "-", files[0], "--from", *place, "-y", "--json", input="row\n")
+        assert lines_of_json(pruned)[0]["deleted"] == 1
+        texts = gte("search", "one", "-", "two", "--from", *place, "--json", input="\n")
+        assert [each["query"] for each in lines_of_json(texts)] == ["one", "", "two"]
+
+    def test_a_file_of_two_nested_folders_is_one_document(self, tmp_path):
+        write(tmp_path / "a", {"b/x.md": "one", "y.md": "two"})
+        place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo", "--json"]
+        [report] = lines_of_json(gte("index", tmp_path / "a", tmp_path / "a" / "b", *place))
+        assert (report["written"], report["count"]) == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("stores", "files", "keys"),
+        [
+            (["qdrant+https://a", "qdrant:q"], ["one"], ["1", None]),
+            (["qdrant:q", "milvus+https://b"], ["one"], [None, "1"]),
+            (["qdrant+https://a", "qdrant+https://a"], ["one"], ["1", "1"]),
+            (["qdrant+https://a", "qdrant+https://b"], ["one"], ["1", None]),
+            (["qdrant+https://a", "milvus+https://b"], ["one", "two"], ["1", "2"]),
+        ],
+    )
+    def test_reindex_sends_each_server_its_own_key(
+        self, stores, files, keys, tmp_path, monkeypatch
+    ):
+        monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+        monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+        write(tmp_path, {"one": "1\n", "two": "2\n"})
+        seen = []
+
+        def read_metadata(location, collection, *, api_key=None, token=None):
+            seen.append(api_key or token)
+            if len(seen) == 2:
+                raise ValueError("both were asked")
+            return {"model": "demo"}
+
+        for index in (QdrantHybridIndex, MilvusHybridIndex):
+            monkeypatch.setattr(index, "read_metadata", read_metadata)
+        options = zip(("--api-key-file", "--to-api-key-file"), files, strict=False)
+        given = [part for option, file in options for part in (option, tmp_path / file)]
+        place = ["--from", stores[0], "--to", stores[1], "-c", "c", "--to-collection", "d"]
+        assert gte("reindex", *place, *given).stderr == "error: both were asked\n"
+        assert seen == keys
+
+    def test_a_terminal_without_width_has_tables(self, notes, monkeypatch, capsys):
+        monkeypatch.setenv("COLUMNS", "0")
+        monkeypatch.setattr(sys, "argv", ["gte", "info", *notes.place[:2]])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert re.search(r"4 +notes +demo model", capsys.readouterr().out)
 
     def test_an_alias_is_refused_before_anything_is_encoded(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

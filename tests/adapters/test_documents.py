@@ -140,7 +140,10 @@ class TestCsv:
             ("text,lang,lang\na,b,c\n", r"line 1: the column 'lang' appears twice"),
             ('text,lang\n"a\nb",x\nc,d,e\n', r"line 4: found 3 fields, but the header has 2"),
             ('text\na\n"b\nc', r"line 3: not CSV \(unexpected end of data\)"),
-            (b"text\na\nb\xff\n", r"line 3: byte 0xff is not UTF-8"),
+            (b"text\na\nb\xff\n", r"line 3: byte 0xff is not UTF-8; save it .* encoding='cp1252'"),
+            ("id;text\n1;a\n", r"line 1: .*else pass for instance delimiter=';'"),
+            ("id\ttext\n1\ta\n", r"line 1: .*else pass for instance delimiter='\\t'"),
+            ("id,text\r1,a\r2,b\r", r"line 1: has carriage returns \(CR\) alone.*save it with"),
         ],
     )
     def test_a_bad_row_is_named(self, write, content, message):
@@ -270,6 +273,12 @@ class TestLayouts:
         message = r"line 1: no 'title' among .*'id', 'body'\); pass one of those as text_column"
         with pytest.raises(ValueError, match=message):
             read(path, layout=Layout(text_column="title"))
+
+    def test_a_delimiter_that_splits_nothing_is_named_beside_the_columns(self, write):
+        path = write("rows.csv", "id,body\n1,a\n")
+        message = r"no 'body' among .*\('id,body'\); .*by ';', else pass for instance delimiter=','"
+        with pytest.raises(ValueError, match=message):
+            read(path, layout=Layout(text_column="body", delimiter=";"))
 
     @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "UTF_8", "utf-8-sig"])
     def test_encodings(self, write, encoding):
