@@ -64,7 +64,7 @@ def test_a_directory_is_searched_without_the_client():
         ("qdrant", "qdrant_client"),
         ("qdrant", "qdrant_edge"),
         ("milvus", "pymilvus"),
-        ("cli", "typer"),
+        ("cli.commands", "typer"),
         ("parquet", "pyarrow"),
         ("fastembed", "fastembed"),
         ("langchain", "langchain_core"),
@@ -85,7 +85,7 @@ except ImportError as error:
     print(error)
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    extra = module.replace("_", "-")
+    extra = module.partition(".")[0].replace("_", "-")
     assert f"pip install 'gte-integrations[{extra}]'" in out.stdout
     assert re.match(r"(gte_integrations\.\w+|gte) needs ", out.stdout)
 
