@@ -425,7 +425,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, TOKENIZER_MAPPING_NAMES
-from transformers import GteConfig
+from transformers import BertConfig
 
 def tables():
     known = vars(modeling_auto).items()
@@ -435,8 +435,8 @@ def tables():
         dict(TOKENIZER_MAPPING_NAMES),
         dict(TOKENIZER_MAPPING._extra_content),
         {n: dict(m._extra_content) for n, m in maps.items()},
-        maps["MODEL_MAPPING"][GteConfig],
-        str(get_checkpoint_conversion_mapping("gte")),
+        maps["MODEL_MAPPING"][BertConfig],
+        str(get_checkpoint_conversion_mapping("mixtral")),
     )
 
 before = tables()
