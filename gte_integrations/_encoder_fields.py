@@ -53,6 +53,14 @@ def refuse_foreign(cls: type[BaseModel], given: Any) -> Any:
     return given
 
 
+def check_query(query: object) -> None:
+    """Raise ``TypeError`` unless it is one text; of several, one vector would be the first's."""
+    if not isinstance(query, str):
+        raise TypeError(
+            f"A query is a {type(query).__name__}, but must be a str; embed one at a time."
+        )
+
+
 class EncoderFields(BaseModel):
     """A model by its settings, or an encoder that is there; loaded at first use.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
+from gte_integrations._index.checks import check_count, check_ids
+from gte_integrations._index.rows import plain
 from gte_integrations._vector_store import (
+    check_index,
+    check_share,
     from_index_id,
     from_payload,
     most_diverse,
@@ -39,15 +43,18 @@ class GTEVectorStore(VectorStore):
     refused.
 
     An id is a string here, and ``"int:1"`` the integer 1 of the index. A metadata key that an
-    index takes for itself, such as ``id``, is stored, and filtered by, as ``metadata_id``. A text
-    of white space alone is not stored.
+    index takes for itself, such as ``id``, is stored, and filtered by, as ``metadata_id``. Dates in
+    metadata become texts in ISO 8601, and NaN None. A text of white space alone is not stored.
 
     Args:
         index: made by its ``create``, or by ``from_texts``.
     """
 
     def __init__(self, index: HybridIndex[Any]) -> None:
-        self.index = index
+        self.index = check_index(index)
+
+    def __repr__(self) -> str:
+        return f"GTEVectorStore({self.index!r})"
 
     @classmethod
     def from_texts(  # type: ignore[override]  # a place is needed
@@ -104,6 +111,20 @@ class GTEVectorStore(VectorStore):
         return store
 
     @classmethod
+    def from_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings, **options: Any
+    ) -> GTEVectorStore:
+        """``from_texts`` with the texts, metadata and ids of documents."""
+        return super().from_documents(_listed(documents), embedding, **options)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings, **options: Any
+    ) -> GTEVectorStore:
+        """``from_documents`` off the event loop."""
+        return await super().afrom_documents(_listed(documents), embedding, **options)
+
+    @classmethod
     def _opened(
         cls,
         embedding: Embeddings,
@@ -140,7 +161,9 @@ class GTEVectorStore(VectorStore):
     ) -> list[str]:
         """Add texts, or replace those with the same ids; return an id for each.
 
-        An id that is not given, or None, is made up.
+        An id that is not given, or None, is made up: texts without ids are added once more by each
+        call, also by one that is repeated after an error. What is left out, as by
+        ``on_error="skip"``, has an id too.
         """
         given, rows = _rows(texts, metadatas, ids)
         self.index.add(rows, **options)
@@ -155,9 +178,17 @@ class GTEVectorStore(VectorStore):
         **options: Any,
     ) -> list[str]:
         """``add_texts`` off the event loop."""
-        given, rows = _rows(texts, metadatas, ids)
+        given, rows = await run_in_executor(None, _rows, texts, metadatas, ids)
         await self.index.aadd(rows, **options)
         return given
+
+    def add_documents(self, documents: Iterable[Document], **options: Any) -> list[str]:
+        """``add_texts`` with the texts, metadata and ids of documents."""
+        return super().add_documents(_listed(documents), **options)
+
+    async def aadd_documents(self, documents: Iterable[Document], **options: Any) -> list[str]:
+        """``add_documents`` off the event loop."""
+        return await super().aadd_documents(_listed(documents), **options)
 
     def delete(self, ids: list[str] | None = None, **options: Any) -> bool:
         """Remove documents by their ids, those there are, or all that match ``filter=``.
@@ -193,14 +224,14 @@ class GTEVectorStore(VectorStore):
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
         """The same with the scores that the ranking goes by; the higher, the better."""
-        [hits] = self.index.search([query], limit=k, **options)
+        [hits] = self.index.search([query], **_limited(k, options))
         return [(_as_document(hit), hit.score) for hit in hits]
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
         """``similarity_search_with_score`` off the event loop."""
-        [hits] = await self.index.asearch([query], limit=k, **options)
+        [hits] = await self.index.asearch([query], **_limited(k, options))
         return [(_as_document(hit), hit.score) for hit in hits]
 
     def _similarity_search_with_relevance_scores(
@@ -229,7 +260,8 @@ class GTEVectorStore(VectorStore):
         ``lambda_mult`` is 1 for relevance alone and 0 for diversity alone. The vectors are those
         that are stored.
         """
-        [hits] = self.index.search([query], limit=max(fetch_k, k), **_dense(options))
+        wanted = _diverse(k, fetch_k, lambda_mult, options)
+        [hits] = self.index.search([query], **wanted)
         stored = self.index.get([hit.id for hit in hits], with_vectors=True)
         return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
 
@@ -242,7 +274,8 @@ class GTEVectorStore(VectorStore):
         **options: Any,
     ) -> list[Document]:
         """``max_marginal_relevance_search`` off the event loop."""
-        [hits] = await self.index.asearch([query], limit=max(fetch_k, k), **_dense(options))
+        wanted = _diverse(k, fetch_k, lambda_mult, options)
+        [hits] = await self.index.asearch([query], **wanted)
         stored = await self.index.aget([hit.id for hit in hits], with_vectors=True)
         return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
 
@@ -269,10 +302,25 @@ def _closed_on_error(index: HybridIndex[Any]) -> Iterator[None]:
         raise
 
 
+def _listed(documents: Iterable[Document]) -> list[Document]:
+    """The documents, which LangChain reads more than once; ``TypeError`` for what is none."""
+    listed = list(documents)
+    for document in listed:
+        if not isinstance(document, Document):
+            raise TypeError(
+                f"documents holds {document!r:.50}, a {type(document).__name__}, but must be a "
+                'list of Documents, such as Document(page_content="...").'
+            )
+    return listed
+
+
 def _rows(
     texts: Iterable[str], metadatas: list[dict[str, Any]] | None, ids: Sequence[str | None] | None
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     """An id for each text, and what an index adds."""
+    if isinstance(texts, str):
+        raise TypeError(f"texts is {texts!r:.50}, a single str; wrap it in a list.")
+    check_ids("ids", ids)
     texts = list(texts)
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given and len(given) != len(texts):
@@ -280,9 +328,33 @@ def _rows(
                 f"There are {len(given)} {name} for {len(texts)} texts; give one for each text, or "
                 "leave them out."
             )
-    names = [name or str(uuid4()) for name in ids or [None] * len(texts)]
-    payloads = map(to_payload, metadatas or [{}] * len(texts))
+    names = [str(uuid4()) if name is None else name for name in ids or [None] * len(texts)]
+    payloads = list(map(_payload, metadatas or [{}] * len(texts)))
     return names, list(zip(to_index_ids(names), texts, payloads, strict=True))
+
+
+def _payload(metadata: object) -> dict[str, Any]:
+    """Metadata as an index stores it, in values that JSON has."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"The metadata of a text is {metadata!r:.50}, a {type(metadata).__name__}, but must be "
+            "a dict, {} for none."
+        )
+    return to_payload(plain(metadata))
+
+
+def _limited(k: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``index.search`` for ``k`` hits."""
+    if "limit" in options:
+        raise ValueError("limit is set by k; pass k instead.")
+    return options | {"limit": k}
+
+
+def _diverse(k: int, fetch_k: int, lambda_mult: float, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the search among whose hits maximal marginal relevance chooses."""
+    check_count("k", k)
+    check_share("lambda_mult", lambda_mult, "0 (diversity alone) to 1 (relevance alone)")
+    return _limited(max(fetch_k, k), _dense(options))
 
 
 def _dense(options: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,11 @@ from gte_integrations._llama_index_filters import NEGATED, refusal, value_of
 from gte_integrations._vector_store import payload_key
 
 _EVERYTHING = 'id >= ""'
+_NOTHING = f"(not ({_EVERYTHING}))"
+# Milvus Lite knows no other escapes, and needs none.
+_ESCAPED = str.maketrans(
+    {char: f"\\{name}" for char, name in zip('"\\\n\r\t', '"\\nrt', strict=True)}
+)
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMPARED = {
     FilterOperator.EQ: "==",
@@ -29,7 +34,7 @@ _COMPARED = {
     FilterOperator.LTE: "<=",
 }
 _OF_LISTS = {
-    FilterOperator.CONTAINS: "json_contains",
+    FilterOperator.CONTAINS: "json_contains_any",
     FilterOperator.ANY: "json_contains_any",
     FilterOperator.ALL: "json_contains_all",
 }
@@ -50,6 +55,11 @@ def milvus_filter(
     parts = [_group(filters)] if filters and filters.filters else []
     if ids is not None:
         parts.append(f"id in {_literal([primary_key(id_to_key(found)) for found in ids])}")
+    if given is not None and not isinstance(given, str):
+        raise TypeError(
+            f"filter is a {type(given).__name__}, but must be a str, an expression of Milvus such "
+            "as 'lang == \"en\"'."
+        )
     if given:
         parts.append(f"({given})")
     return " and ".join(parts) or None
@@ -77,14 +87,17 @@ def _condition(condition: MetadataFilter) -> str:
     field = f"$meta[{_literal(key)}]"
     if operator == FilterOperator.IS_EMPTY:
         return f'(not (exists {field}) or {field} == "")'
-    # Milvus Lite takes nothing but a name before "in" and inside of a function.
-    name = key if _PLAIN_KEY.fullmatch(key) else field
     if operator in _COMPARED:
         held = f"{field} {_COMPARED[operator]} {_literal(value)}"
     elif operator == FilterOperator.IN:
-        held = f"{name} in {_literal(value)}"
+        # Before "in", Milvus Lite takes a plain name alone, and no document with a list there.
+        held = " or ".join(f"{field} == {_literal(one)}" for one in value) or _NOTHING
+        held = f"({held})"
     elif operator in _OF_LISTS:
-        held = f"{_OF_LISTS[operator]}({name}, {_literal(value)})"
+        # Inside of a function, Milvus Lite takes nothing but a name.
+        name = key if _PLAIN_KEY.fullmatch(key) else field
+        wanted = value if isinstance(value, list) else [value]
+        held = f"{_OF_LISTS[operator]}({name}, {_literal(wanted)})"
     else:
         held = f"{field} like {_literal(_pattern(condition))}"
     # Without it, a condition on what is missing is neither true nor false, and so is its negation.
@@ -103,4 +116,6 @@ def _pattern(condition: MetadataFilter) -> str:
 
 
 def _literal(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return f'"{value.translate(_ESCAPED)}"' if isinstance(value, str) else json.dumps(value)

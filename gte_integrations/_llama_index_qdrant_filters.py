@@ -49,6 +49,11 @@ def qdrant_filter(
         must.append(models.HasIdCondition(has_id=list(ids)))
     if not must:
         return given
+    if not (given is None or isinstance(given, models.Filter)):
+        raise TypeError(
+            f"filter is a {type(given).__name__}, but beside filters, node ids or document ids it "
+            "must be a qdrant_client.models.Filter, which a directory takes too."
+        )
     return models.Filter(must=must if given is None else [*must, given])
 
 
@@ -69,9 +74,7 @@ def _condition(condition: MetadataFilter) -> models.Filter:
     if operator in NEGATED:
         positive = condition.model_copy(update={"operator": NEGATED[operator]})
         return models.Filter(must_not=[_condition(positive)])
-    key = payload_key(condition.key)
-    if not _PLAIN_KEY.fullmatch(key):
-        key = f'"{key}"'  # or a dot would lead into it
+    key = _path(condition)
     if operator in _BOUNDS:
         return models.Filter(must=[_bound(condition, key)])
     if operator == FilterOperator.IS_EMPTY:
@@ -84,6 +87,13 @@ def _condition(condition: MetadataFilter) -> models.Filter:
     if operator == FilterOperator.ALL:
         return models.Filter(must=[_equal(key, part) for part in value])
     raise refusal(condition, "Qdrant", "it finds words, and not any part of a text")
+
+
+def _path(condition: MetadataFilter) -> str:
+    key = payload_key(condition.key)
+    if '"' in key:
+        raise refusal(condition, "Qdrant", "it finds no key with a quotation mark")
+    return key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'  # or a dot would lead into it
 
 
 def _bound(condition: MetadataFilter, key: str) -> models.FieldCondition:

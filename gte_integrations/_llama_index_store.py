@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field
 from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
@@ -19,7 +19,12 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from gte_integrations._index.fusion import RRF
+from gte_integrations._index.search import MAX_DEPTH
+from gte_integrations._llama_index_filters import check_filters, has_conditions
 from gte_integrations._vector_store import (
+    LONE_SURROGATE,
+    check_index,
+    check_share,
     from_index_id,
     from_payload,
     most_diverse,
@@ -64,7 +69,14 @@ class GTEVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     is_embedding_query: bool = False
-    index: Any = Field(exclude=True, repr=False)
+    index: Annotated[Any, BeforeValidator(check_index)] = Field(exclude=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # LlamaIndex would take the index out of this very store and pickle the rest.
+        raise TypeError(
+            "A GTEVectorStore holds an open index, which cannot be pickled; open the index where "
+            "it is needed, GTEVectorStore(index=...)."
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -81,11 +93,13 @@ class GTEVectorStore(BasePydanticVectorStore):
 
         A node of white space alone is not stored. ``options`` are those of ``index.add``.
         """
+        nodes = _listed(nodes)
         self.index.add(map(_as_document, nodes), **options)
         return [node.node_id for node in nodes]
 
     async def async_add(self, nodes: Sequence[BaseNode], **options: Any) -> list[str]:
         """``add`` off the event loop."""
+        nodes = _listed(nodes)
         await self.index.aadd(map(_as_document, nodes), **options)
         return [node.node_id for node in nodes]
 
@@ -167,7 +181,10 @@ class GTEVectorStore(BasePydanticVectorStore):
             allowed = ", ".join(repr(known.value) for known in _MODES)
             raise ValueError(f"mode is {query.mode!r}, but must be one of {allowed}.")
         found: dict[str, Any] = {"mode": mode, "limit": _limit_of(query)}
+        if query.mode == VectorStoreQueryMode.MMR:
+            _check_diverse(query, options)
         if mode == "hybrid" and query.alpha is not None:
+            check_share("alpha", query.alpha, "0 (sparse) to 1 (dense)")
             found["fusion"] = RRF(dense_weight=query.alpha, sparse_weight=1 - query.alpha)
         filters = query.filters
         if query.doc_ids:
@@ -181,6 +198,12 @@ class GTEVectorStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None, filters: MetadataFilters | None
     ) -> dict[str, Any]:
         """Arguments of ``index.delete``."""
+        check_filters(filters)
+        if node_ids is None and filters is not None and not has_conditions(filters):
+            raise ValueError(
+                "filters hold no condition, so every node would be removed; clear() does that, "
+                "else give a MetadataFilter."
+            )
         if filters is None:
             return {"ids": None if node_ids is None else to_index_ids(node_ids)}
         return {"filter": self._filter(filters, node_ids)}
@@ -192,6 +215,7 @@ class GTEVectorStore(BasePydanticVectorStore):
         given: Any = None,
     ) -> Any:
         """All conditions together, in the engine's own language."""
+        check_filters(filters)
         ids = None if node_ids is None else to_index_ids(node_ids)
         if self.index.engine == "milvus":
             from gte_integrations._llama_index_milvus_filters import milvus_filter
@@ -217,12 +241,43 @@ def _limit_of(query: VectorStoreQuery) -> int:
         return query.hybrid_top_k or limit
     if query.mode == VectorStoreQueryMode.SPARSE:
         return query.sparse_top_k or limit
-    return _GATHERED * limit if query.mode == VectorStoreQueryMode.MMR else limit
+    if query.mode == VectorStoreQueryMode.MMR:
+        return max(limit, min(_GATHERED * limit, MAX_DEPTH))
+    return limit
+
+
+def _listed(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    """The nodes, to be read more than once; ``TypeError`` for what is none."""
+    listed = list(nodes)
+    for node in listed:
+        if not isinstance(node, BaseNode):
+            raise TypeError(
+                f"nodes holds {node!r:.50}, a {type(node).__name__}, but must be a list of nodes, "
+                'such as TextNode(text="...").'
+            )
+    return listed
 
 
 def _of_documents(ref_doc_ids: list[str]) -> MetadataFilters:
+    for ref_doc_id in ref_doc_ids:
+        if not isinstance(ref_doc_id, str):
+            raise TypeError(
+                f"The id of a document is {ref_doc_id!r}, a {type(ref_doc_id).__name__}, but must "
+                "be a str."
+            )
     chosen = MetadataFilter(key="ref_doc_id", value=ref_doc_ids, operator=FilterOperator.IN)
     return MetadataFilters(filters=[chosen])
+
+
+def _check_diverse(query: VectorStoreQuery, options: dict[str, Any]) -> None:
+    if query.mmr_threshold is not None:
+        ends = "0 (diversity alone) to 1 (relevance alone)"
+        check_share("mmr_threshold", query.mmr_threshold, ends)
+    if "mode" in options:
+        raise ValueError(
+            f"mode is {options['mode']!r}, but maximal marginal relevance goes by the cosine of "
+            "dense vectors; leave mode out, or vector_store_query_mode."
+        )
 
 
 def _diverse(query: VectorStoreQuery, hits: list[Hit], stored: list[StoredDocument]) -> list[Hit]:
@@ -244,6 +299,7 @@ def _as_document(node: BaseNode) -> tuple[Any, ...]:
     [document_id] = to_index_ids([node.node_id])
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
     payload = to_payload(node_to_metadata_dict(node))
+    payload[_NODE] = LONE_SURROGATE.sub("\ufffd", payload[_NODE])  # as the text beside it
     # To a filter, nothing and no list are what is missing, and Milvus knows no empty lists.
     kept = {key: value for key, value in payload.items() if value is not None and value != []}
     return document_id, text, kept

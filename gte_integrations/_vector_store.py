@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gte_integrations._index.checks import check_ids
+from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.preparation import RESERVED_KEYS, RESERVED_PREFIX
 
 if TYPE_CHECKING:
@@ -16,22 +18,63 @@ if TYPE_CHECKING:
     from gte_integrations._index.search import Hit
 
 _INTEGER = re.compile(r"int:(0|-?[1-9][0-9]{0,18})")
+# A string of an index that looks like an integer, renamed or not; so that undoing is exact.
+_STRING = "str:"
+_LIKE_INTEGER = re.compile(rf"(?:{_STRING})*{_INTEGER.pattern}")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What no engine can store; as part of a text, the model reads it as U+FFFD."""
 _RENAMED = "metadata_"
 _TAKEN = "|".join(map(re.escape, sorted(RESERVED_KEYS)))
 # A key that an index takes for itself, renamed or not; and again, so that undoing is exact.
 _ANY_TAKEN = re.compile(rf"(?:{_RENAMED})*(?:{_TAKEN}|{RESERVED_PREFIX}.*)", re.DOTALL)
 
 
-def to_index_ids(ids: Iterable[str]) -> Iterable[DocumentId]:
-    """A framework's ids, which are strings, as those of an index: ``int:1`` is the integer 1."""
-    if isinstance(ids, str):
-        return ids  # a single one, which the index refuses
-    return [int(found[1]) if (found := _INTEGER.fullmatch(given)) else given for given in ids]
+def check_index(index: object) -> HybridIndex[Any]:
+    """The index itself; ``TypeError`` unless it is one."""
+    if isinstance(index, HybridIndex):
+        return index
+    raise TypeError(
+        f"index is a {type(index).__name__}, but must be a QdrantHybridIndex or a "
+        "MilvusHybridIndex."
+    )
+
+
+def check_searches(index: Any) -> Any:
+    """What a retriever asks, itself; ``TypeError`` unless it can be asked."""
+    if callable(getattr(index, "search", None)):
+        return index
+    raise TypeError(
+        f"index is a {type(index).__name__}, but must be a QdrantHybridIndex, a MilvusHybridIndex, "
+        "or another object with search(queries, limit=...)."
+    )
+
+
+def to_index_ids(ids: Iterable[str]) -> list[DocumentId]:
+    """A framework's ids, which are strings, as those of an index.
+
+    ``int:1`` is the integer 1, and ``str:int:1`` the string ``int:1``. ``TypeError`` for a single
+    id, and for one that is no string.
+    """
+    check_ids("ids", ids)
+    return list(map(_to_index_id, ids))
+
+
+def _to_index_id(given: object) -> DocumentId:
+    if not isinstance(given, str):
+        raise TypeError(
+            f"An id is {given!r}, a {type(given).__name__}, but must be a str; the integer 1 of an "
+            'index is "int:1" here.'
+        )
+    if found := _INTEGER.fullmatch(given):
+        return int(found[1])
+    return given.removeprefix(_STRING) if _LIKE_INTEGER.fullmatch(given) else given
 
 
 def from_index_id(document_id: DocumentId) -> str:
     """Undoes ``to_index_ids`` for one id."""
-    return f"int:{document_id}" if isinstance(document_id, int) else document_id
+    if isinstance(document_id, int):
+        return f"int:{document_id}"
+    return f"{_STRING}{document_id}" if _LIKE_INTEGER.fullmatch(document_id) else document_id
 
 
 def payload_key(key: str) -> str:
@@ -50,6 +93,14 @@ def from_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
         key.removeprefix(_RENAMED) if _ANY_TAKEN.fullmatch(key) else key: value
         for key, value in payload.items()
     }
+
+
+def check_share(name: str, value: object, ends: str) -> None:
+    """Raise unless the value is a number from 0 to 1; ``ends`` says what those two mean."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}, but must be a number from {ends}.")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}, but must be from {ends}.")
 
 
 def most_diverse(

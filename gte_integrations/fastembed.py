@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gte_core import Encoder, Role, SharedEncoder, as_encoder, shared_encoder
 from gte_core.iteration import batched
+from gte_integrations._index.checks import check_count
 from gte_integrations._index.sparse import sparse_rows
 from gte_integrations._index.vectorizer import Vectorizer
 
@@ -121,6 +122,7 @@ class _Model:
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Count the tokens that the model reads: special ones too, but none that is cut off."""
+        check_count("batch_size", batch_size)
         listed = [texts] if isinstance(texts, str) else texts
         return sum(_count_tokens(self.encoder, batch) for batch in batched(listed, batch_size))
 
@@ -128,6 +130,7 @@ class _Model:
         self, texts: str | Iterable[str], role: Role, batch_size: int, parallel: int | None
     ) -> Iterator[Any]:
         _check_parallel(parallel)
+        check_count("batch_size", batch_size)
         for batch in batched([texts] if isinstance(texts, str) else texts, batch_size):
             yield from self._vectors(batch, role)
 

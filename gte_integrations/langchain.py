@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,23 @@ try:
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import run_in_executor
-    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PrivateAttr,
+        model_validator,
+    )
 except ImportError as error:
     raise ImportError(
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
 from gte_core import RerankerSettings, SharedReranker, shared_reranker
-from gte_integrations._encoder_fields import EncoderFields, Text, refuse_foreign
+from gte_integrations._encoder_fields import EncoderFields, Text, check_query, refuse_foreign
 from gte_integrations._langchain_store import GTEVectorStore
+from gte_integrations._vector_store import check_searches
 
 if TYPE_CHECKING:
     from gte_integrations.langchain_milvus import GTEMilvusSparse
@@ -66,6 +74,7 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Dense vector of a query, its prefix put before it where the model wants one."""
+        check_query(text)
         dense = self.encoder.encode_dense(text, role="query", dimensions=self.dimensions)
         return _as_lists(dense)[0]
 
@@ -76,6 +85,7 @@ class GTEEmbeddings(EncoderFields, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """``embed_query`` off the event loop; calls that wait together share a batch."""
+        check_query(text)
         dense = await self.encoder.aencode_dense(text, role="query", dimensions=self.dimensions)
         return _as_lists(dense)[0]
 
@@ -128,7 +138,7 @@ class GTEHybridRetriever(BaseRetriever):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    index: Any
+    index: Annotated[Any, BeforeValidator(check_searches)]
     k: int = Field(default=4, ge=1)
     search_options: dict[str, Any] = Field(default_factory=dict)
 

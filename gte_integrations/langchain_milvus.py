@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import deepcopy
 from typing import Any
 
@@ -15,7 +16,7 @@ except ImportError as error:
 
 from typing_extensions import deprecated
 
-from gte_integrations._encoder_fields import EncoderFields
+from gte_integrations._encoder_fields import EncoderFields, check_query
 from gte_integrations._index.sparse import sparse_dicts, stored_dicts
 
 # Index 0 is of the dense half, 1 of the sparse one.
@@ -43,14 +44,16 @@ class GTEMilvusSparse(EncoderFields, BaseSparseEmbedding):
 
     def embed_query(self, query: str) -> dict[int, float]:
         """``{token id: weight}`` of a query, {} if no token has weight."""
+        check_query(query)
         return sparse_dicts(self.encoder.encode_sparse(query, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """``embed_documents`` off the event loop."""
-        return stored_dicts(await self.encoder.aencode_sparse(texts))
+        return await asyncio.to_thread(stored_dicts, await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """``embed_query`` off the event loop."""
+        check_query(query)
         return sparse_dicts(await self.encoder.aencode_sparse(query, role="query"))[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 try:
@@ -13,7 +14,7 @@ except ImportError as error:
         "pip install 'gte-integrations[langchain-qdrant]'"
     ) from error
 
-from gte_integrations._encoder_fields import EncoderFields
+from gte_integrations._encoder_fields import EncoderFields, check_query
 from gte_integrations._index.sparse import sparse_lists
 
 
@@ -30,14 +31,16 @@ class GTEQdrantSparse(EncoderFields, SparseEmbeddings):
 
     def embed_query(self, text: str) -> SparseVector:
         """Sparse vector of a query."""
+        check_query(text)
         return _as_vectors(self.encoder.encode_sparse(text, role="query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
         """``embed_documents`` off the event loop."""
-        return _as_vectors(await self.encoder.aencode_sparse(texts))
+        return await asyncio.to_thread(_as_vectors, await self.encoder.aencode_sparse(texts))
 
     async def aembed_query(self, text: str) -> SparseVector:
         """``embed_query`` off the event loop."""
+        check_query(text)
         return _as_vectors(await self.encoder.aencode_sparse(text, role="query"))[0]
 
 

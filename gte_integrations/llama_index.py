@@ -47,6 +47,7 @@ from gte_core import (
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
+    as_encoder,
     shared_encoder,
     shared_reranker,
 )
@@ -57,6 +58,7 @@ from gte_integrations._encoder_fields import (
     repr_arguments,
 )
 from gte_integrations._llama_index_store import GTEVectorStore
+from gte_integrations._vector_store import check_searches
 
 __all__ = ["GTEEmbedding", "GTEHybridRetriever", "GTERerank", "GTEVectorStore"]
 
@@ -143,15 +145,22 @@ class GTEEmbedding(BaseEmbedding):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **options: Any) -> GTEEmbedding:
-        """Make it again; ``ValueError`` for the dict of one that has an encoder without settings.
+        """Make it again; ``encoder=`` gives an encoder again that has no settings.
 
-        ``encoder=`` gives that encoder again.
+        ``ValueError`` without that encoder, and with another.
         """
         if "encoder" in data and "encoder" not in options:
             raise ValueError(
                 f"This GTEEmbedding was made with an encoder ({data['encoder']}) that a dict "
                 "cannot hold; pass it again: from_dict(data, encoder=...)."
             )
+        if "encoder" in data:
+            given = as_encoder(options["encoder"]).fingerprint
+            if str(given) != data["encoder"]:
+                raise ValueError(
+                    f"encoder is {given}, but this GTEEmbedding was made with {data['encoder']}; "
+                    "pass that one, or make another GTEEmbedding(encoder=...)."
+                )
         if "encoder" in options:
             data = {name: value for name, value in data.items() if name not in _OF_A_MODEL}
         return super().from_dict(data, **options)
@@ -223,7 +232,7 @@ class GTEHybridRetriever(BaseRetriever):
     def __init__(
         self, index: Any, *, similarity_top_k: int = 4, search_options: dict[str, Any] | None = None
     ) -> None:
-        self._index = index
+        self._index = check_searches(index)
         if "limit" in (search_options or {}):
             raise ValueError("limit is set by similarity_top_k; pass that instead.")
         self._options = {"limit": similarity_top_k} | (search_options or {})

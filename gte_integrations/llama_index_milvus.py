@@ -6,6 +6,7 @@ which is not what the dense half sees, and on the event loop. ``GTEMilvusVectorS
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class GTESparseFunction(BaseSparseEmbeddingFunction):
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseVector]:
         """``encode_documents`` off the event loop."""
-        return stored_dicts(await self.encoder.aencode_sparse(documents))
+        return await asyncio.to_thread(stored_dicts, await self.encoder.aencode_sparse(documents))
 
 
 class GTEMilvusVectorStore(MilvusVectorStore):
@@ -101,6 +102,11 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         use_async_client: bool = True,
         **store_options: Any,
     ) -> None:
+        if not isinstance(embedding, GTEEmbedding):
+            raise TypeError(
+                f"embedding is a {type(embedding).__name__}, but must be a GTEEmbedding, whose "
+                "model gives the sparse half too; GTEEmbedding(encoder=...) takes another."
+            )
         embedding.encoder.require_sparse_head()
         super().__init__(
             **store_options,
@@ -131,13 +137,16 @@ class GTEMilvusVectorStore(MilvusVectorStore):
 
     def add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add nodes that have their dense vectors; their sparse ones come from the same pass."""
+        nodes = list(nodes)  # read more than once
         vectors = stored_dicts(self._encoder.encode_sparse(_embedded_texts(nodes)))
         with _announced(nodes, vectors):
             return list(super().add(nodes, **add_kwargs))
 
     async def async_add(self, nodes: list[BaseNode], **add_kwargs: Any) -> list[str]:
         """``add`` without blocking the event loop."""
-        vectors = stored_dicts(await self._encoder.aencode_sparse(_embedded_texts(nodes)))
+        nodes = list(nodes)
+        matrix = await self._encoder.aencode_sparse(_embedded_texts(nodes))
+        vectors = await asyncio.to_thread(stored_dicts, matrix)
         with _announced(nodes, vectors):
             return list(await super().async_add(nodes, **add_kwargs))
 

@@ -23,6 +23,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.document import Document
 from gte_integrations._index.ids import from_primary_key, key_to_id, primary_key
 from gte_integrations._index.index import HybridIndex
@@ -42,6 +43,7 @@ from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.sparse import EMPTY_WEIGHT, Floats
 from gte_integrations._index.vectorizer import Vectorizer
+from gte_integrations._vector_store import check_index
 
 try:
     import pyarrow as pa
@@ -56,6 +58,7 @@ __all__ = ["add_parquet", "write_parquet"]
 _METADATA = b"gte.facts"  # the key in the file's own metadata
 
 
+@refuses_foreign
 def write_parquet(
     vectorizer: Vectorizer,
     documents: Iterable[object],
@@ -71,6 +74,13 @@ def write_parquet(
     ``ValueError``, for what is in a file cannot be replaced; 100 bytes of memory per document
     remember them.
     """
+    if not isinstance(vectorizer, Vectorizer):
+        raise TypeError(
+            f"vectorizer is a {type(vectorizer).__name__}, but must be a QdrantVectorizer or a "
+            "MilvusVectorizer, such as MilvusVectorizer(encoder)."
+        )
+    if Path(path).is_dir():  # which would show only when all is encoded
+        raise IsADirectoryError(f"path is {str(path)!r}, a directory; add the name of a file.")
     unfinished = Path(f"{path}.partial")
     try:
         with _File(unfinished, vectorizer.comparable_metadata()) as file:
@@ -90,6 +100,7 @@ def write_parquet(
     return report
 
 
+@refuses_foreign
 def add_parquet(
     index: HybridIndex[Any],
     path: str | Path,
@@ -103,7 +114,8 @@ def add_parquet(
     Does what ``index.add`` does otherwise. ``CollectionMismatch`` if the file holds vectors of
     another model or size.
     """
-    with pq.ParquetFile(path) as file:
+    check_index(index)
+    with _opened(path) as file:
         return index.ingest(
             _Rows(index.vectorizer.limits),
             _read(file, f"The file {str(path)!r}", index.vectorizer, batch_size),
@@ -111,6 +123,13 @@ def add_parquet(
             show_progress=show_progress,
             on_error=on_error,
         )
+
+
+def _opened(path: str | Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"The file {str(path)!r} is no Parquet file: {error}.") from error
 
 
 class _File:

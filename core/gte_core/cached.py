@@ -227,6 +227,7 @@ class CachedEncoder(CachingEncoder):
 
     def _keep(self, texts: Sequence[str], role: Role, both: HybridEmbeddings) -> dict[str, Vectors]:
         """What the encoder made of these texts, by text; kept for the next call."""
+        _check_answer(both, len(texts))
         with self._lock:
             known = [] if self._decode_token is None else [self._decode_token]
             self._decode_token = joint_decoder([*known, both.decode_token])
@@ -243,6 +244,17 @@ class CachedEncoder(CachingEncoder):
 
 def _listed(texts: str | Iterable[str], role: Role) -> list[str]:
     return list(checked(with_prefix(texts, role, "")))  # the encoder puts its own prefix
+
+
+def _check_answer(both: object, n_texts: int) -> None:
+    if not isinstance(both, HybridEmbeddings):
+        raise TypeError(
+            f"The encoder gave a {type(both).__name__}, but must give HybridEmbeddings."
+        )
+    if len(both) != n_texts:
+        raise ValueError(
+            f"The encoder gave {len(both)} vectors for {n_texts} texts, but must give one for each."
+        )
 
 
 def _key(role: Role, text: str) -> str:

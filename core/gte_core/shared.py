@@ -231,6 +231,9 @@ class SharedReranker:
         """Begin again with a free lock, as a forked child must."""
         self._loading = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"SharedReranker({self.settings!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_reranker, (self.settings,)
 
@@ -295,6 +298,7 @@ def shared_encoder(source: EncoderSettings | Encoder) -> CachingEncoder:
         source: settings, of which a directory is known by its absolute path; a loaded
             ``GTEEmbedder``, which everyone whose settings come to the same model then shares;
             or any other encoder, which gets a cache. One that has a cache is returned as it is.
+            ``TypeError`` for anything else.
     """
     if isinstance(source, CachingEncoder):
         return source
@@ -305,6 +309,12 @@ def shared_encoder(source: EncoderSettings | Encoder) -> CachingEncoder:
         encoder = _ENCODERS.get(source.settings, lambda: SharedEncoder(source.settings))
         encoder.adopt(source)
         return encoder
+    if not callable(getattr(source, "encode_available", None)):
+        raise TypeError(
+            f"source is a {type(source).__name__}, but must be EncoderSettings, a GTEEmbedder or "
+            "another Encoder; as_encoder(...) also takes the name of a model, or an encoder of "
+            "version 0.1.0."
+        )
     return _CACHES.get(id(source), lambda: CachedEncoder(source))
 
 

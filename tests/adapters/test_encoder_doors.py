@@ -70,6 +70,16 @@ def test_langchains_halves_share_the_passes_of_one_encoder(hashes):
     assert vector == embeddings.embed_query("oak")
 
 
+@pytest.mark.parametrize("door", [GTEEmbeddings, GTEQdrantSparse, GTEMilvusSparse])
+@pytest.mark.parametrize("query", [["oak", "elm"], [], None])
+def test_langchains_queries_are_one_text(door, hashes, query):
+    message = f"A query is a {type(query).__name__}, but must be a str; embed one at a time"
+    with pytest.raises(TypeError, match=message):
+        door(encoder=hashes).embed_query(query)
+    with pytest.raises(TypeError, match=message):
+        asyncio.run(door(encoder=hashes).aembed_query(query))
+
+
 def test_llama_indexs_embedding_gives_the_vectors_of_the_encoder(hashes):
     embedding = GTEEmbedding(encoder=hashes)
     assert embedding.model_name == "hash"
@@ -119,6 +129,8 @@ def test_a_dict_makes_an_embedding_again_where_the_encoder_has_settings(embedder
     with pytest.raises(ValueError, match=r"an encoder \(hash .*\) that a dict cannot hold"):
         GTEEmbedding.from_dict(key)
     assert GTEEmbedding.from_dict(key, encoder=hashes).to_dict() == key
+    with pytest.raises(ValueError, match="but this GTEEmbedding was made with hash max_length"):
+        GTEEmbedding.from_dict(key, encoder=HashEncoder(name="elms"))
 
 
 @pytest.mark.parametrize("door", PYDANTIC)

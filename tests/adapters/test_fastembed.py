@@ -161,6 +161,16 @@ def test_fastembeds_own_arguments_are_taken(encoder):
             family(name, dimension=8)
 
 
+def test_a_batch_has_at_least_one_text(encoder):
+    from fastembed import TextEmbedding
+
+    model = TextEmbedding(register_fastembed(encoder)[0])
+    with pytest.raises(ValueError, match="batch_size is 0, but must be at least 1"):
+        list(model.embed(["oak"], batch_size=0))
+    with pytest.raises(ValueError, match="batch_size is 0, but must be at least 1"):
+        model.token_count(["oak"], batch_size=0)
+
+
 def test_tokens_are_counted_without_a_pass(encoded):
     from fastembed import SparseTextEmbedding, TextEmbedding
 

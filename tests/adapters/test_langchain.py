@@ -221,6 +221,8 @@ async def test_the_retriever_gives_scores_and_takes_search_options(index):
 def test_the_retriever_refuses_what_it_does_not_know(index):
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         GTEHybridRetriever(index=index, top_k=2)
+    with pytest.raises(TypeError, match="index is a NoneType, but must be a QdrantHybridIndex"):
+        GTEHybridRetriever(index=None)
     retriever = GTEHybridRetriever(index=index)
     with pytest.raises(ValueError, match="limit is set by k"):
         retriever.invoke("x", limit=3)

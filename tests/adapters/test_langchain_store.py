@@ -1,4 +1,5 @@
 import asyncio
+from datetime import date
 from itertools import combinations
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_ids_are_made_up_where_there_are_none(store):
     assert [document.page_content for document in store.get_by_ids(ids)] == TEXTS[:3]
     [other] = store.add_documents([Document(page_content="x", id="a")], ids=["e"])
     assert other == "e"
+    assert store.add_texts(["sleet"], ids=[""]) == [""]  # an id like any other
+    assert store.get_by_ids([""])[0].page_content == "sleet"
+
+
+@on_one_engine
+def test_a_string_of_the_index_is_never_taken_for_an_integer(index, store):
+    names = {7: "int:7", "int:7": "str:int:7", "str:int:7": "str:str:int:7", "str:x": "str:x"}
+    index.add([(document_id, f"the {name}") for document_id, name in names.items()])
+    found = store.get_by_ids(list(names.values()))
+    assert [document.id for document in found] == list(names.values())
+    assert [document.page_content for document in found] == [f"the {n}" for n in names.values()]
+    store.delete(["str:int:7"])
+    assert {document.id for document in index} == names.keys() - {"int:7"}
 
 
 @on_one_engine
@@ -52,6 +66,56 @@ async def test_what_is_not_one_for_each_text_is_refused(store):
         await store.aadd_texts(TEXTS, [{}])
     with pytest.raises(TypeError, match="batch"):
         store.add_texts(TEXTS, batch=2)
+    with pytest.raises(TypeError, match="texts is 'wind', a single str; wrap it in a list"):
+        await store.aadd_texts("wind")
+    with pytest.raises(TypeError, match="metadata of a text is None, a NoneType, but must be a"):
+        store.add_texts(TEXTS[:2], [{}, None])
+    assert store.index.count() == 0
+
+
+@on_one_engine
+@pytest.mark.parametrize("wrong", [1, None, b"a"])
+def test_an_id_is_a_string(filled, wrong):
+    message = "but must be a str; the integer 1 of an index is"
+    for verb in (filled.get_by_ids, filled.delete):
+        with pytest.raises(TypeError, match=message):
+            verb([wrong])
+    if wrong is not None:
+        with pytest.raises(TypeError, match=message):
+            filled.add_texts(["x"], ids=[wrong])
+
+
+@on_one_engine
+async def test_documents_may_come_one_by_one(store):
+    documents = [Document(page_content=text, metadata={"n": 1}, id=text) for text in TEXTS]
+    assert store.add_documents(document for document in documents[:2]) == TEXTS[:2]
+    assert await store.aadd_documents(document for document in documents[2:]) == TEXTS[2:]
+    assert store.get_by_ids(TEXTS) == documents
+    with pytest.raises(TypeError, match="a tuple, but must be a list of Documents"):
+        store.add_documents(documents[0])
+    with pytest.raises(TypeError, match="documents holds 'wind', a str, but must be a list of Doc"):
+        await store.aadd_documents(["wind"])
+    with pytest.raises(TypeError, match="ids is 'abcd', a single str"):
+        store.add_texts(TEXTS, ids="abcd")
+
+
+@on_one_engine
+def test_metadata_becomes_what_json_has(store):
+    metadata = {"day": date(2026, 1, 2), "score": float("nan"), "n": np.int64(3), "at": (1, 2)}
+    store.add_documents([Document(page_content="x", metadata=metadata, id="a")])
+    [document] = store.get_by_ids(["a"])
+    assert document.metadata == {"day": "2026-01-02", "score": None, "n": 3, "at": [1, 2]}
+
+
+@on_one_engine
+def test_its_repr_says_where_it_is(store, index):
+    assert repr(store) == f"GTEVectorStore({index!r})"
+    assert "QdrantHybridIndex on the Qdrant collection 'docs'" in repr(store)
+
+
+def test_an_index_is_what_it_is_over():
+    with pytest.raises(TypeError, match="index is a GTEEmbeddings, but must be a QdrantHybridInd"):
+        GTEVectorStore(GTEEmbeddings(encoder=HashEncoder()))
 
 
 @on_one_engine
@@ -82,6 +146,8 @@ def test_the_options_of_a_search_are_those_of_the_index(place, filled):
         filled.similarity_search("snow", where={"lang": "en"})
     with pytest.raises(ValueError, match="limit is 0"):
         filled.similarity_search("snow", k=0)
+    with pytest.raises(ValueError, match="limit is set by k; pass k instead"):
+        filled.similarity_search("snow", limit=3)
 
 
 @on_one_engine
@@ -128,6 +194,12 @@ async def test_maximal_marginal_relevance(index, store, encoder):
         again = await store.amax_marginal_relevance_search("wind", 5, 12, lambda_mult)
         assert again == found
     assert len(store.max_marginal_relevance_search("wind", k=20, fetch_k=1)) == len(texts)
+    with pytest.raises(ValueError, match="k is 0, but must be at least 1"):
+        store.max_marginal_relevance_search("wind", k=0)
+    with pytest.raises(ValueError, match=r"lambda_mult is 7, but must be from 0 \(diversity"):
+        await store.amax_marginal_relevance_search("wind", lambda_mult=7)
+    with pytest.raises(TypeError, match="lambda_mult is '1', but must be a number"):
+        store.max_marginal_relevance_search("wind", lambda_mult="1")
     index.delete(texts)
     assert store.max_marginal_relevance_search("wind") == []
 
@@ -190,10 +262,13 @@ async def test_from_texts_makes_the_collection(engine, tmp_path):
     assert len(store.embeddings.embed_query("x")) == 16
     store.index.close()
     documents = [Document(page_content="sleet", id="e", metadata={"n": 1})]
-    more = await GTEVectorStore.afrom_documents(documents, embeddings, **place)
+    more = await GTEVectorStore.afrom_documents(iter(documents), embeddings, **place)
     assert more.index.count() == 5
     assert await more.aget_by_ids(["e"]) == documents
     more.index.close()
+    again = GTEVectorStore.from_documents(iter(documents), embeddings, **place)
+    assert again.get_by_ids(["e"]) == documents
+    again.index.close()
 
 
 def test_from_texts_says_what_it_takes(tmp_path):

@@ -165,6 +165,11 @@ async def test_the_retriever_gives_scores(tmp_path, demo):
     )
 
 
+def test_the_retriever_refuses_what_cannot_be_searched(embedding):
+    with pytest.raises(TypeError, match="index is a GTEEmbedding, but must be a QdrantHybridIndex"):
+        GTEHybridRetriever(embedding)
+
+
 async def test_the_retriever_takes_what_a_dense_only_model_has(tmp_path):
     model = GTEEmbedder.from_pretrained(random_checkpoint(tmp_path / "model", task=None))
     with QdrantHybridIndex(tmp_path / "index", "help", model) as index:

@@ -124,6 +124,19 @@ def test_the_sparse_function_alone():
     assert len(function.encode_documents([""])[0]) == 1
 
 
+def test_nodes_may_come_one_by_one(tmp_path):
+    embedding = GTEEmbedding(model_name="demo")
+    store = GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"), use_async_client=False)
+    vector = embedding.get_text_embedding("oak")
+    nodes = (TextNode(text="oak", id_=name, embedding=vector) for name in "ab")
+    assert store.add(nodes) == ["a", "b"]
+
+
+def test_the_embedding_is_ours(tmp_path):
+    with pytest.raises(TypeError, match="embedding is a str, but must be a GTEEmbedding, whose"):
+        GTEMilvusVectorStore("demo", uri=str(tmp_path / "store.db"))
+
+
 def test_a_model_without_a_sparse_head_is_refused_at_once(tmp_path):
     embedding = GTEEmbedding(model_name=str(random_checkpoint(tmp_path / "model", task=None)))
     with pytest.raises(MissingHeadError, match="no sparse head"):

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,7 @@ def test_it_is_what_llama_index_takes_for_a_vector_store(store, index):
     assert isinstance(store, BasePydanticVectorStore)
     assert (store.stores_text, store.client, store.class_name()) == (True, index, "GTEVectorStore")
     assert "index" not in store.to_dict()
+    assert f"index={index!r}" in repr(store)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         GTEVectorStore(index=index, collection="docs")
 
@@ -110,6 +113,32 @@ def test_documents_of_the_index_are_nodes(index, store):
 
 
 @on_one_engine
+def test_nodes_may_come_one_by_one(store):
+    assert store.add(node(text, text) for text in TEXTS[:2]) == TEXTS[:2]
+    with pytest.raises(TypeError, match="nodes holds 'wind', a str, but must be a list of nodes"):
+        store.add(["wind"])
+    assert store.index.count() == 2
+
+
+@on_one_engine
+def test_half_of_a_surrogate_pair_in_a_text_is_read_as_the_model_does(store):
+    store.add([node("wind \ud800", "a")])
+    assert store.get_nodes(["a"])[0].text == "wind \ufffd"
+
+
+@pytest.mark.parametrize("place", ["edge", "milvus"], indirect=True)
+def test_it_cannot_be_pickled_and_stays_whole(filled):
+    with pytest.raises(TypeError, match="holds an open index, which cannot be pickled; open"):
+        pickle.dumps(filled)
+    assert len(filled.get_nodes()) == 4
+
+
+def test_an_index_is_what_it_is_over():
+    with pytest.raises(TypeError, match="index is a str, but must be a QdrantHybridIndex or a"):
+        GTEVectorStore(index="docs")
+
+
+@on_one_engine
 @pytest.mark.parametrize(
     ("mode", "engine_mode"),
     [("default", "dense"), ("sparse", "sparse"), ("text_search", "sparse"), ("hybrid", "hybrid")],
@@ -132,7 +161,7 @@ def test_alpha_weighs_ranks(filled):
     by_words = filled.query(query("rain", alpha=0.0, **hybrid)).ids
     assert by_words[: len(sparse.ids)] == sparse.ids
     assert len(filled.query(query("rain", hybrid_top_k=1, **hybrid)).ids) == 1
-    with pytest.raises(ValueError, match="weight is -1"):
+    with pytest.raises(ValueError, match=r"alpha is 2.0, but must be from 0 \(sparse\) to 1"):
         filled.query(query(alpha=2.0, **hybrid))
 
 
@@ -146,6 +175,11 @@ async def test_maximal_marginal_relevance(store):
     assert (await store.aquery(query("wind", mode=mode, mmr_threshold=0.3))).ids == found.ids
     alike = store.query(query("wind", mode=mode, mmr_threshold=1.0))
     assert sorted(alike.ids) == texts[:2]
+    assert len(store.query(query("wind", mode=mode, similarity_top_k=5000)).ids) == 4
+    with pytest.raises(ValueError, match="mmr_threshold is 7, but must be from 0"):
+        store.query(query(mode=mode, mmr_threshold=7))
+    with pytest.raises(ValueError, match="mode is 'sparse', but maximal marginal relevance goes"):
+        store.query(query(mode=mode), mode="sparse")
 
 
 @on_one_engine
@@ -181,8 +215,17 @@ async def test_deleting(filled):
     assert ids(await filled.aget_nodes(["f", "e"])) == ["f"]
     await filled.adelete_nodes(["f"])
     assert filled.get_nodes() == []
+    filled.add([node("wind", "a")])
     with pytest.raises(TypeError, match="neither of ids and filter"):
-        filled.delete_nodes(filters=MetadataFilters(filters=[]))
+        filled.delete_nodes()
+    for nothing in ([], [MetadataFilters(filters=[], condition="not")]):
+        with pytest.raises(ValueError, match="filters hold no condition, so every node would be"):
+            filled.delete_nodes(filters=MetadataFilters(filters=nothing))
+    with pytest.raises(TypeError, match="ids is 'abc', a single str"):
+        await filled.adelete_nodes("abc", where("ref_doc_id", EQ, "None"))
+    with pytest.raises(TypeError, match="id of a document is None, a NoneType, but must be a str"):
+        filled.delete(None)
+    assert ids(filled.get_nodes()) == ["a"]
 
 
 async def test_clearing(filled):
@@ -305,6 +348,56 @@ def test_filters_mean_what_llama_index_says(stores, filters):
 def test_no_filters_are_no_condition(stores):
     for store in stores:
         assert len(found_by(store, MetadataFilters(filters=[]))) == len(METADATA)
+
+
+ODD = ["a b", "é", 'q"uo', "a.b", "in"]
+
+
+def test_odd_keys_and_texts_in_filters(make_place, tmp_path, encoder):
+    controls = "\0\t\n\x1f\x7f\\u0001"
+    for engine in ("edge", "memory", "milvus"):
+        place = make_place(engine, tmp_path)
+        store = GTEVectorStore(index=place.open(encoder))
+        store.index.create()
+        odd = dict.fromkeys(ODD, controls)
+        store.add([node("x", "1", **odd), node("x", "2", **{key: [controls] for key in ODD})])
+        for key in ODD:
+            if engine == "milvus":
+                assert found_by(store, where(key, IN, ["z", controls])) == ["1"]
+                assert found_by(store, where(key, NIN, [controls])) == ["2"]
+            elif '"' in key:
+                with pytest.raises(ValueError, match="it finds no key with a quotation mark"):
+                    found_by(store, where(key, EQ, controls))
+            else:
+                assert found_by(store, where(key, IN, ["z", controls])) == ["1", "2"]
+        place.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("\ud800", "holds half of a surrogate pair"),
+        (float("inf"), "numbers must be finite"),
+        (2**63, "integers must have 64 bits at most"),
+    ],
+)
+def test_what_no_document_has_is_no_value(stores, value, message):
+    for store in stores:
+        with pytest.raises(ValueError, match=message):
+            found_by(store, where("n", EQ, value))
+
+
+def test_numbers_below_zero_are_items_too(stores):
+    for store in stores:
+        assert found_by(store, where("nums", CONTAINS, -1)) == []
+
+
+def test_filters_must_be_filters(stores):
+    for store in stores:
+        with pytest.raises(TypeError, match=r"filters is a list, but must be MetadataFilters\("):
+            store.get_nodes(filters=where("n", EQ, 1).filters)
+        with pytest.raises(TypeError, match=r"filter is a dict, but .*must be a"):
+            store.query(query(filters=where("n", EQ, 1)), filter={"n": 1})
 
 
 def test_texts_are_compared_by_milvus_alone(stores):

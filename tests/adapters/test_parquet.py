@@ -106,6 +106,23 @@ def test_an_id_comes_once(path, encoder):
         write_parquet(MilvusVectorizer(encoder), again, path, batch_size=2)
 
 
+def test_what_cannot_be_written_or_read_is_known_before_anything_is_encoded(path, encoder):
+    with pytest.raises(IsADirectoryError, match="a directory; add the name of a file"):
+        write_parquet(MilvusVectorizer(encoder), DOCUMENTS, path.parent)
+    with pytest.raises(TypeError, match="vectorizer is a RecordingEncoder, but must be a Qdrant"):
+        write_parquet(encoder, DOCUMENTS, path)
+    assert not encoder.calls
+    with QdrantHybridIndex(path.parent / "index", "docs", encoder) as index:
+        index.create()
+        path.write_text("id,text")
+        with pytest.raises(ValueError, match=r"corpus.parquet' is no Parquet file: "):
+            add_parquet(index, path)
+    with pytest.raises(TypeError, match="'show_progress_bar' is no argument here, pass show_prog"):
+        write_parquet(MilvusVectorizer(encoder), DOCUMENTS, path, show_progress_bar=True)
+    with pytest.raises(TypeError, match="index is a PosixPath, but must be a QdrantHybridIndex"):
+        add_parquet(path, path)
+
+
 def test_a_missing_package_is_named_with_the_pip_line():
     code = "import sys; sys.modules['pyarrow'] = None; import gte_integrations.parquet"
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -103,6 +103,21 @@ def test_the_strings_of_all_tokens_are_known_also_of_unpickled_parts():
     assert [len(both.token_weights(i)) for i in range(2)] == [1, 2]
 
 
+def test_an_encoder_must_give_one_vector_for_each_text():
+    class Short(HashEncoder):
+        def encode_available(self, texts, **options):
+            return super().encode_available(texts[:1], **options)
+
+    class Bare(HashEncoder):
+        def encode_available(self, texts, **options):
+            return super().encode_available(texts, **options).dense
+
+    with pytest.raises(ValueError, match="gave 1 vectors for 2 texts, but must give one for each"):
+        shared_encoder(Short()).encode_dense(["oak", "elm"])
+    with pytest.raises(TypeError, match="gave a ndarray, but must give HybridEmbeddings"):
+        shared_encoder(Bare()).encode_dense(["oak"])
+
+
 def test_nothing_in_nothing_out(encoder):
     both = encoder.encode([])
     assert (both.dense.shape, both.sparse.shape) == ((0, 64), (0, 1024))

@@ -12,9 +12,11 @@ from gte_core import (
     EncoderSettings,
     GTEEmbedder,
     MissingHeadError,
+    RerankerSettings,
     TruncationError,
     release_shared,
     shared_encoder,
+    shared_reranker,
 )
 from gte_core.recent import RecentVectors, Vectors
 from gte_core.testing import random_checkpoint
@@ -276,6 +278,18 @@ def test_without_a_sparse_head(tmp_path):
     np.testing.assert_allclose(encoder.encode_dense(TEXTS), expected, atol=1e-6)
     with pytest.raises(MissingHeadError, match="use encode_dense"):
         encoder.encode("a")
+
+
+def test_a_reranker_says_what_it_loads():
+    settings = RerankerSettings(model="org/reranker")
+    assert repr(shared_reranker(settings)) == f"SharedReranker({settings!r})"
+
+
+@pytest.mark.parametrize("wrong", ["demo", None, 3])
+def test_what_is_no_encoder_is_refused(wrong):
+    message = f"source is a {type(wrong).__name__}, but must be EncoderSettings.* as_encoder"
+    with pytest.raises(TypeError, match=message):
+        shared_encoder(wrong)
 
 
 def test_nothing_in_nothing_out(encoder):
