@@ -39,6 +39,8 @@ class RotaryAngles:
         """Rotate ``(total_tokens, n, heads, head_dim)`` by position (RoFormer, NeoX halves)."""
         rotated = x * self.cos
         first, second = x.chunk(2, dim=-1)
+        if x.requires_grad:  # gradients do not flow through parts that are written in place
+            return rotated + torch.cat((-second * self.sin, first * self.sin), dim=-1)
         rotated_first, rotated_second = rotated.chunk(2, dim=-1)
         rotated_first.addcmul_(second, self.sin, value=-1)
         rotated_second.addcmul_(first, self.sin)
@@ -65,10 +67,14 @@ class Embeddings(nn.Module):
         )
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Embed ``(total_tokens,)`` ids; types are read only where the model knows two or more."""
+    def forward(self, given: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Embed ``(total_tokens,)`` ids; types are read only where the model knows two or more.
+
+        Floats ``(total_tokens, hidden_size)`` stand for word embeddings that were looked up before.
+        """
+        embedded = given if given.is_floating_point() else self.word_embeddings(given)
         # The table may keep the type it is stored in, which need not be that of the activations.
-        embedded: Tensor = self.word_embeddings(input_ids).to(self.LayerNorm.weight.dtype)
+        embedded = embedded.to(self.LayerNorm.weight.dtype)
         if self.token_type_embeddings is not None:
             if token_type_ids is None or self.token_type_embeddings.num_embeddings < 2:
                 embedded = embedded + self.token_type_embeddings.weight[0]

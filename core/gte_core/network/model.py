@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,8 @@ from gte_core.network.attention import PackLayout, has_varlen_kernel
 from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.network.kernels import choose_kernels
 from gte_core.network.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
-from gte_core.network.placement import Placement
+from gte_core.network.padding import Padding, check_mask
+from gte_core.network.placement import Placement, SharedWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,25 @@ class GTEModel(nn.Module):
         return model
 
     @classmethod
+    def sharing(cls, config: GTEConfig, weights: Mapping[str, Tensor]) -> GTEModel:
+        """An encoder without heads over tensors that somebody else holds, by their original names.
+
+        It has the fastest kernels for their type on their device. These keep the weights of the
+        products once more, in an order of their own; all others are shared.
+        """
+        scale = weights["embeddings.LayerNorm.weight"]
+        placement = Placement(
+            scale.device,
+            scale.dtype,
+            head_dtype=scale.dtype,
+            kernels=choose_kernels(scale.dtype, scale.device),
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        placement.fill(model, SharedWeights(weights))
+        return model.requires_grad_(False).eval()
+
+    @classmethod
     def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
         """The model that a directory describes, filled with its weights.
 
@@ -212,22 +232,14 @@ class GTEModel(nn.Module):
 
         ``token_type_ids`` are read only by models with two or more types, and never changed.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        _check_batch(input_ids, mask, token_type_ids)
-        mask = mask.to(input_ids.device) != 0
-        lengths = mask.sum(1)
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(mask)[mask]
-        layout = PackLayout.from_lengths(
-            lengths[lengths > 0].tolist(), device=input_ids.device, positions=positions
-        )
-        types = None if token_type_ids is None else token_type_ids[mask]
-        packed = self.compute_pack(input_ids[mask], layout, token_type_ids=types)
-
-        hidden = packed.new_zeros(*input_ids.shape, packed.shape[-1])
-        hidden[mask] = packed
-        first = hidden[torch.arange(len(hidden)), mask.int().argmax(1)]
+        _check_batch(input_ids, attention_mask, token_type_ids)
+        padding = Padding.of(input_ids, attention_mask)
+        types = None if token_type_ids is None else padding.pack(token_type_ids)
+        packed = self.compute_pack(padding.pack(input_ids), padding.layout, token_type_ids=types)
+        hidden = padding.unpack(packed)
+        first = padding.first(hidden)
         pooled = None if self.pooler is None else self.pooler(first)
-        return GTEModelOutput(hidden, self._logits(hidden, first, mask), pooled)
+        return GTEModelOutput(hidden, self._logits(hidden, first, padding.mask), pooled)
 
     def compute_pack(
         self, input_ids: Tensor, layout: PackLayout, *, token_type_ids: Tensor | None = None
@@ -299,20 +311,17 @@ def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype)
         )
 
 
-def _check_batch(input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> None:
+def _check_batch(
+    input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+) -> None:
     if input_ids.ndim != 2 or not input_ids.shape[1]:
         raise ValueError(
             f"input_ids has the shape {tuple(input_ids.shape)}, but must be (batch, length) with "
             "a length of at least 1."
         )
-    for name, tensor in (("attention_mask", mask), ("token_type_ids", token_type_ids)):
-        if tensor is not None and tensor.shape != input_ids.shape:
-            raise ValueError(
-                f"{name} has the shape {tuple(tensor.shape)}, but must have that of input_ids, "
-                f"{tuple(input_ids.shape)}."
-            )
-    if mask.is_floating_point() and bool((mask < 0).any()):
+    if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
         raise ValueError(
-            "attention_mask holds negative numbers; give 1 for tokens and 0 for padding, not the "
-            "values that are added to attention scores."
+            f"token_type_ids has the shape {tuple(token_type_ids.shape)}, but must have that of "
+            f"input_ids, {tuple(input_ids.shape)}."
         )
+    check_mask(attention_mask, input_ids.shape)

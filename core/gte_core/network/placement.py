@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gte_core.checkpoint.weights import Checkpoint
 from gte_core.network.kernels import Kernels
 
 _ENCODER = "encoder."
 _HEADS = ("classifier.", "pooler.")
 _TABLE = "embeddings.word_embeddings.weight"
+
+
+class Weights(Protocol):
+    """Tensors by their original names, such as a ``Checkpoint``."""
+
+    def mapped(self, name: str) -> Tensor:
+        """A tensor in the type and the place it is stored in."""
+        ...
+
+    def copy(self, name: str, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """A tensor of this type on this device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWeights:
+    """The weights of another model, shared as far as type and device are as they should be."""
+
+    tensors: Mapping[str, Tensor]
+
+    def mapped(self, name: str) -> Tensor:
+        """The tensor itself."""
+        return self.tensors[name]
+
+    def copy(self, name: str, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The tensor itself where it is of this type and on this device."""
+        return self.tensors[name].to(device, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +63,26 @@ class Placement:
     kernels: Kernels | None = None
     table_stays_mapped: bool = False
 
-    def fill(self, model: nn.Module, checkpoint: Checkpoint) -> None:
+    def fill(self, model: nn.Module, weights: Weights) -> None:
         """Give every parameter of a model on the meta device its weights."""
         for path, module in list(model.named_modules()):
             names = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
             if self.kernels and isinstance(module, nn.Linear) and path.startswith(_ENCODER):
-                model.set_submodule(path, self._product(module, names, self.kernels, checkpoint))
+                model.set_submodule(path, self._product(module, names, self.kernels, weights))
             else:
-                tensors = {name.rpartition(".")[2]: self._read(name, checkpoint) for name in names}
+                tensors = {name.rpartition(".")[2]: self._read(name, weights) for name in names}
                 module.load_state_dict(tensors, strict=False, assign=True)
 
-    def _read(self, name: str, checkpoint: Checkpoint) -> Tensor:
+    def _read(self, name: str, weights: Weights) -> Tensor:
         if self.table_stays_mapped and name == _TABLE and self.device.type == "cpu":
-            return checkpoint.mapped(name)
+            return weights.mapped(name)
         dtype = self.head_dtype if name.startswith(_HEADS) else self.dtype
-        return checkpoint.copy(name, device=self.device, dtype=dtype)
+        return weights.copy(name, device=self.device, dtype=dtype)
 
     def _product(
-        self, module: nn.Linear, names: list[str], kernels: Kernels, checkpoint: Checkpoint
+        self, module: nn.Linear, names: list[str], kernels: Kernels, weights: Weights
     ) -> nn.Module:
         weight, *biases = names
-        bias = self._read(biases[0], checkpoint) if biases else None
-        stored = checkpoint.copy(weight, device=self.device, dtype=kernels.weight_dtype)
+        bias = self._read(biases[0], weights) if biases else None
+        stored = weights.copy(weight, device=self.device, dtype=kernels.weight_dtype)
         return kernels.replace(module, stored, bias)

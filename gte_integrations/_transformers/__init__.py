@@ -1,0 +1,1 @@
+"""The classes behind ``gte_integrations.transformers``."""
