@@ -42,10 +42,17 @@ _LONGEST_PAIR = 2**31  # the library takes no larger number
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """Token ids of one text, special tokens included, and whether some were cut off."""
+    """Token ids of one text.
+
+    Attributes:
+        ids: special tokens included.
+        truncated: whether some were cut off.
+        left_out: how many of the first ones pooling leaves out, fewer than all.
+    """
 
     ids: list[int]
     truncated: bool
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,11 +64,18 @@ class GTETokenizer:
     Args:
         tokenizer: the pipeline.
         dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk).
+        closing_ids: ids that are no part of a prompt at its end; by default ``dropped_ids``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, dropped_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dropped_ids: frozenset[int],
+        closing_ids: frozenset[int] | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self.dropped_ids = dropped_ids
+        self._closing_ids = dropped_ids if closing_ids is None else closing_ids
         mask = tokenizer.encode("a").special_tokens_mask
         self._n_before = mask.index(0) if 0 in mask else 1
         self._n_after = sum(mask) - self._n_before
@@ -83,9 +97,11 @@ class GTETokenizer:
                 "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
         with _failing_as_config_error(directory / "tokenizer.json"):
-            known = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
-            known |= {*tokenizer.encode("").ids, pad_token_id}
-            return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
+            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
+            declared = frozenset(token_id for token_id in found if token_id is not None)
+            padding = () if pad_token_id is None else (pad_token_id,)
+            dropped = declared.union(tokenizer.encode("").ids, padding)
+            return cls(tokenizer, dropped, declared if _has_general_class(directory) else None)
 
     @property
     def largest_id(self) -> int:
@@ -119,6 +135,15 @@ class GTETokenizer:
         batches = (list(map(_encodable, batch)) for batch in batched(texts, _COUNTED_AT_ONCE))
         encodings = chain.from_iterable(map(self._tokenizer.encode_batch_fast, batches))
         return np.fromiter(map(len, encodings), np.int64)
+
+    def count_prompt(self, prompt: str, max_length: int) -> int:
+        """Ids that a prompt takes of a text behind it, as sentence-transformers counts them.
+
+        They are those of the prompt alone, without the special token at its end; merged with the
+        text behind it, it may have others.
+        """
+        ids = self.tokenize([prompt], max_length)[0].ids
+        return len(ids) - (ids[-1] in self._closing_ids)
 
     def decode_token(self, token_id: int) -> str:
         """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""
@@ -253,6 +278,13 @@ def _special_tokens(directory: Path) -> set[str]:
     if not declared.get("unk_token"):
         declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
     return set(declared.values()) - {""}
+
+
+def _has_general_class(directory: Path) -> bool:
+    """Whether transformers reads it by a class whose special tokens are those declared alone."""
+    path = directory / "tokenizer_config.json"
+    fields = read_json_object(path, ConfigError) if exists(path) else {}
+    return fields.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def _content(path: Path, role: str, token: Any) -> str:
