@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gte_core.checkpoint.hub import DEFAULT_MODEL
+from gte_core.checkpoint.prompts import Prompts
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
 from gte_core.explanation import Explanation
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _ASYNC_CALLS = 32  # at once; each waits in a thread for its passes
 
-_NOT_SHOWN = ("cache_dir", "local_files_only")
+_NOT_SHOWN = ("prompt_name", "cache_dir", "local_files_only")
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
@@ -57,6 +57,9 @@ class GTEEmbedder:
         self._config = loaded.config
         self._tokenizer = loaded.tokenizer
         self._engine = loaded.engine
+        self._prompts = loaded.prompts
+        self._query_prefix = loaded.query_prefix
+        self._max_length = loaded.max_length
         self._settings = loaded.settings
         self._device = loaded.device
         self._dtype = loaded.dtype
@@ -81,8 +84,9 @@ class GTEEmbedder:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         dimensions: int | None = None,
-        max_length: int = 8192,
-        query_prefix: str = "",
+        max_length: int | None = None,
+        query_prefix: str | None = None,
+        prompt_name: str | None = None,
         on_truncation: OnTruncation = "warn",
         deterministic: bool = False,
         torch_compile: bool = False,
@@ -100,8 +104,11 @@ class GTEEmbedder:
                 on other CUDA cards, float32 elsewhere. ``"int8"`` (x86 CPUs) and ``"float8"``
                 (Hopper) are faster, and make vectors of a family of their own.
             dimensions: size of the dense vectors, from 1 to the model's own, which is the default.
-            max_length: tokens of a text that are read, special tokens included.
-            query_prefix: text put before queries only, ``"query: "`` for arctic-embed.
+            max_length: tokens of a text that are read, special tokens included; by default as many
+                as the checkpoint says, at most its positions.
+            query_prefix: text put before queries only; by default the checkpoint's own prompt,
+                and ``""`` for none.
+            prompt_name: of another prompt of the checkpoint that goes before queries.
             on_truncation: ``"warn"`` logs once a call, ``"error"`` raises, ``"ignore"``.
             deterministic: compute every text by itself, so that its vectors are the same to the
                 last bit whatever it is encoded with; slower.
@@ -123,6 +130,7 @@ class GTEEmbedder:
             dimensions=dimensions,
             max_length=max_length,
             query_prefix=query_prefix,
+            prompt_name=prompt_name,
             on_truncation=on_truncation,
             deterministic=deterministic,
             torch_compile=torch_compile,
@@ -132,7 +140,14 @@ class GTEEmbedder:
         return cls(load(given, model))
 
     def __repr__(self) -> str:
-        settings = replace(self._settings, device=self.device, dtype=self.dtype).arguments()
+        settings = self._settings.arguments() | {
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "query_prefix": self.query_prefix,
+        }
+        if self.document_prefix:
+            settings["document_prefix"] = self.document_prefix
         shown = [f"{name}={value!r}" for name, value in settings.items() if name not in _NOT_SHOWN]
         return f"GTEEmbedder({', '.join(shown)})"
 
@@ -142,7 +157,7 @@ class GTEEmbedder:
 
     @property
     def settings(self) -> EncoderSettings:
-        """What it was loaded with; ``device`` and ``dtype`` as they were given."""
+        """What it was loaded with; ``model``, ``revision`` and ``dimensions`` are decided."""
         return self._settings
 
     @property
@@ -178,12 +193,22 @@ class GTEEmbedder:
     @property
     def max_length(self) -> int:
         """Tokens of a text that are read, special tokens included."""
-        return self._settings.max_length
+        return self._max_length
 
     @property
     def query_prefix(self) -> str:
         """Text that goes before queries, usually none."""
-        return self._settings.query_prefix
+        return self._query_prefix
+
+    @property
+    def document_prefix(self) -> str:
+        """Text that goes before documents, rarely any."""
+        return self._prompts.document_prefix
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts of the checkpoint, by name."""
+        return self._prompts
 
     @property
     def has_dense(self) -> bool:
@@ -214,7 +239,9 @@ class GTEEmbedder:
         if self._fingerprint is None:
             family = _FAMILIES.get(self._dtype, "float")
             identity = self._files.identity
-            self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
+            self._fingerprint = Fingerprint(
+                identity, self.revision, self.max_length, family, self.document_prefix
+            )
         return self._fingerprint
 
     @refuses_foreign
@@ -230,7 +257,7 @@ class GTEEmbedder:
 
         Args:
             texts: one text (a list of one) or any iterable of them.
-            role: ``"query"`` puts ``query_prefix`` before each.
+            role: whose prefix goes before each, ``query_prefix`` or ``document_prefix``.
             dimensions: size of the dense vectors, from 1 to the model's own.
             show_progress: draw a progress bar on stderr.
 
@@ -330,12 +357,12 @@ class GTEEmbedder:
     def count_tokens(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> NDArray[np.int64]:
-        """Tokens of every text, special ones and a query's prefix included, int64 ``(n,)``.
+        """Tokens of every text, special ones and its prefix included, int64 ``(n,)``.
 
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
         """
-        return self._tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
+        return self._tokenizer.count(checked(self._fed(texts, role)))
 
     def compute_scores(
         self,
@@ -358,8 +385,8 @@ class GTEEmbedder:
         n = len(listed)
         size = self._size(dimensions)
         texts = [
-            *with_prefix([query for query, _ in listed], "query", self.query_prefix),
-            *(document for _, document in listed),
+            *self._fed([query for query, _ in listed], "query"),
+            *self._fed([document for _, document in listed], "document"),
         ]
         limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
         call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
@@ -379,9 +406,12 @@ class GTEEmbedder:
         dimensions: int | None = None,
     ) -> Explanation:
         """Take a score apart: both parts, and the shared tokens with their contributions."""
+        self.require_sparse_head()
+        size = self._size(dimensions)
         asked = self.query_prefix + checked_text(query, "query")
-        texts = [asked, checked_text(document, "document")]
-        both = self.encode(texts, dimensions=dimensions)
+        texts = [asked, self.document_prefix + checked_text(document, "document")]
+        parts = self._windows.parts(texts, WindowedCall(self.max_length))
+        both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
         return Explanation.between(
             both[0],
             both[1],
@@ -404,9 +434,14 @@ class GTEEmbedder:
         is_stream: bool = False,
         show_progress: bool = False,
     ) -> Iterator[Part]:
-        given = with_prefix(texts, role, self.query_prefix)
         call = WindowedCall(self.max_length, is_stream=is_stream)
-        return self._windows.parts(given, call, sparse=sparse, show_progress=show_progress)
+        return self._windows.parts(
+            self._fed(texts, role), call, sparse=sparse, show_progress=show_progress
+        )
+
+    def _fed(self, texts: str | Iterable[str], role: Role) -> Iterable[str]:
+        """The texts as the model reads them."""
+        return with_prefix(texts, role, self.query_prefix, self.document_prefix)
 
     def _size(self, dimensions: int | None) -> int:
         return check_dimensions(

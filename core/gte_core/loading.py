@@ -12,6 +12,7 @@ from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.checkpoint.modules import check_computed
+from gte_core.checkpoint.prompts import Prompts, own_max_length, read_prompts
 from gte_core.embeddings import check_dimensions
 from gte_core.exceptions import MissingHeadError
 from gte_core.forks import computing
@@ -32,7 +33,10 @@ class LoadedModel:
         config: its shape.
         tokenizer: makes ids of texts.
         engine: computes vectors of ids.
-        settings: all of them decided, but for ``device`` and ``dtype``, which are as given.
+        prompts: those of the checkpoint.
+        query_prefix: what goes before queries.
+        max_length: tokens of a text that are read.
+        settings: model, revision and dimensions are decided, the others as they were given.
         device: where it computes, such as ``"cuda:0"``.
         dtype: the type of its matrix products, such as ``"bfloat16"``.
     """
@@ -41,6 +45,9 @@ class LoadedModel:
     config: GTEConfig
     tokenizer: GTETokenizer
     engine: VectorEngine
+    prompts: Prompts
+    query_prefix: str
+    max_length: int
     settings: EncoderSettings
     device: str
     dtype: str
@@ -59,6 +66,14 @@ def located(settings: EncoderSettings, model: str | Path) -> tuple[ModelFiles, s
     return files, str(device), str(dtype).removeprefix("torch.")
 
 
+def decided_length(max_length: int | None, files: ModelFiles) -> int:
+    """The ``max_length`` that was given, else the checkpoint's own; no weights are read."""
+    if max_length is not None:
+        return max_length
+    positions = GTEConfig.from_pretrained(files.directory).max_position_embeddings
+    return own_max_length(files.directory, positions)
+
+
 def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     """Load a model; ``model`` is what ``settings`` name, of the type that it was given in."""
     files, device, dtype = located(settings, model)
@@ -68,12 +83,14 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
     check_vocabulary(tokenizer, config.vocab_size)
     size = config.hidden_size if settings.dimensions is None else settings.dimensions
+    max_length = check_max_length(decided_length(settings.max_length, files), tokenizer.n_special)
+    prompts = read_prompts(files.directory)
+    query_prefix = prompts.query_prefix(settings.query_prefix, settings.prompt_name)
     settings = replace(
         settings,
         model=files.model,
         revision=files.revision,
         dimensions=check_dimensions(size, config.hidden_size),
-        max_length=check_max_length(settings.max_length, tokenizer.n_special),
     )
     for_inference = partial(GTEModel.for_inference, files, device=torch.device(device))
     with computing():
@@ -86,7 +103,18 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         deterministic=settings.deterministic,
         graphed=settings.torch_compile,
     )
-    return LoadedModel(files, config, tokenizer, engine, settings, device, dtype)
+    return LoadedModel(
+        files=files,
+        config=config,
+        tokenizer=tokenizer,
+        engine=engine,
+        prompts=prompts,
+        query_prefix=query_prefix,
+        max_length=max_length,
+        settings=settings,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def _refuse_classifier(model: str, task: Task | None) -> None:
