@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.exceptions import MissingHeadError
+from gte_core.pickling import restore_by_name, state_by_name
 from gte_core.texts import as_texts, checked
 
 NumericFamily = Literal["float", "int8", "fp8"]
@@ -27,17 +28,25 @@ class Fingerprint:
 
     ``model`` is a hub id, or ``sha256:...`` of the content of a directory. All float types are one
     family: vectors built in bfloat16 may be searched in float32. The dimensions are not part of
-    it; a collection states its own.
+    it; a collection states its own. ``document_prefix`` is text that goes before documents.
     """
 
     model: str
     revision: str | None
     max_length: int
     numeric: NumericFamily = "float"
+    document_prefix: str = ""
 
     def __str__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
-        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}"
+        prefix = f" document_prefix={self.document_prefix!r}" if self.document_prefix else ""
+        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}{prefix}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_by_name(self)
+
+    def __setstate__(self, state: Any) -> None:
+        restore_by_name(self, state)
 
 
 class Encoder(Protocol):
@@ -77,6 +86,11 @@ class Encoder(Protocol):
         """Text that ``role="query"`` puts before each text, usually none."""
         ...
 
+    @property
+    def document_prefix(self) -> str:
+        """Text that ``role="document"`` puts before each text, rarely any."""
+        ...
+
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -111,17 +125,20 @@ class Encoder(Protocol):
         ...
 
 
-def with_prefix(texts: str | Iterable[str], role: Role, query_prefix: str) -> Iterable[str]:
-    """The texts as a model reads them in this role: queries with the prefix before each.
+def with_prefix(
+    texts: str | Iterable[str], role: Role, query_prefix: str, document_prefix: str = ""
+) -> Iterable[str]:
+    """The texts as a model reads them in this role, with its prefix before each.
 
     ``ValueError`` for another role; ``TypeError`` naming what is no text, once it is read.
     """
     if role not in get_args(Role):
         raise ValueError(f"role is {role!r}; allowed are {list(get_args(Role))}.")
-    if role == "document":
+    if role == "document" and not document_prefix:
         return as_texts(texts)
-    given = as_texts(texts, "queries")
-    prefixed = (query_prefix + text for text in checked(given, "queries"))
+    prefix, name = (query_prefix, "queries") if role == "query" else (document_prefix, "texts")
+    given = as_texts(texts, name)
+    prefixed = (prefix + text for text in checked(given, name))
     return list(prefixed) if isinstance(given, Sized) else prefixed
 
 

@@ -12,6 +12,7 @@ from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
 from gte_core.checkpoint.modules import Description, read_description
+from gte_core.checkpoint.prompts import Prompts, own_max_length, read_prompts
 from gte_core.exceptions import MissingHeadError
 from gte_core.forks import computing
 from gte_core.network.device import choose_device, choose_dtype
@@ -34,7 +35,10 @@ class LoadedModel:
         engine: computes pooled states and sparse vectors of ids.
         description: how a vector is made of the states of tokens.
         projection: makes dense vectors of pooled states.
-        settings: all of them decided, but for ``device`` and ``dtype``, which are as given.
+        prompts: those of the checkpoint.
+        query_prefix: what goes before queries.
+        max_length: tokens of a text that are read.
+        settings: model, revision and dimensions are decided, the others as they were given.
         device: where it computes, such as ``"cuda:0"``.
         dtype: the type of its matrix products, such as ``"bfloat16"``.
     """
@@ -45,6 +49,9 @@ class LoadedModel:
     engine: VectorEngine
     description: Description
     projection: Projection
+    prompts: Prompts
+    query_prefix: str
+    max_length: int
     settings: EncoderSettings
     device: str
     dtype: str
@@ -63,6 +70,14 @@ def located(settings: EncoderSettings, model: str | Path) -> tuple[ModelFiles, s
     return files, str(device), str(dtype).removeprefix("torch.")
 
 
+def decided_length(max_length: int | None, files: ModelFiles) -> int:
+    """The ``max_length`` that was given, else the checkpoint's own; no weights are read."""
+    if max_length is not None:
+        return max_length
+    positions = GTEConfig.from_pretrained(files.directory).max_position_embeddings
+    return own_max_length(files.directory, positions)
+
+
 def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     """Load a model; ``model`` is what ``settings`` name, of the type that it was given in."""
     files, device, dtype = located(settings, model)
@@ -72,12 +87,14 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     projection = Projection(config.hidden_size, description, deterministic=settings.deterministic)
     tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
     check_vocabulary(tokenizer, config.vocab_size)
+    max_length = check_max_length(decided_length(settings.max_length, files), tokenizer.n_special)
+    prompts = read_prompts(files.directory)
+    query_prefix = prompts.query_prefix(settings.query_prefix, settings.prompt_name)
     settings = replace(
         settings,
         model=files.model,
         revision=files.revision,
         dimensions=projection.size(settings.dimensions),
-        max_length=check_max_length(settings.max_length, tokenizer.n_special),
     )
     for_inference = partial(GTEModel.for_inference, files, device=torch.device(device))
     with computing():
@@ -92,7 +109,18 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         graphed=settings.torch_compile,
     )
     return LoadedModel(
-        files, config, tokenizer, engine, description, projection, settings, device, dtype
+        files=files,
+        config=config,
+        tokenizer=tokenizer,
+        engine=engine,
+        description=description,
+        projection=projection,
+        prompts=prompts,
+        query_prefix=query_prefix,
+        max_length=max_length,
+        settings=settings,
+        device=device,
+        dtype=dtype,
     )
 
 

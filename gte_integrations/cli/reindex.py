@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,16 +21,20 @@ from gte_integrations.cli.options import (
     Collection,
     ModelOptions,
     OnError,
-    QueryPrefix,
+    QueryOptions,
     Source,
     To,
+    group_of,
     with_options,
 )
 from gte_integrations.cli.reports import show_report
 from gte_integrations.cli.stores import Sizes, StoreLocation, open_index, read_metadata
 
+if TYPE_CHECKING:
+    from gte_integrations._index.metadata import Metadata
 
-@with_options(ModelOptions)
+
+@with_options(ModelOptions, QueryOptions)
 def reindex(
     *,
     store: Source,
@@ -55,9 +59,8 @@ def reindex(
             metavar="FILE", help="The same for the server of --to, where it is another one."
         ),
     ] = None,
-    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
-    **model_options: Any,
+    **given: Any,
 ) -> None:
     """Encode a collection's documents again, into one of another model, size or engine.
 
@@ -72,14 +75,15 @@ def reindex(
             f"--alias is {alias!r}, but a Qdrant directory has no aliases; leave it out."
         )
     store, to = _with_keys(store, to, api_key_file, to_api_key_file)
-    options = ModelOptions(**model_options)
+    options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
     old = recorded(store, collection)
     new = read_metadata(to, target)
-    embedder = load_model(options, query_prefix=query_prefix, metadata=new or old)
-    if new is None and options.model is not None:
-        sizes = Sizes()
-    else:
-        sizes = recorded_sizes(new or old, embedder, options.dimensions)
+    is_other = new is None and options.model is not None
+    metadata = new or old
+    if is_other and options.model != old.get("name"):
+        metadata = _without_its_own(old)
+    embedder = load_model(options, query=query, metadata=metadata)
+    sizes = Sizes() if is_other else recorded_sizes(metadata, embedder, options.dimensions)
     if new is None and store.engine != to.engine:  # which need not keep vectors as the old one does
         sizes = replace(sizes, storage="float32")
     with (
@@ -104,3 +108,10 @@ def _with_keys(
         to_file = to_file or file
     is_for_to = to.is_url and not store.is_url
     return store.with_key(None if is_for_to else file), to.with_key(to_file)
+
+
+def _without_its_own(metadata: "Metadata") -> "Metadata":
+    """What a collection records, but for what its model alone reads texts with."""
+    return {
+        key: value for key, value in metadata.items() if key not in ("max_length", "query_prefix")
+    }

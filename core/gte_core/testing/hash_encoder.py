@@ -30,6 +30,7 @@ class HashEncoder:
         vocab_size: width of the sparse vectors; words whose hashes meet share a token id.
         has_sparse: whether there are sparse vectors.
         query_prefix: text that ``role="query"`` puts before each text.
+        document_prefix: text that ``role="document"`` puts before each text.
         max_length: tokens of a text that are read, two special ones included.
         name: of the model in the fingerprint.
     """
@@ -43,6 +44,7 @@ class HashEncoder:
         vocab_size: int = 1024,
         has_sparse: bool = True,
         query_prefix: str = "",
+        document_prefix: str = "",
         max_length: int = 512,
         name: str = "hash",
     ) -> None:
@@ -50,7 +52,9 @@ class HashEncoder:
         self.vocab_size = vocab_size
         self.has_sparse = has_sparse
         self.query_prefix = query_prefix
-        self.fingerprint = Fingerprint(name, None, check_max_length(max_length, _N_SPECIAL))
+        self.document_prefix = document_prefix
+        length = check_max_length(max_length, _N_SPECIAL)
+        self.fingerprint = Fingerprint(name, None, length, document_prefix=document_prefix)
 
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
@@ -100,7 +104,7 @@ class HashEncoder:
             raise missing_sparse_head(self.fingerprint.model)
 
     def _words(self, texts: str | Iterable[str], role: Role) -> list[list[str]]:
-        given = checked(with_prefix(texts, role, self.query_prefix))
+        given = checked(with_prefix(texts, role, self.query_prefix, self.document_prefix))
         return [re.findall(r"\w+", text.lower()) for text in given]
 
     def _dense(self, texts: Sequence[Sequence[str]], size: int) -> NDArray[np.float32]:
