@@ -24,6 +24,9 @@ from gte_core.exceptions import WeightsError
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
 _PREFIXES = ("new.gte.", "new.", "gte.")
 
+# A renamed class has a prefix of its own, such as "vietnamese.".
+_WORD_EMBEDDINGS = re.compile(r"([A-Za-z_]\w{0,100}\.)embeddings\.word_embeddings\.weight")
+
 # transformers' own names -> the original's.
 _RENAMES = (
     (re.compile(r"^layers\."), "encoder.layer."),
@@ -54,8 +57,10 @@ class Checkpoint:
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
         self._stored: dict[str, dict[str, StoredTensor]] = {}
         self._duplicates: list[str] = []
-        for path in weight_files(directory):
-            self._index(path)
+        stored = [tensor for path in weight_files(directory) for tensor in stored_tensors(path)]
+        prefixes = _prefixes(tensor.key for tensor in stored)
+        for tensor in stored:
+            self._index(tensor, prefixes)
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored
@@ -127,19 +132,17 @@ class Checkpoint:
                 "Check that both come from the same checkpoint."
             )
 
-    def _index(self, path: Path) -> None:
-        for stored in stored_tensors(path):
-            key = stored.key
-            name, part = _original_name(key)
-            if _IGNORED.match(name):
-                continue
-            if stored.dtype not in FLOATS:
-                raise WeightsError(
-                    f"{shortened(key)} in {path} is stored as {stored.dtype}; supported are "
-                    f"{', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
-                )
-            if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
-                self._duplicates.append(key)
+    def _index(self, stored: StoredTensor, prefixes: Iterable[str]) -> None:
+        name, part = _original_name(stored.key, prefixes)
+        if _IGNORED.match(name):
+            return
+        if stored.dtype not in FLOATS:
+            raise WeightsError(
+                f"{shortened(stored.key)} in {stored.path} is stored as {stored.dtype}; supported "
+                f"are {', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
+            )
+        if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
+            self._duplicates.append(stored.key)
 
     def _parts(self, name: str) -> list[StoredTensor]:
         found = self._stored[name]
@@ -160,9 +163,14 @@ class Checkpoint:
         return (len(shapes) * shapes[0][0], *shapes[0][1:])
 
 
-def _original_name(key: str) -> tuple[str, str]:
+def _prefixes(keys: Iterable[str]) -> list[str]:
+    own = [found[1] for key in keys if (found := _WORD_EMBEDDINGS.fullmatch(key))]
+    return [*_PREFIXES, *own]
+
+
+def _original_name(key: str, prefixes: Iterable[str]) -> tuple[str, str]:
     """The original name of a stored tensor, and of the part of it that is stored."""
-    name = key.removeprefix(next((p for p in _PREFIXES if key.startswith(p)), ""))
+    name = key.removeprefix(next((p for p in prefixes if key.startswith(p)), ""))
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     path, _, kind = name.rpartition(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.hub import ModelFiles, find_model
+from gte_core.checkpoint.renamed import other_name
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import MissingHeadError
 from gte_core.foreign import refuses_foreign
@@ -21,6 +23,8 @@ from gte_core.network.device import best_float, choose_device, choose_dtype, is_
 from gte_core.network.kernels import choose_kernels
 from gte_core.network.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
 from gte_core.network.placement import Placement
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ class GTEModel(nn.Module):
                 pooler="pooler.dense.weight" in checkpoint,
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        if name := other_name(directory):
+            logger.warning("%s: %s; its own code is not run.", directory, name)
         placement.fill(model, checkpoint)
         # Moved now: a copy during a pass would make the host wait for the device.
         model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
