@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from gte_core.capabilities import Capabilities, capabilities_of
 from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
@@ -204,6 +205,11 @@ class GTEEmbedder:
     def tokenizer(self) -> GTETokenizer:
         """What turns texts into ids and ids into strings."""
         return self._tokenizer
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the checkpoint is and gives, whatever it was loaded with; read from its files."""
+        return capabilities_of(self._files)
 
     @property
     def fingerprint(self) -> Fingerprint:

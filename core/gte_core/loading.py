@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 
-from gte_core.checkpoint.config import GTEConfig, Task
-from gte_core.checkpoint.files import shown
-from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.capabilities import refuse_classifier
+from gte_core.checkpoint.config import GTEConfig
+from gte_core.checkpoint.hub import ModelFiles, find_model
 from gte_core.checkpoint.modules import check_computed
 from gte_core.embeddings import check_dimensions
-from gte_core.exceptions import MissingHeadError
 from gte_core.forks import computing
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
@@ -63,7 +62,7 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     """Load a model; ``model`` is what ``settings`` name, of the type that it was given in."""
     files, device, dtype = located(settings, model)
     config = GTEConfig.from_pretrained(files.directory)
-    _refuse_classifier(files.model, config.task)
+    refuse_classifier(files.model, config.task)  # the weights know where config.json does not
     check_computed(files.directory, config)
     tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
     check_vocabulary(tokenizer, config.vocab_size)
@@ -78,7 +77,7 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     for_inference = partial(GTEModel.for_inference, files, device=torch.device(device))
     with computing():
         network = for_inference(dtype=getattr(torch, dtype), torch_compile=settings.torch_compile)
-    _refuse_classifier(files.model, network.task)
+    refuse_classifier(files.model, network.task)
     engine = VectorEngine(
         network,
         partial(for_inference, dtype=torch.float32),
@@ -87,13 +86,3 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         graphed=settings.torch_compile,
     )
     return LoadedModel(files, config, tokenizer, engine, settings, device, dtype)
-
-
-def _refuse_classifier(model: str, task: Task | None) -> None:
-    """Asked of config.json first, then of the weights, which know where it announces no head."""
-    if task == "sequence_classification":
-        raise MissingHeadError(
-            f"{shown(model)} is a sequence classifier: it scores pairs of texts, as a reranker "
-            "does, and has no trained embedding. Load it with GTEReranker (GTEModel gives its "
-            f"logits), or load an embedding model, such as {DEFAULT_MODEL!r}."
-        )

@@ -97,7 +97,7 @@ def test_a_renamed_model_gives_the_vectors_of_the_network_and_says_so_once(tmp_p
     found = GTEEmbedder.from_pretrained(directory, dtype="float32").encode_dense(TEXTS)
     assert (found == expected).all()
     [line] = [record.getMessage() for record in caplog.records]
-    assert "VietnameseModel (model_type 'Vietnamese'), understood as NewModel" in line
+    assert "VietnameseModel, understood as NewModel" in line
 
 
 @pytest.mark.parametrize("prefix", ["new.", "vietnamese.", "Vietnamese.", "model."])

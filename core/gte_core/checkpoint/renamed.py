@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from gte_core.checkpoint.files import read_json_object, shortened, shown
+from gte_core.checkpoint.files import shortened, shown
 from gte_core.exceptions import ConfigError
 
 _MODEL_TYPES = ("gte", "new")
@@ -119,14 +118,14 @@ def check_renamed(raw: Mapping[str, Any]) -> None:
         )
 
 
-def other_name(directory: Path) -> str | None:
-    """What a checked ``config.json`` calls the network, and what it is; None for its own names."""
-    raw = read_json_object(directory / "config.json", ConfigError)
+def class_names(raw: Mapping[str, Any]) -> tuple[str, str]:
+    """The class that a checked configuration names, and the published one that it is."""
+    *_, given = _listed(raw) or ["NewModel"]
     if not is_renamed(raw):
-        return None
-    *_, given = _listed(raw) or ["Model"]
-    _, head = split_architecture(given) or ("", "Model")
-    return f"{shortened(given)} (model_type {shown(raw['model_type'])}), understood as New{head}"
+        return given, given
+    stem, head = split_architecture(given) or ("", "Model")
+    named = str(raw["model_type"]) if stem in _OWN_CLASSES else given
+    return shortened(named), f"New{head}"
 
 
 def _refusal(raw: Mapping[str, Any]) -> str:

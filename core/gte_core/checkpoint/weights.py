@@ -8,18 +8,21 @@ original code without its prefix; the tables below say how the other layouts map
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gte_core.checkpoint.config import Task
 from gte_core.checkpoint.files import listing, shortened, shown
 from gte_core.checkpoint.shards import weight_files
 from gte_core.checkpoint.tensors import FLOATS, StoredTensor, stored_tensors
 from gte_core.exceptions import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
 _PREFIXES = ("new.gte.", "new.", "gte.")
@@ -79,8 +82,16 @@ class Checkpoint:
         shape = self._shape("classifier.weight") if "classifier.weight" in self else ()
         return shape[0] if shape else 1
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all tensors of the network and its head."""
+        parts = (stored for found in self._stored.values() for stored in found.values())
+        return sum(math.prod(stored.shape) for stored in parts)
+
     def mapped(self, name: str) -> Tensor:
         """A tensor in the type it is stored in, left in the file where it is stored whole."""
+        import torch
+
         tensors = [stored.mapped() for stored in self._parts(name)]
         return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
@@ -90,6 +101,8 @@ class Checkpoint:
         It is a copy even of the right type: the file's own memory is not aligned for the CPU's
         kernels, which costs speed and makes the last bits depend on the file's layout.
         """
+        import torch
+
         out = torch.empty(self._shape(name), device=device, dtype=dtype)
         filled = 0
         for stored in self._parts(name):

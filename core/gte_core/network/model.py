@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.checkpoint.files import read_json_object
 from gte_core.checkpoint.hub import ModelFiles, find_model
-from gte_core.checkpoint.renamed import other_name
+from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint
-from gte_core.exceptions import MissingHeadError
+from gte_core.exceptions import ConfigError, MissingHeadError
 from gte_core.foreign import refuses_foreign
 from gte_core.former import former_name
 from gte_core.network.attention import PackLayout, has_varlen_kernel
@@ -173,8 +174,7 @@ class GTEModel(nn.Module):
                 pooler="pooler.dense.weight" in checkpoint,
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
-        if name := other_name(directory):
-            logger.warning("%s: %s; its own code is not run.", directory, name)
+        _note_other_name(directory)
         placement.fill(model, checkpoint)
         # Moved now: a copy during a pass would make the host wait for the device.
         model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
@@ -294,6 +294,17 @@ class GTEModel(nn.Module):
             return self.sequence_logits(cls)
         logits: Tensor = self.classifier(hidden)
         return logits * mask[..., None]
+
+
+def _note_other_name(directory: Path) -> None:
+    given, understood = class_names(read_json_object(directory / "config.json", ConfigError))
+    if given != understood:
+        logger.warning(
+            "%s holds %s, understood as %s; code of its own is not run.",
+            directory,
+            given,
+            understood,
+        )
 
 
 def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype) -> None:
