@@ -17,11 +17,17 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.embeddings import HybridEmbeddings, TokenDecoder, check_dimensions, joint_decoder
+from gte_core.embeddings import (
+    HybridEmbeddings,
+    TokenDecoder,
+    check_dimensions,
+    check_offered,
+    joint_decoder,
+)
 from gte_core.encoder import Encoder, Fingerprint, Role, missing_sparse_head, with_prefix
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
-from gte_core.recent import RecentVectors, Vectors, embeddings_of, vectors_of
+from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of, vectors_of
 from gte_core.texts import checked
 
 CACHE_BYTES = 256 * 2**20
@@ -47,6 +53,11 @@ class CachingEncoder(ABC):
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
         return self.source.dimensions
+
+    @property
+    def separate_sizes(self) -> tuple[int, ...]:
+        """The sizes of dense vectors, where each has a matrix of its own; else none."""
+        return getattr(self.source, "separate_sizes", ())
 
     @property
     def vocab_size(self) -> int | None:
@@ -214,6 +225,8 @@ class CachedEncoder(CachingEncoder):
     def _size(self, dimensions: int | None) -> int:
         if dimensions is None:
             return self.dimensions
+        if self.separate_sizes:
+            return check_offered(dimensions, self.separate_sizes)
         return check_dimensions(dimensions, self.dimensions)
 
     def _look_up(self, texts: Sequence[str], role: Role) -> tuple[dict[str, Vectors], list[str]]:
@@ -231,13 +244,15 @@ class CachedEncoder(CachingEncoder):
             known = [] if self._decode_token is None else [self._decode_token]
             self._decode_token = joint_decoder([*known, both.decode_token])
             self._width = max(self._width, self.vocab_size or both.sparse.shape[1])
-        computed = dict(zip(texts, vectors_of(both), strict=True))
+        rows = vectors_of(both.dense, both.sparse, both.n_tokens, both.truncated)
+        computed = dict(zip(texts, rows, strict=True))
         self._kept.put({_key(role, text): vectors for text, vectors in computed.items()})
         return computed
 
     def _embeddings(self, rows: Sequence[Vectors], size: int) -> HybridEmbeddings:
         width = max(self._width, self.vocab_size or 0)
-        both = embeddings_of(rows, self.dimensions, width, self._decode_token or str)
+        dense, sizes = dense_of(rows, self.dimensions), self.separate_sizes
+        both = embeddings_of(rows, dense, width, self._decode_token or str, sizes)
         return both if size == self.dimensions else both.with_dimensions(size)
 
 

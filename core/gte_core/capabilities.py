@@ -12,7 +12,7 @@ from typing import Literal
 from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.files import read_bytes, read_json_object, shortened, shown
 from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
-from gte_core.checkpoint.modules import check_computed
+from gte_core.checkpoint.modules import read_description
 from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import ConfigError, MissingHeadError, WeightsError
@@ -151,13 +151,14 @@ def _embedding(
     known: Capabilities, directory: Path, config: GTEConfig, *, has_token_weights: bool
 ) -> Capabilities:
     """What is known, and how vectors are made."""
-    check_computed(directory, config)
+    made = read_description(directory, config)
     return replace(
         known,
         has_dense=True,
         sparse="tokens" if has_token_weights else None,
-        pooling="cls",
-        dimensions=config.hidden_size,
+        pooling=made.pooling,
+        dimensions=config.hidden_size if made.dense is None else made.dense.out_features,
+        sizes=tuple(made.sizes),
         sparse_width=config.vocab_size if has_token_weights else 0,
     )
 

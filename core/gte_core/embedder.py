@@ -16,24 +16,16 @@ from numpy.typing import NDArray
 
 from gte_core.capabilities import Capabilities, capabilities_of
 from gte_core.checkpoint.hub import DEFAULT_MODEL
-from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
+from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
-from gte_core.explanation import Explanation
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
-from gte_core.published import pair_scores
+from gte_core.projection import Projection
 from gte_core.runtime.vectors import TextVectors
+from gte_core.scoring import Scoring
 from gte_core.settings import EncoderSettings, OnTruncation
-from gte_core.texts import (
-    NameOf,
-    as_text,
-    as_texts,
-    check_max_length,
-    checked,
-    checked_pairs,
-    checked_text,
-)
+from gte_core.texts import FedText, FedTexts, NameOf, as_text, as_texts
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 from gte_core.truncation import WindowedCall
 from gte_core.windows import Part, WindowedEncoding
@@ -46,7 +38,7 @@ _NOT_SHOWN = ("cache_dir", "local_files_only")
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
-class GTEEmbedder:
+class GTEEmbedder(Scoring):
     """A loaded model that encodes texts; built by ``from_pretrained``.
 
     Safe to call from several threads; passes run one after another. Pickles as the arguments it
@@ -58,6 +50,8 @@ class GTEEmbedder:
         self._config = loaded.config
         self._tokenizer = loaded.tokenizer
         self._engine = loaded.engine
+        self._description = loaded.description
+        self._projection = loaded.projection
         self._settings = loaded.settings
         self._device = loaded.device
         self._dtype = loaded.dtype
@@ -173,8 +167,21 @@ class GTEEmbedder:
 
     @property
     def max_dimensions(self) -> int:
-        """Size of the model's own dense vectors."""
-        return self._config.hidden_size
+        """The largest size of dense vectors."""
+        return self._projection.max_size
+
+    @property
+    def projection(self) -> Projection:
+        """What makes dense vectors of pooled states."""
+        return self._projection
+
+    @property
+    def separate_sizes(self) -> tuple[int, ...]:
+        """The sizes of dense vectors, where each has a matrix of its own; else none.
+
+        Vectors of such sizes cannot be cut.
+        """
+        return self._projection.separate_sizes
 
     @property
     def max_length(self) -> int:
@@ -303,7 +310,9 @@ class GTEEmbedder:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
-        return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
+        return np.concatenate(
+            [self._projection.vectors(part.pooled, size, name_of=names) for part, names in parts]
+        )
 
     @refuses_foreign
     def encode_sparse(
@@ -341,60 +350,7 @@ class GTEEmbedder:
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
         """
-        return self._tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
-
-    def compute_scores(
-        self,
-        pairs: Iterable[tuple[str, str]],
-        *,
-        dense_weight: float = 1.0,
-        sparse_weight: float = 0.1,
-        dimensions: int | None = None,
-        max_length: int = 1024,
-    ) -> NDArray[np.float32]:
-        """Score ``(query, document)`` pairs as the model's published script does, float32 ``(n,)``.
-
-        ``dense_weight * cosine + sparse_weight * (sum of products of token weights)``, where ids
-        that decode to the same string count as one token; ``explain`` and the indexes go by
-        id instead. At most ``max_length`` tokens of each text are read.
-        """
-        if sparse_weight:
-            self.require_sparse_head()
-        listed = list(checked_pairs(pairs))
-        n = len(listed)
-        size = self._size(dimensions)
-        texts = [
-            *with_prefix([query for query, _ in listed], "query", self.query_prefix),
-            *(document for _, document in listed),
-        ]
-        limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
-        call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
-        parts = self._windows.parts(texts, call)
-        both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
-        return pair_scores(
-            both[:n], both[n:], dense_weight=dense_weight, sparse_weight=sparse_weight
-        )
-
-    def explain(
-        self,
-        query: str,
-        document: str,
-        *,
-        dense_weight: float = 1.0,
-        sparse_weight: float = 0.01,
-        dimensions: int | None = None,
-    ) -> Explanation:
-        """Take a score apart: both parts, and the shared tokens with their contributions."""
-        asked = self.query_prefix + checked_text(query, "query")
-        texts = [asked, checked_text(document, "document")]
-        both = self.encode(texts, dimensions=dimensions)
-        return Explanation.between(
-            both[0],
-            both[1],
-            name=self._tokenizer.piece,
-            dense_weight=dense_weight,
-            sparse_weight=sparse_weight,
-        )
+        return self._tokenizer.count(fed.text for fed in self._fed(texts, role))
 
     def require_sparse_head(self) -> None:
         """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
@@ -410,30 +366,39 @@ class GTEEmbedder:
         is_stream: bool = False,
         show_progress: bool = False,
     ) -> Iterator[Part]:
-        given = with_prefix(texts, role, self.query_prefix)
         call = WindowedCall(self.max_length, is_stream=is_stream)
-        return self._windows.parts(given, call, sparse=sparse, show_progress=show_progress)
-
-    def _size(self, dimensions: int | None) -> int:
-        return check_dimensions(
-            self.dimensions if dimensions is None else dimensions, self._config.hidden_size
+        return self._windows.parts(
+            self._fed(texts, role), call, sparse=sparse, show_progress=show_progress
         )
 
+    def _fed(self, texts: str | Iterable[str], role: Role) -> FedTexts:
+        """The texts as the model reads them."""
+        prompt = self.query_prefix if role == "query" else ""
+        return FedTexts(with_prefix(texts, role, self.query_prefix), self.left_out(prompt))
+
+    def left_out(self, prompt: str) -> int:
+        """How many tokens pooling leaves out at the beginning of a text behind this prompt."""
+        if self._description.include_prompt or not prompt:
+            return 0
+        return self._tokenizer.count_prompt(prompt, self.max_length)
+
+    def _size(self, dimensions: int | None) -> int:
+        return self._projection.size(self.dimensions if dimensions is None else dimensions)
+
     def tokenized_windows(
-        self, texts: Iterable[str], *, max_items: int
+        self, texts: Iterable[FedText], *, max_items: int
     ) -> Iterator[list[TokenizedText]]:
-        """What ``encode_tokenized`` takes, a window at a time; reads the texts lazily.
+        """What ``compute_tokenized`` takes, a window at a time; reads the texts lazily.
 
         A window has ``pack_tokens`` tokens for each of 16 packs, or ``max_items`` texts.
         """
         return self._windows.tokenized(texts, max_length=self.max_length, max_items=max_items)
 
-    def encode_tokenized(
+    def compute_tokenized(
         self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
-    ) -> HybridEmbeddings:
-        """``encode_available`` of texts whose ids are known, dense vectors in full size."""
-        encoded = self._engine.compute(texts, name_of=name_of)
-        return self._embeddings(encoded, name_of, self._config.hidden_size)
+    ) -> TextVectors:
+        """What a pass makes of texts whose ids are known."""
+        return self._engine.compute(texts, name_of=name_of)
 
     @property
     def pack_tokens(self) -> int:
@@ -442,11 +407,12 @@ class GTEEmbedder:
 
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
-            cut(encoded.cls, size, name_of=name_of),
+            self._projection.vectors(encoded.pooled, size, name_of=name_of),
             encoded.sparse,
             encoded.n_tokens,
             encoded.truncated,
             self._tokenizer.decode_token,
+            self.separate_sizes,
         )
 
 

@@ -35,6 +35,8 @@ class HybridEmbeddings:
         n_tokens: int64 ``(n,)``, tokens fed to the model, special tokens included.
         truncated: bool ``(n,)``, whether a text was longer than ``max_length``.
         decode_token: token id -> the string that ``token_weights`` uses as key.
+        separate_sizes: the sizes that the model offers, where each has a matrix of its own and
+            cutting would mean nothing; else none.
     """
 
     dense: Floats
@@ -42,6 +44,7 @@ class HybridEmbeddings:
     n_tokens: Integers
     truncated: NDArray[np.bool_]
     decode_token: TokenDecoder = field(repr=False)
+    separate_sizes: tuple[int, ...] = ()
 
     @classmethod
     def of_dense(cls, dense: Floats) -> HybridEmbeddings:
@@ -64,6 +67,7 @@ class HybridEmbeddings:
             np.concatenate([part.n_tokens for part in parts]),
             np.concatenate([part.truncated for part in parts]),
             joint_decoder([part.decode_token for part in parts]),
+            next((part.separate_sizes for part in parts if part.separate_sizes), ()),
         )
 
     @property
@@ -109,8 +113,18 @@ class HybridEmbeddings:
     def with_dimensions(self, dimensions: int) -> HybridEmbeddings:
         """The same embeddings with dense vectors of a smaller size, without another pass.
 
-        Raises ``ValueError`` unless ``1 <= dimensions <= self.dimensions``.
+        Raises ``ValueError`` unless ``1 <= dimensions <= self.dimensions``, and for any other size
+        than their own where each has a matrix of its own.
         """
+        if (
+            self.separate_sizes
+            and check_offered(dimensions, self.separate_sizes) != self.dimensions
+        ):
+            raise ValueError(
+                f"dimensions is {dimensions}, but these vectors of {self.dimensions} cannot be "
+                "cut: the model has a matrix of its own for each of the sizes "
+                f"{_listed(self.separate_sizes)}. Encode the texts with dimensions={dimensions}."
+            )
         return replace(self, dense=cut(self.dense, dimensions))
 
     def token_weights(self, index: int) -> dict[str, float]:
@@ -163,7 +177,8 @@ class HybridEmbeddings:
         # A pickle carries the strings of its own tokens, not a tokenizer of 17 MB.
         ids = np.unique(self.sparse.indices).tolist()
         known = _KnownTokens({token_id: self.decode_token(token_id) for token_id in ids})
-        return type(self), (self.dense, self.sparse, self.n_tokens, self.truncated, known)
+        values = self.dense, self.sparse, self.n_tokens, self.truncated, known, self.separate_sizes
+        return type(self), values
 
 
 def _chosen(key: Rows, n: int) -> slice | Integers:
@@ -226,6 +241,23 @@ def check_dimensions(dimensions: int, limit: int) -> int:
             "gte-multilingual-base documents 128 to 768 in steps of 32."
         )
     return size
+
+
+def check_offered(dimensions: int, sizes: Sequence[int]) -> int:
+    """Return ``dimensions`` as an int; ``ValueError`` naming the sizes unless it is one of them."""
+    if isinstance(dimensions, bool) or not hasattr(dimensions, "__index__"):
+        raise TypeError(f"dimensions must be one of {_listed(sizes)}, got {dimensions!r}.")
+    size = operator.index(dimensions)
+    if size not in sizes:
+        raise ValueError(
+            f"dimensions is {size}, but must be one of {_listed(sizes)}: this model has a matrix "
+            "of its own for each size, and no other can be cut from them."
+        )
+    return size
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 def cut(vectors: Floats, dimensions: int, *, name_of: NameOf = as_text) -> Floats:

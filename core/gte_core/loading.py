@@ -11,11 +11,11 @@ import torch
 from gte_core.capabilities import refuse_classifier
 from gte_core.checkpoint.config import GTEConfig
 from gte_core.checkpoint.hub import ModelFiles, find_model
-from gte_core.checkpoint.modules import check_computed
-from gte_core.embeddings import check_dimensions
+from gte_core.checkpoint.modules import Description, read_description
 from gte_core.forks import computing
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
+from gte_core.projection import Projection
 from gte_core.runtime.vectors import VectorEngine
 from gte_core.settings import EncoderSettings
 from gte_core.texts import check_max_length
@@ -30,7 +30,9 @@ class LoadedModel:
         files: where the model was found.
         config: its shape.
         tokenizer: makes ids of texts.
-        engine: computes vectors of ids.
+        engine: computes pooled states and sparse vectors of ids.
+        description: how a vector is made of the states of tokens.
+        projection: makes dense vectors of pooled states.
         settings: all of them decided, but for ``device`` and ``dtype``, which are as given.
         device: where it computes, such as ``"cuda:0"``.
         dtype: the type of its matrix products, such as ``"bfloat16"``.
@@ -40,6 +42,8 @@ class LoadedModel:
     config: GTEConfig
     tokenizer: GTETokenizer
     engine: VectorEngine
+    description: Description
+    projection: Projection
     settings: EncoderSettings
     device: str
     dtype: str
@@ -63,15 +67,15 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     files, device, dtype = located(settings, model)
     config = GTEConfig.from_pretrained(files.directory)
     refuse_classifier(files.model, config.task)  # the weights know where config.json does not
-    check_computed(files.directory, config)
+    description = read_description(files.directory, config)
+    projection = Projection(config.hidden_size, description, deterministic=settings.deterministic)
     tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
     check_vocabulary(tokenizer, config.vocab_size)
-    size = config.hidden_size if settings.dimensions is None else settings.dimensions
     settings = replace(
         settings,
         model=files.model,
         revision=files.revision,
-        dimensions=check_dimensions(size, config.hidden_size),
+        dimensions=projection.size(settings.dimensions),
         max_length=check_max_length(settings.max_length, tokenizer.n_special),
     )
     for_inference = partial(GTEModel.for_inference, files, device=torch.device(device))
@@ -82,7 +86,10 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         network,
         partial(for_inference, dtype=torch.float32),
         dropped_ids=tokenizer.dropped_ids,
+        pooling=description.pooling,
         deterministic=settings.deterministic,
         graphed=settings.torch_compile,
     )
-    return LoadedModel(files, config, tokenizer, engine, settings, device, dtype)
+    return LoadedModel(
+        files, config, tokenizer, engine, description, projection, settings, device, dtype
+    )

@@ -7,6 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings, TokenDecoder
 from gte_core.forks import renew_in_children
+from gte_core.texts import FedText
+
+K = TypeVar("K", str, FedText)
 
 _NO_IDS = np.empty(0, dtype=np.int32)
 _NO_WEIGHTS = np.empty(0, dtype=np.float32)
@@ -22,7 +27,16 @@ _ROW_OVERHEAD = 600  # bytes of a key, three array headers and their container
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What is kept of one text: the uncut dense row and the sparse entries."""
+    """What is kept of one text.
+
+    Attributes:
+        dense: the pooled state, of which every size is made; of an encoder that gives dense
+            vectors alone, its own.
+        ids: of the sparse entries.
+        weights: of the sparse entries.
+        n_tokens: of the text.
+        truncated: whether it was cut.
+    """
 
     dense: NDArray[np.float32]
     ids: NDArray[np.int32]
@@ -36,21 +50,34 @@ class Vectors:
         return self.dense.nbytes + self.ids.nbytes + self.weights.nbytes + _ROW_OVERHEAD
 
 
-def vectors_of(both: HybridEmbeddings) -> Iterator[Vectors]:
-    """The vectors of each text."""
-    counts = zip(both.n_tokens.tolist(), both.truncated.tolist(), strict=True)
-    for (dense, ids, weights), (n_tokens, truncated) in zip(both.rows(), counts, strict=True):
+def vectors_of(
+    dense: NDArray[np.float32],
+    sparse: sp.csr_array[np.float32],
+    n_tokens: NDArray[np.int64],
+    truncated: NDArray[np.bool_],
+) -> Iterator[Vectors]:
+    """What to keep of each text; all have a row for each."""
+    bounds, ids, weights = sparse.indptr, sparse.indices, sparse.data
+    counts = zip(n_tokens.tolist(), truncated.tolist(), strict=True)
+    for row, (start, stop), (count, is_cut) in zip(dense, pairwise(bounds), counts, strict=True):
         # Copies, because a view would keep the arrays of the whole batch alive.
-        yield Vectors(
-            dense.copy(), ids.astype(np.int32), weights.copy(), n_tokens, truncated=truncated
-        )
+        kept = ids[start:stop].astype(np.int32), weights[start:stop].copy()
+        yield Vectors(row.copy(), *kept, count, truncated=is_cut)
+
+
+def dense_of(rows: Sequence[Vectors], size: int) -> NDArray[np.float32]:
+    """What is kept of the dense half of texts, float32 ``(n, size)``."""
+    return np.array([row.dense for row in rows], dtype=np.float32).reshape(len(rows), size)
 
 
 def embeddings_of(
-    rows: Sequence[Vectors], size: int, vocab_size: int, decode_token: TokenDecoder
+    rows: Sequence[Vectors],
+    dense: NDArray[np.float32],
+    vocab_size: int,
+    decode_token: TokenDecoder,
+    separate_sizes: tuple[int, ...] = (),
 ) -> HybridEmbeddings:
-    """The embeddings of texts whose vectors are kept; ``size`` is that of the uncut dense rows."""
-    dense = np.array([row.dense for row in rows], dtype=np.float32).reshape(len(rows), size)
+    """The embeddings of texts of which something is kept; ``dense`` is made of ``dense_of``."""
     bounds = np.cumsum([0, *(len(row.ids) for row in rows)])
     ids = np.concatenate([_NO_IDS, *(row.ids for row in rows)])
     weights = np.concatenate([_NO_WEIGHTS, *(row.weights for row in rows)])
@@ -60,14 +87,16 @@ def embeddings_of(
         np.array([row.n_tokens for row in rows], dtype=np.int64),
         np.array([row.truncated for row in rows], dtype=np.bool_),
         decode_token,
+        separate_sizes,
     )
 
 
 class RecentVectors:
-    """Vectors by text. Beyond a number of bytes, ``trim`` drops the least recently used.
+    """What is kept, by text. Beyond a number of bytes, ``trim`` drops the least recently used.
 
-    Texts are known by their hash, so that long ones cost nothing to remember. Safe to use from
-    several threads.
+    A text of which pooling leaves out a prompt is another than the same without one. Texts are
+    known by their hash, so that long ones cost nothing to remember. Safe to use from several
+    threads.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -81,7 +110,7 @@ class RecentVectors:
         self._lock = threading.Lock()
         self._n_bytes = sum(row.n_bytes for row in self._rows.values())
 
-    def get(self, texts: Iterable[str]) -> dict[str, Vectors]:
+    def get(self, texts: Iterable[K]) -> dict[K, Vectors]:
         """The vectors of those texts that are kept."""
         found = {}
         with self._lock:
@@ -92,7 +121,7 @@ class RecentVectors:
                     found[text] = row
         return found
 
-    def put(self, rows: Mapping[str, Vectors]) -> None:
+    def put(self, rows: Mapping[K, Vectors]) -> None:
         """Keep these rows, at least until the next ``trim``."""
         with self._lock:
             for text, row in rows.items():
@@ -107,5 +136,6 @@ class RecentVectors:
                 self._n_bytes -= dropped.n_bytes
 
 
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _hash(key: str | FedText) -> bytes:
+    content = key if isinstance(key, str) else f"{key.left_out}\0{key.text}"
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()

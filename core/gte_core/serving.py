@@ -21,6 +21,7 @@ from gte_core.embedder import GTEEmbedder
 from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors, vectors_of
 from gte_core.runtime.packs import plan_packs
+from gte_core.texts import FedText
 from gte_core.tokenizer import TokenizedText
 
 _WINDOW_TEXTS = 512
@@ -32,7 +33,7 @@ class Call(Generic[R]):
     """Texts whose vectors a caller waits for.
 
     Args:
-        texts: as the caller gave them.
+        texts: in the order in which the caller gave them.
         finish: makes the answer of the finished call; raises what is wrong with that.
         refuse_truncated: raises for texts, by their places, that are too long; None where such
             texts are encoded.
@@ -46,7 +47,7 @@ class Call(Generic[R]):
 
     def __init__(
         self,
-        texts: list[str],
+        texts: list[FedText],
         *,
         finish: Callable[[Call[R]], R],
         refuse_truncated: Callable[[Sequence[int]], None] | None,
@@ -54,17 +55,17 @@ class Call(Generic[R]):
     ) -> None:
         self.texts = texts
         self.answer = answer
-        self.found: dict[str, Vectors] = {}
-        self.cut_off: set[str] = set()
+        self.found: dict[FedText, Vectors] = {}
+        self.cut_off: set[FedText] = set()
         self.is_long = False
         self._finish = finish
         self._refuse_truncated = refuse_truncated
-        self._places: Mapping[str, int] = {}
-        self._missing: Sequence[str] = []
+        self._places: Mapping[FedText, int] = {}
+        self._missing: Sequence[FedText] = []
         self._n_planned = 0
         self._windows: Iterator[list[TokenizedText]] = iter([])
         self._pack_tokens = 0
-        self._units: deque[dict[str, TokenizedText]] = deque()
+        self._units: deque[dict[FedText, TokenizedText]] = deque()
 
     @property
     def n_tokens(self) -> int:
@@ -72,7 +73,7 @@ class Call(Generic[R]):
         return sum(map(len, self.unit.values()))
 
     @property
-    def unit(self) -> dict[str, TokenizedText]:
+    def unit(self) -> dict[FedText, TokenizedText]:
         """What is to be computed next, nothing where it only has to be tokenized further."""
         return self._units[0] if self._units else {}
 
@@ -113,7 +114,7 @@ class Call(Generic[R]):
         for pack in plan_packs(dict(enumerate(map(len, window))), self._pack_tokens):
             self._units.append({texts[i]: window[i] for i in sorted(pack)})
 
-    def receive(self, vectors: dict[str, Vectors]) -> None:
+    def receive(self, vectors: dict[FedText, Vectors]) -> None:
         """Keep the vectors of the unit, and go on to the next."""
         self.found |= {text: vectors[text] for text in self.unit}
         if self._units:
@@ -121,7 +122,7 @@ class Call(Generic[R]):
         if not self._units and not self.is_complete:
             self._plan()
 
-    def name(self, text: str) -> str:
+    def name(self, text: FedText) -> str:
         """What to call a text in an error."""
         return f"texts[{self._places[text]}]"
 
@@ -282,7 +283,7 @@ class Serving:
                 else:
                     call.fail(error)
 
-    def _vectors(self, calls: Sequence[Call[Any]]) -> dict[str, Vectors]:
+    def _vectors(self, calls: Sequence[Call[Any]]) -> dict[FedText, Vectors]:
         names = {text: call.name(text) for call in calls for text in call.unit}
         known = self._kept.get(names)  # others may have computed them while these calls waited
         tokens = {
@@ -290,10 +291,11 @@ class Serving:
         }
         if tokens:
             texts = list(tokens)
-            both = self._embedder().encode_tokenized(
+            found = self._embedder().compute_tokenized(
                 list(tokens.values()), name_of=lambda i: names[texts[i]]
             )
-            computed = dict(zip(texts, vectors_of(both), strict=True))
+            rows = vectors_of(found.pooled, found.sparse, found.n_tokens, found.truncated)
+            computed = dict(zip(texts, rows, strict=True))
             self._kept.put(computed)
             known |= computed
         return known

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from gte_core.cached import CACHE_BYTES, CachedEncoder, CachingEncoder
 from gte_core.checkpoint.hub import absolute_model
 from gte_core.embedder import GTEEmbedder
-from gte_core.embeddings import HybridEmbeddings, check_dimensions
+from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Encoder, Role, with_prefix
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import located
-from gte_core.recent import RecentVectors, Vectors, embeddings_of
+from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of
 from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
 from gte_core.settings import EncoderSettings, RerankerSettings
-from gte_core.texts import checked, named
+from gte_core.texts import FedText, FedTexts, checked, named
 from gte_core.truncation import too_long, warn_truncated
 
 logger = logging.getLogger(__name__)
@@ -122,8 +122,7 @@ class SharedEncoder(CachingEncoder):
     @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another."""
-        full = self.embedder.max_dimensions
-        return full if self.settings.dimensions is None else self.settings.dimensions
+        return self.embedder.projection.size(self.settings.dimensions)
 
     @property
     def query_prefix(self) -> str:
@@ -141,7 +140,7 @@ class SharedEncoder(CachingEncoder):
         wanted, size = self._fed(texts, role), self._size(dimensions)
         vectors = self._model.kept.get(wanted)
         if any(text not in vectors for text in wanted):
-            answer: Answer[dict[str, Vectors]] = Answer()
+            answer: Answer[dict[FedText, Vectors]] = Answer()
             call = self._call(wanted, lambda call: call.found, answer)
             try:
                 self._model.serving.submit(call)
@@ -156,9 +155,8 @@ class SharedEncoder(CachingEncoder):
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """``encode_available`` without blocking the event loop."""
-        wanted = self._fed(texts, role)
         await self._ready()
-        size = self._size(dimensions)
+        wanted, size = self._fed(texts, role), self._size(dimensions)
 
         def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
             return self._embeddings(wanted, call.found, size)
@@ -177,16 +175,17 @@ class SharedEncoder(CachingEncoder):
         if self._found is None:
             await asyncio.to_thread(lambda: self._model)
 
-    def _fed(self, texts: str | Iterable[str], role: Role) -> list[str]:
+    def _fed(self, texts: str | Iterable[str], role: Role) -> list[FedText]:
         """The texts as the model reads them, which is what the cache knows them by."""
-        return list(checked(with_prefix(texts, role, self.query_prefix)))
+        prompt = self.query_prefix if role == "query" else ""
+        given = with_prefix(texts, role, self.query_prefix)
+        return list(FedTexts(given, self.embedder.left_out(prompt)))
 
     def _size(self, dimensions: int | None) -> int:
-        size = self.dimensions if dimensions is None else dimensions
-        return check_dimensions(size, self.embedder.max_dimensions)
+        return self.embedder.projection.size(self.dimensions if dimensions is None else dimensions)
 
     def _call(
-        self, texts: list[str], finish: Callable[[Call[R]], R], answer: Answer[R] | Future[R]
+        self, texts: list[FedText], finish: Callable[[Call[R]], R], answer: Answer[R] | Future[R]
     ) -> Call[R]:
         refuse = self._refuse if self.settings.on_truncation == "error" else None
         return Call(texts, finish=finish, refuse_truncated=refuse, answer=answer)
@@ -202,17 +201,19 @@ class SharedEncoder(CachingEncoder):
             warn_truncated(logger, len(cut_off), self.settings.max_length)
 
     def _embeddings(
-        self, texts: Sequence[str], vectors: Mapping[str, Vectors], size: int
+        self, texts: Sequence[FedText], vectors: Mapping[FedText, Vectors], size: int
     ) -> HybridEmbeddings:
         rows = [vectors[text] for text in texts]
         self._report_truncated(rows)
-        both = embeddings_of(
+        embedder = self.embedder
+        projection = embedder.projection
+        return embeddings_of(
             rows,
-            self.embedder.max_dimensions,
-            self.embedder.vocab_size,
-            self.embedder.tokenizer.decode_token,
+            projection.vectors(dense_of(rows, projection.hidden_size), size),
+            embedder.vocab_size,
+            embedder.tokenizer.decode_token,
+            projection.separate_sizes,
         )
-        return both.with_dimensions(size)
 
 
 class SharedReranker:

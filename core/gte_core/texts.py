@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _NAMED = 20  # indices that an error names
@@ -12,6 +13,41 @@ NameOf = Callable[[int], str]
 
 as_text: NameOf = "texts[{}]".format
 as_pair: NameOf = "pairs[{}]".format
+
+
+@dataclass(frozen=True, slots=True)
+class FedText:
+    """A text as a model reads it, behind its prompt.
+
+    Attributes:
+        text: prompt and all.
+        left_out: how many of its first tokens pooling leaves out, special ones included.
+    """
+
+    text: str
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class FedTexts:
+    """Texts behind one prompt, read lazily; ``TypeError`` naming the index of what is no text.
+
+    Attributes:
+        texts: prompt and all.
+        left_out: of each, as of ``FedText``.
+    """
+
+    texts: Iterable[str]
+    left_out: int = 0
+
+    def __iter__(self) -> Iterator[FedText]:
+        return (FedText(text, self.left_out) for text in checked(self.texts))
+
+    def __length_hint__(self) -> int:
+        return operator.length_hint(self.texts)
 
 
 def as_texts(texts: str | Iterable[str], name: str = "texts") -> Iterable[str]:

@@ -42,10 +42,17 @@ _LONGEST_PAIR = 2**31  # the library takes no larger number
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """Token ids of one text, special tokens included, and whether some were cut off."""
+    """Token ids of one text.
+
+    Attributes:
+        ids: special tokens included.
+        truncated: whether some were cut off.
+        left_out: how many of the first ones pooling leaves out, fewer than all.
+    """
 
     ids: list[int]
     truncated: bool
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,6 +126,15 @@ class GTETokenizer:
         batches = (list(map(_encodable, batch)) for batch in batched(texts, _COUNTED_AT_ONCE))
         encodings = chain.from_iterable(map(self._tokenizer.encode_batch_fast, batches))
         return np.fromiter(map(len, encodings), np.int64)
+
+    def count_prompt(self, prompt: str, max_length: int) -> int:
+        """Ids that a prompt takes of a text behind it, as sentence-transformers counts them.
+
+        They are those of the prompt alone, without the special token at its end; merged with the
+        text behind it, it may have others.
+        """
+        ids = self.tokenize([prompt], max_length)[0].ids
+        return len(ids) - (ids[-1] in self.dropped_ids)
 
     def decode_token(self, token_id: int) -> str:
         """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""

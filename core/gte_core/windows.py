@@ -6,8 +6,8 @@ A window is what is sorted by length at once: large enough to pack well, small e
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
@@ -15,7 +15,7 @@ from gte_core.iteration import progress_bar
 from gte_core.runtime.packs import computed_ahead, windows
 from gte_core.runtime.vectors import TextVectors, VectorEngine
 from gte_core.settings import OnTruncation
-from gte_core.texts import NameOf, checked
+from gte_core.texts import FedText, NameOf
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 from gte_core.truncation import WindowedCall, all_truncated, truncated, warn_truncated
 
@@ -48,16 +48,14 @@ class WindowedEncoding:
     is_ahead: bool
 
     def tokenized(
-        self, texts: Iterable[str], *, max_length: int, max_items: int = _WINDOW_TEXTS
+        self, texts: Iterable[FedText], *, max_length: int, max_items: int = _WINDOW_TEXTS
     ) -> Iterator[list[TokenizedText]]:
         """The ids of the texts, a window at a time; reads the texts lazily.
 
         A window has ``engine.pack_tokens`` tokens for each of 16 packs, or ``max_items`` texts.
         """
-        batches = windows(
-            checked(texts), max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS
-        )
-        tokenize = partial(self.tokenizer.tokenize, max_length=max_length)
+        batches = windows(texts, max_size=_TOKENIZED_CHARACTERS, max_items=_TOKENIZED_TEXTS)
+        tokenize = partial(self._tokenize, max_length=max_length)
         ready = computed_ahead(tokenize, batches, depth=_BATCHES_AHEAD if self.is_ahead else 0)
         return windows(
             chain.from_iterable(ready),
@@ -67,7 +65,7 @@ class WindowedEncoding:
 
     def parts(
         self,
-        texts: Iterable[str],
+        texts: Iterable[FedText],
         call: WindowedCall,
         *,
         sparse: bool = True,
@@ -91,3 +89,11 @@ class WindowedEncoding:
             finally:
                 if n_truncated and self.on_truncation == "warn":
                     warn_truncated(self.logger, n_truncated, call.max_length)
+
+    def _tokenize(self, texts: Sequence[FedText], max_length: int) -> list[TokenizedText]:
+        tokenized = self.tokenizer.tokenize([fed.text for fed in texts], max_length)
+        # Of what is all prompt, the last token stays: a mean of nothing has no direction.
+        return [
+            replace(text, left_out=min(fed.left_out, len(text) - 1)) if fed.left_out else text
+            for fed, text in zip(texts, tokenized, strict=True)
+        ]

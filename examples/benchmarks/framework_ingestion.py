@@ -111,7 +111,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._encode = GTEEmbedder.encode_tokenized
+        self._encode = GTEEmbedder.compute_tokenized
 
     def __enter__(self) -> "Stopwatch":
         stopwatch = self
@@ -123,11 +123,11 @@ class Stopwatch:
             finally:
                 stopwatch.seconds += time.perf_counter() - started
 
-        GTEEmbedder.encode_tokenized = timed
+        GTEEmbedder.compute_tokenized = timed
         return self
 
     def __exit__(self, *exception: object) -> None:
-        GTEEmbedder.encode_tokenized = self._encode
+        GTEEmbedder.compute_tokenized = self._encode
 
 
 def measure(ingest: Ingest, texts: list[str], *, shared: bool, run: int) -> tuple[float, float]:

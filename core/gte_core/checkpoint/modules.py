@@ -2,20 +2,29 @@
 
 sentence-transformers lists the steps in ``modules.json``; each has a directory with its settings.
 Without that file the published way counts: the state of the first token. ``read_description``
-reads what the files say; ``check_computed`` refuses what this version does not compute.
+says what is to be computed, and refuses what this version does not compute.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gte_core.checkpoint.config import GTEConfig
+from gte_core.checkpoint.dense import (
+    MATRIX_FILE,
+    MATRIX_PATTERN,
+    DenseModule,
+    read_dense,
+    read_sizes,
+)
 from gte_core.checkpoint.files import exists, read_json, read_json_object, shown
 from gte_core.exceptions import ConfigError
+
+PoolingMode = Literal["cls", "mean"]
 
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
@@ -27,6 +36,7 @@ DESCRIPTION_PATTERNS = (
     SETTINGS_FILE,
     "sentence_bert_config.json",
     "router_config.json",
+    MATRIX_PATTERN,
 )
 
 # The older form of a pooling's settings: for each mode a field that is true or false.
@@ -39,9 +49,19 @@ _POOLING_FIELDS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
+_COMPUTED_MODES: Mapping[str, PoolingMode] = {"cls": "cls", "mean": "mean"}
+
 _LIBRARY = "sentence_transformers."
 _FOLDER = re.compile(r"(?!\.)[\w.-]{0,100}")
 _MOST_MODULES = 100
+_NEEDED = {"Pooling": ("config.json",), "Dense": ("config.json", MATRIX_FILE)}
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+# Vectors have length 1 with or without the last.
+_ORDERS = tuple(
+    ["Transformer", "Pooling", *dense, *last]
+    for dense in ((), ("Dense",))
+    for last in ((), ("Normalize",))
+)
 _SPARSE_KINDS = frozenset({"MLMTransformer", "SpladePooling", "SparseStaticEmbedding"})
 
 
@@ -70,8 +90,15 @@ class Module:
             if not modes or not all(isinstance(mode, str) for mode in modes):
                 raise self.refusal("pooling_mode", "the name of a mode, such as 'cls'")
             return [("pooling_mode", mode) for mode in modes]
-        chosen = [name for name in _POOLING_FIELDS if self._is_true(name)]
+        chosen = [name for name in _POOLING_FIELDS if self.is_true(name)]
         return [(name, _POOLING_FIELDS[name]) for name in chosen] or [("pooling_mode", "mean")]
+
+    def is_true(self, name: str, *, default: bool = False) -> bool:
+        """A setting that is true or false, or left out; ``ConfigError`` if it is anything else."""
+        value = self.settings.get(name, default)
+        if not isinstance(value, bool):
+            raise self.refusal(name, "true or false")
+        return value
 
     def require(self, name: str, supported: object) -> None:
         """``ConfigError`` unless a setting has this value, is null, or is left out."""
@@ -82,16 +109,10 @@ class Module:
         """The error about a setting that is not supported."""
         return _refusal(self.file, name, self.settings.get(name), supported)
 
-    def _is_true(self, name: str) -> bool:
-        value = self.settings.get(name, False)
-        if not isinstance(value, bool):
-            raise self.refusal(name, "true or false")
-        return value
-
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """What a checkpoint says about its vectors.
+class Listing:
+    """What the files list, unchecked.
 
     Attributes:
         directory: whose files these are.
@@ -103,8 +124,70 @@ class Description:
     modules: tuple[Module, ...] = ()
     model_type: str | None = None
 
+    def find(self, kind: str) -> Module | None:
+        """The module of this kind."""
+        return next((module for module in self.modules if module.kind == kind), None)
 
-def read_description(directory: Path) -> Description:
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """How a checkpoint makes a vector of the states of a text's tokens.
+
+    Attributes:
+        pooling: which state, or mean of states, becomes the vector.
+        include_prompt: whether the tokens of a prompt are pooled too.
+        dense: the matrix that projects the pooled state, if any.
+        sizes: where each size has a matrix of its own, all of them by size; else none.
+    """
+
+    pooling: PoolingMode = "cls"
+    include_prompt: bool = True
+    dense: DenseModule | None = None
+    sizes: Mapping[int, DenseModule] = field(default_factory=dict)
+
+    @property
+    def matrices(self) -> tuple[DenseModule, ...]:
+        """Every matrix that there is."""
+        if self.sizes:
+            return tuple(self.sizes.values())
+        return () if self.dense is None else (self.dense,)
+
+    @property
+    def settings(self) -> str:
+        """All that changes the vectors beside the numbers in its matrices; "" for CLS alone."""
+        parts = []
+        if (self.pooling, self.include_prompt) != ("cls", True):
+            parts.append(f"pooling={self.pooling} include_prompt={self.include_prompt}")
+        parts += [f"{dense.directory.name}={dense.activation}" for dense in self.matrices]
+        return "\n".join(parts)
+
+
+def read_description(directory: Path, config: GTEConfig) -> Description:
+    """Read how vectors are made.
+
+    Raises:
+        ConfigError: naming file, field and value, for a malformed file, and for vectors that this
+            version does not compute.
+    """
+    listing = read_listing(directory)
+    _refuse_learned_sparse(listing)
+    _refuse_masked_lm(directory / "config.json", config)
+    if not listing.modules:
+        return Description()
+    _check_order(listing)
+    for module in listing.modules:
+        if check := _CHECKS.get(module.kind):
+            check(module)
+    pooling, dense = listing.find("Pooling"), listing.find("Dense")
+    assert pooling is not None  # noqa: S101  the order has one
+    made = Description(_pooling_mode(pooling), pooling.is_true("include_prompt", default=True))
+    if dense is None:
+        return made
+    matrix = read_dense(dense, config.hidden_size)
+    return replace(made, dense=matrix, sizes=read_sizes(dense, matrix))
+
+
+def read_listing(directory: Path) -> Listing:
     """Read the files of sentence-transformers; ``ConfigError`` if one is malformed."""
     file = directory / SETTINGS_FILE
     fields = read_json_object(file, ConfigError) if exists(file) else {}
@@ -112,29 +195,22 @@ def read_description(directory: Path) -> Description:
     if model_type is not None and not isinstance(model_type, str):
         raise _refusal(file, "model_type", model_type, "a name")
     modules = tuple(_read_module(directory, *entry) for entry in _listed(directory))
-    return Description(directory, modules, model_type)
+    return Listing(directory, modules, model_type)
 
 
 def is_described(directory: Path) -> bool:
-    """Whether ``modules.json`` is there, and the settings it cannot be understood without."""
+    """Whether ``modules.json`` is there, and the files it cannot be understood without."""
     if not exists(directory / MODULES_FILE):
         return False
     try:
-        needed = [folder for kind, folder in _listed(directory) if kind == "Pooling"]
+        listed = _listed(directory)
     except ConfigError:
         return True  # loading says what is wrong
-    return all(exists(directory / folder / "config.json") for folder in needed)
-
-
-def check_computed(directory: Path, config: GTEConfig) -> None:
-    """``ConfigError``, naming file, field and value, for vectors that are made another way."""
-    description = read_description(directory)
-    _refuse_learned_sparse(description)
-    _refuse_masked_lm(directory / "config.json", config)
-    if description.modules:
-        _check_order(description)
-        for module in description.modules:
-            _CHECKS[module.kind](module)
+    return all(
+        exists(directory / folder / name)
+        for kind, folder in listed
+        for name in _NEEDED.get(kind, ())
+    )
 
 
 def _listed(directory: Path) -> list[tuple[str, str]]:
@@ -163,28 +239,26 @@ def _entry(file: Path, entry: Any) -> tuple[str, str]:
 def _read_module(directory: Path, kind: str, folder: str) -> Module:
     name = "sentence_bert_config.json" if kind == "Transformer" else "config.json"
     file = directory / folder / name
-    if kind != "Pooling" and not exists(file):
+    if kind not in _NEEDED and not exists(file):
         return Module(kind, file)
     return Module(kind, file, read_json_object(file, ConfigError))
 
 
-def _refuse_learned_sparse(description: Description) -> None:
-    modules, settings = description.directory / MODULES_FILE, description.directory / SETTINGS_FILE
+def _refuse_learned_sparse(listing: Listing) -> None:
+    modules, settings = listing.directory / MODULES_FILE, listing.directory / SETTINGS_FILE
     found = [
-        (modules, "type", module.kind)
-        for module in description.modules
-        if module.kind in _SPARSE_KINDS
+        (modules, "type", module.kind) for module in listing.modules if module.kind in _SPARSE_KINDS
     ]
-    if description.model_type == "SparseEncoder":
-        found.append((settings, "model_type", description.model_type))
+    if listing.model_type == "SparseEncoder":
+        found.append((settings, "model_type", listing.model_type))
     for file, name, value in found:
         raise ConfigError(
             f"{file}: {name} is {value!r}. This is a sparse encoder, which learned sparse vectors "
             "over its whole vocabulary; this version does not compute them. Load a model that "
             "gives dense vectors, such as gte-multilingual-base."
         )
-    if description.model_type not in (None, "SentenceTransformer"):
-        raise _refusal(settings, "model_type", description.model_type, "'SentenceTransformer'")
+    if listing.model_type not in (None, "SentenceTransformer"):
+        raise _refusal(settings, "model_type", listing.model_type, "'SentenceTransformer'")
 
 
 def _refuse_masked_lm(file: Path, config: GTEConfig) -> None:
@@ -197,15 +271,15 @@ def _refuse_masked_lm(file: Path, config: GTEConfig) -> None:
         )
 
 
-def _check_order(description: Description) -> None:
-    file = description.directory / MODULES_FILE
-    kinds = [module.kind for module in description.modules]
+def _check_order(listing: Listing) -> None:
+    file = listing.directory / MODULES_FILE
+    kinds = [module.kind for module in listing.modules]
     for kind in kinds:
-        if kind not in _CHECKS:
-            raise _refusal(file, "type", kind, "Transformer, Pooling or Normalize")
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise _refusal(file, "the order", kinds, "Transformer, Pooling, Normalize")
-    if (folder := description.modules[0].file.parent) != description.directory:
+        if kind not in _KINDS:
+            raise _refusal(file, "type", kind, ", ".join(_KINDS))
+    if kinds not in _ORDERS:
+        raise _refusal(file, "the order", kinds, f"{', '.join(_KINDS)}, the last two or not")
+    if (folder := listing.modules[0].file.parent) != listing.directory:
         raise _refusal(file, "path of the Transformer", folder.name, "''")
 
 
@@ -213,11 +287,12 @@ def _check_transformer(module: Module) -> None:
     module.require("do_lower_case", False)
 
 
-def _check_pooling(module: Module) -> None:
-    for name, mode in module.pooling_modes():
-        if mode != "cls":
-            raise _refusal(module.file, name, module.settings.get(name, mode), "CLS pooling")
-    module.require("include_prompt", True)
+def _pooling_mode(module: Module) -> PoolingMode:
+    modes = module.pooling_modes()
+    name, mode = modes[-1]
+    if len(modes) == 1 and mode in _COMPUTED_MODES:
+        return _COMPUTED_MODES[mode]
+    raise module.refusal(name, "one mode, CLS or mean")
 
 
 def _check_normalize(module: Module) -> None:
@@ -225,11 +300,7 @@ def _check_normalize(module: Module) -> None:
         module.require(name, "sentence_embedding")
 
 
-_CHECKS = {
-    "Transformer": _check_transformer,
-    "Pooling": _check_pooling,
-    "Normalize": _check_normalize,
-}
+_CHECKS = {"Transformer": _check_transformer, "Normalize": _check_normalize}
 
 
 def _refusal(file: Path, name: str, value: object, supported: str) -> ConfigError:

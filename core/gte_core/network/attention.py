@@ -29,18 +29,28 @@ class PackLayout:
         longest: tokens of the longest sequence, or an upper bound.
         cu_seqlens: int32 ``(n + 1,)``, the running sum of ``lengths`` from 0.
         positions: int64 ``(total_tokens,)``, each token's place within its own sequence.
+        left_out: int64 ``(n,)``, how many of its first tokens pooling leaves out of each sequence.
     """
 
     lengths: tuple[int, ...]
     longest: int
     cu_seqlens: Tensor
     positions: Tensor
+    left_out: Tensor
 
     @classmethod
     def from_lengths(
-        cls, lengths: Sequence[int], *, device: torch.device, positions: Tensor | None = None
+        cls,
+        lengths: Sequence[int],
+        *,
+        device: torch.device,
+        positions: Tensor | None = None,
+        left_out: Sequence[int] = (),
     ) -> PackLayout:
-        """Lay out sequences of these lengths; ``positions`` default to 0, 1, 2, … in each."""
+        """Lay out sequences of these lengths.
+
+        ``positions`` default to 0, 1, 2, … in each, and nothing is left out.
+        """
         sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
         bounds = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
         if positions is None:
@@ -49,7 +59,11 @@ class PackLayout:
             positions = torch.arange(total, device="cpu") - firsts
         cu_seqlens = to_device(bounds.to(torch.int32), device)
         longest = max(lengths, default=0)
-        return cls(tuple(lengths), longest, cu_seqlens, to_device(positions, device))
+        if any(left_out):
+            leading = to_device(torch.tensor(left_out, dtype=torch.int64, device="cpu"), device)
+        else:
+            leading = torch.zeros(len(lengths), dtype=torch.int64, device=device)
+        return cls(tuple(lengths), longest, cu_seqlens, to_device(positions, device), leading)
 
     @property
     def n_sequences(self) -> int:
@@ -65,8 +79,11 @@ class PackLayout:
 
     @property
     def cls_indices(self) -> Tensor:
-        """int64 ``(n,)``: the place in the pack of every sequence's first token, its CLS token."""
-        return self.cu_seqlens[:-1].long()
+        """int64 ``(n,)``: the place in the pack of every sequence's CLS token, its first.
+
+        Behind a prompt that is left out, it is the first token that is not.
+        """
+        return self.cu_seqlens[:-1] + self.left_out
 
     @property
     def cls_layout(self) -> PackLayout:
@@ -75,7 +92,7 @@ class PackLayout:
             self.n_sequences + 1, dtype=torch.int32, device=self.cu_seqlens.device
         )
         positions = torch.zeros_like(bounds[:-1], dtype=torch.int64)
-        return PackLayout((1,) * self.n_sequences, 1, bounds, positions)
+        return PackLayout((1,) * self.n_sequences, 1, bounds, positions, positions)
 
     @property
     def sequence_ids(self) -> Tensor:

@@ -251,9 +251,15 @@ class GTEModel(nn.Module):
     encode_pack = former_name("GTEModel.encode_pack", compute_pack)
     encode_first_tokens = former_name("GTEModel.encode_first_tokens", compute_cls)
 
-    def lay_out(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, PackLayout]:
-        """Token ids of several texts end to end, on the model's device."""
-        layout = PackLayout.from_lengths([len(ids) for ids in sequences], device=self.device)
+    def lay_out(
+        self, sequences: Sequence[Sequence[int]], left_out: Sequence[int] = ()
+    ) -> tuple[Tensor, PackLayout]:
+        """Token ids of several texts end to end, on the model's device.
+
+        ``left_out`` says how many of its first tokens pooling leaves out of each, by default none.
+        """
+        lengths = [len(ids) for ids in sequences]
+        layout = PackLayout.from_lengths(lengths, device=self.device, left_out=left_out)
         tokens = list(chain.from_iterable(sequences))
         input_ids = torch.tensor(tokens, dtype=torch.int64, device="cpu")
         return to_device(input_ids, self.device), layout

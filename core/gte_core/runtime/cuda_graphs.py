@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,16 +40,16 @@ class GraphedPass:
         self._captured: dict[int, CapturedGraph] = {}
         self._failed = False
 
-    def __call__(self, ids: TokenIds) -> tuple[Tensor, ...]:
-        """The results for some sequences; the next call overwrites them.
+    def __call__(self, ids: TokenIds, left_out: Sequence[int] = ()) -> tuple[Tensor, ...]:
+        """The results for some sequences, laid out by ``lay_out``; the next call overwrites them.
 
         Results of tokens include those of the padding, a sequence behind the given ones.
         """
         n_tokens = sum(map(len, ids))
         size = next((size for size in _TOKENS if size > n_tokens), None)
         if size is None or len(ids) >= _SEQUENCES or self._failed:
-            return self._compute(*self._model.lay_out(ids))
-        padded = self._padded(ids, size - n_tokens)
+            return self._compute(*self._model.lay_out(ids, left_out))
+        padded = self._padded(ids, left_out, size - n_tokens)
         if size not in self._captured:
             try:
                 self._captured[size] = capture_cuda_graph(self._compute, *padded)
@@ -58,13 +58,18 @@ class GraphedPass:
                     "No CUDA graph of %d tokens (%s); going on without graphs.", size, error
                 )
                 self._failed = True
-                return self._compute(*self._model.lay_out(ids))
+                return self._compute(*self._model.lay_out(ids, left_out))
         finite, states, *others = self._captured[size].replay(*padded)
         return finite[: len(ids)], states[: len(ids)], *others
 
-    def _padded(self, ids: TokenIds, n_padding: int) -> tuple[Tensor, PackLayout]:
+    def _padded(
+        self, ids: TokenIds, left_out: Sequence[int], n_padding: int
+    ) -> tuple[Tensor, PackLayout]:
         n_empty = _SEQUENCES - 1 - len(ids)
-        input_ids, layout = self._model.lay_out([*ids, *[[]] * n_empty, [0] * n_padding])
+        input_ids, layout = self._model.lay_out(
+            [*ids, *[[]] * n_empty, [0] * n_padding],
+            [*left_out, *[0] * (_SEQUENCES - len(left_out))],
+        )
         return input_ids, layout.with_any_lengths(len(input_ids))
 
 
@@ -82,6 +87,7 @@ class CapturedGraph:
         self.input_ids.copy_(input_ids)
         self.layout.cu_seqlens.copy_(layout.cu_seqlens)
         self.layout.positions.copy_(layout.positions)
+        self.layout.left_out.copy_(layout.left_out)
         self.graph.replay()
         return self.outputs
 

@@ -62,11 +62,11 @@ class PackedEngine:
             NonFiniteError: results are NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in memory even alone.
         """
-        ids = {index: text.ids for index, text in enumerate(texts)}
-        broken = yield from self._run(self._model, ids, compute, name_of)
+        given = dict(enumerate(texts))
+        broken = yield from self._run(self._model, given, compute, name_of)
         if broken and self._model.dtype != torch.float32:
-            ids = {index: ids[index] for index in broken}
-            broken = yield from self._run(self._float32_model, ids, compute, name_of)
+            given = {index: given[index] for index in broken}
+            broken = yield from self._run(self._float32_model, given, compute, name_of)
         if broken:
             raise NonFiniteError(
                 f"{named(broken, name_of)}: NaN or infinity, even in float32. The "
@@ -74,18 +74,24 @@ class PackedEngine:
             )
 
     def _run(
-        self, model: GTEModel, ids: Mapping[int, list[int]], compute: Compute, name_of: NameOf
+        self,
+        model: GTEModel,
+        texts: Mapping[int, TokenizedText],
+        compute: Compute,
+        name_of: NameOf,
     ) -> Generator[PackResults, None, list[int]]:
         """Yield what ``run`` does; return the indices whose results are not finite."""
 
         def launch(pack: list[int]) -> tuple[Tensor, ...]:
-            sequences = [ids[index] for index in pack]
+            sequences = [texts[index].ids for index in pack]
+            left_out = [texts[index].left_out for index in pack]
             if self._graphed is None or model is not self._model:
-                return compute(model, *model.lay_out(sequences))
-            return self._graphed.setdefault(compute, GraphedPass(model, compute))(sequences)
+                return compute(model, *model.lay_out(sequences, left_out))
+            graphed = self._graphed.setdefault(compute, GraphedPass(model, compute))
+            return graphed(sequences, left_out)
 
         broken: list[int] = []
-        lengths = {index: len(sequence) for index, sequence in ids.items()}
+        lengths = {index: len(text) for index, text in texts.items()}
         for pack, (finite, *results) in self._packs.run(lengths, launch, name_of=name_of):
             broken += np.array(pack)[~finite].tolist()
             yield pack, results

@@ -1,9 +1,10 @@
-"""Tokenized texts -> the states of their CLS tokens and their sparse vectors."""
+"""Tokenized texts -> their pooled states and their sparse vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gte_core.checkpoint.modules import PoolingMode
 from gte_core.network.attention import PackLayout
 from gte_core.network.heads import max_per_id, to_csr
 from gte_core.network.model import GTEModel
+from gte_core.network.pooling import POOLS, Pool, pool_cls, pool_mean
 from gte_core.runtime.engine import PackedEngine
+from gte_core.runtime.passes import Compute
 from gte_core.texts import NameOf, as_text
 from gte_core.tokenizer import TokenizedText
 
@@ -24,13 +28,13 @@ class TextVectors:
     """What the model makes of n texts.
 
     Attributes:
-        cls: float32 ``(n, hidden_size)``, the states of the CLS tokens, neither cut nor scaled.
+        pooled: float32 ``(n, hidden_size)``, neither projected, cut nor scaled.
         sparse: float32 CSR ``(n, vocab_size)``, empty rows where it was not asked for.
         n_tokens: int64 ``(n,)``.
         truncated: bool ``(n,)``.
     """
 
-    cls: NDArray[np.float32]
+    pooled: NDArray[np.float32]
     sparse: sp.csr_array[np.float32]
     n_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
@@ -43,6 +47,7 @@ class VectorEngine(PackedEngine):
         model: as of ``PackedEngine``.
         load_float32: as of ``PackedEngine``.
         dropped_ids: token ids that never carry a sparse weight.
+        pooling: how the states of a text's tokens become one.
         deterministic: as of ``PackedEngine``.
         graphed: as of ``PackedEngine``.
     """
@@ -53,11 +58,14 @@ class VectorEngine(PackedEngine):
         load_float32: Callable[[], GTEModel],
         *,
         dropped_ids: frozenset[int],
+        pooling: PoolingMode = "cls",
         deterministic: bool = False,
         graphed: bool = False,
     ) -> None:
         super().__init__(model, load_float32, deterministic=deterministic, graphed=graphed)
         self._dropped_ids = sorted(dropped_ids)
+        self._compute_both: Compute = partial(compute_both, pool=POOLS[pooling])
+        self._compute_pooled: Compute = compute_cls if pooling == "cls" else compute_mean
 
     @property
     def has_sparse(self) -> bool:
@@ -72,11 +80,11 @@ class VectorEngine(PackedEngine):
         Raises what ``run`` does.
         """
         vocab_size = self._model.config.vocab_size
-        cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        pooled = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
         keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
-        compute = compute_both if sparse and self.has_sparse else compute_cls
+        compute = self._compute_both if sparse and self.has_sparse else self._compute_pooled
         for pack, (states, *entries) in self.run(texts, compute, name_of=name_of):
-            cls[pack] = states
+            pooled[pack] = states
             if entries:
                 found, largest, kept = entries
                 places, token_ids = np.divmod(found, vocab_size)
@@ -85,7 +93,7 @@ class VectorEngine(PackedEngine):
                 keys.append(np.array(pack)[places[kept]] * vocab_size + token_ids[kept])
                 weights.append(largest[kept])
         return TextVectors(
-            cls,
+            pooled,
             to_csr(np.concatenate(keys), np.concatenate(weights), (len(texts), vocab_size)),
             np.array([len(text) for text in texts], dtype=np.int64),
             np.array([text.truncated for text in texts], dtype=np.bool_),
@@ -98,17 +106,25 @@ def compute_cls(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple
     return cls.isfinite().all(1), cls
 
 
-def compute_both(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
-    """``compute_cls``, and the entries of the sparse vectors by sequence and token id."""
+def compute_mean(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
+    """Which sequences are finite, and their mean states, float32 ``(n, hidden_size)``."""
+    mean = pool_mean(model.compute_pack(input_ids, layout), layout)
+    return mean.isfinite().all(1), mean
+
+
+def compute_both(
+    model: GTEModel, input_ids: Tensor, layout: PackLayout, pool: Pool = pool_cls
+) -> tuple[Tensor, ...]:
+    """Finite ones and pooled states, and the entries of the sparse vectors by sequence and id."""
     hidden = model.compute_pack(input_ids, layout)
     weights = model.token_weights(hidden).float()
-    cls = hidden[layout.cls_indices].float()
+    pooled = pool(hidden, layout)
 
     sequence_ids = layout.sequence_ids
-    infinite = torch.zeros(layout.n_sequences, device=cls.device)
+    infinite = torch.zeros(layout.n_sequences, device=pooled.device)
     infinite.index_add_(0, sequence_ids, weights.isfinite().logical_not_().float())
-    finite = cls.isfinite().all(1) & (infinite == 0)
+    finite = pooled.isfinite().all(1) & (infinite == 0)
 
     keys = sequence_ids * model.config.vocab_size + input_ids
     entries = max_per_id(keys, weights.masked_fill(~finite[sequence_ids], 0))
-    return finite, cls, entries.keys, entries.weights, entries.kept
+    return finite, pooled, entries.keys, entries.weights, entries.kept
