@@ -200,6 +200,8 @@ class CachedEncoder(CachingEncoder):
     ) -> HybridEmbeddings:
         """``encode`` with what the model has: a half that it lacks is empty."""
         wanted, size = _listed(texts, role), self._size(dimensions)
+        if not self._keeps(size):
+            return self._source.encode_available(wanted, role=role, dimensions=size)
         found, missing = self._look_up(wanted, role)
         if missing:
             found |= self._keep(missing, role, self._source.encode_available(missing, role=role))
@@ -211,6 +213,9 @@ class CachedEncoder(CachingEncoder):
     ) -> HybridEmbeddings:
         """``encode_available`` without blocking the event loop."""
         wanted, size = _listed(texts, role), self._size(dimensions)
+        if not self._keeps(size):
+            encode = partial(self._source.encode_available, wanted, role=role, dimensions=size)
+            return await asyncio.to_thread(encode)
         found, missing = self._look_up(wanted, role)
         if missing and self.has_dense and self.has_sparse:
             found |= self._keep(missing, role, await self._source.aencode(missing, role=role))
@@ -228,6 +233,10 @@ class CachedEncoder(CachingEncoder):
         if self.separate_sizes:
             return check_offered(dimensions, self.separate_sizes)
         return check_dimensions(dimensions, self.dimensions)
+
+    def _keeps(self, size: int) -> bool:
+        """Whether vectors of this size can be had of those that are kept."""
+        return size == self.dimensions or not self.separate_sizes
 
     def _look_up(self, texts: Sequence[str], role: Role) -> tuple[dict[str, Vectors], list[str]]:
         """Vectors by text, and the texts that have none yet, each once."""

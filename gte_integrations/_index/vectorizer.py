@@ -67,11 +67,17 @@ class Vectorizer:
         self.encoder = encoder = as_encoder(encoder)
         self.dimensions = encoder.dimensions
         self._takes_any_size = dimensions is None
+        # None of an encoder that does not say, or whose vectors may be cut.
+        self._separate_sizes: tuple[int, ...] = getattr(encoder, "separate_sizes", ())
         if dimensions is not None:
-            self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
+            self.dimensions = self._checked_size(dimensions)
         self.coarse_dimensions = coarse_dimensions
         if coarse_dimensions is not None:
-            _check_size("coarse_dimensions", coarse_dimensions, self.dimensions - 1)
+            self._check_coarse(coarse_dimensions)
+
+    @property
+    def _sizes_listed(self) -> str:
+        return ", ".join(map(str, self._separate_sizes))
 
     def fit_to(self, collection: Metadata | None) -> None:
         """Take the size of a collection, if none was asked for; the encoder's own if there is none.
@@ -81,7 +87,28 @@ class Vectorizer:
         if self._takes_any_size:
             own = self.encoder.dimensions
             size = (collection or {}).get("dimensions")
-            self.dimensions = size if isinstance(size, int) and 1 <= size <= own else own
+            offered = self._separate_sizes or range(1, own + 1)
+            self.dimensions = size if isinstance(size, int) and size in offered else own
+
+    def _checked_size(self, dimensions: int) -> int:
+        if not self._separate_sizes:
+            return _check_size("dimensions", dimensions, self.encoder.dimensions)
+        if dimensions not in self._separate_sizes:
+            raise ValueError(
+                f"dimensions is {dimensions!r}, but must be one of {self._sizes_listed}: this "
+                "model has a matrix of its own for each size."
+            )
+        return int(dimensions)
+
+    def _check_coarse(self, dimensions: int) -> None:
+        if self._separate_sizes:
+            raise ValueError(
+                f"coarse_dimensions is {dimensions!r}, but the vectors of this model cannot be "
+                "cut: it has a matrix of its own for each of the sizes "
+                f"{self._sizes_listed}. Leave "
+                "coarse_dimensions out, or choose a smaller size by dimensions."
+            )
+        _check_size("coarse_dimensions", dimensions, self.dimensions - 1)
 
     def comparable_metadata(self) -> Metadata:
         """What a collection must have been made with for these vectors to fit into it."""

@@ -12,10 +12,11 @@ from gte_core.network import attention
 from gte_core.network.model import GTEModel
 from gte_core.runtime import cuda_graphs as graphs
 from gte_core.runtime.cuda_graphs import GraphedPass
-from gte_core.runtime.vectors import VectorEngine, compute_both, compute_cls
+from gte_core.runtime.vectors import VectorEngine, compute_both, compute_cls, compute_mean
 from gte_core.tokenizer import TokenizedText
 
 CPU = torch.device("cpu")
+PROMPT = st.integers(0, 9)
 IDS = st.lists(st.integers(5, 60), min_size=1, max_size=40)
 
 
@@ -91,10 +92,12 @@ def accelerator(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-@pytest.mark.parametrize(("compute", "n_entries"), [(compute_cls, 0), (compute_both, 3)])
+@pytest.mark.parametrize(
+    ("compute", "n_entries"), [(compute_cls, 0), (compute_mean, 0), (compute_both, 3)]
+)
 def test_a_pass_never_asks_the_device_for_a_number(accelerator, dtype, compute, n_entries):
     model = GTEModel.for_inference(find_model("demo"), device=accelerator, dtype=dtype)
-    pack = model.lay_out([[0, 5, 2], [0, 2], [0, 7, 7, 2]])
+    pack = model.lay_out([[0, 5, 2], [0, 2], [0, 7, 7, 2]], [1, 0, 2])
     with NothingCrosses():
         finite, states, *entries = compute(model, *pack)
     assert (finite.shape, states.shape) == ((3,), (3, 256))
@@ -138,15 +141,17 @@ def test_compiled_layers_compute_the_same(small_checkpoint):
 
 
 @pytest.mark.usefixtures("varlen", "captured")
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("alone", [False, True])
-def test_replayed_packs_are_the_packs_themselves(model, alone):
+def test_replayed_packs_are_the_packs_themselves(model, alone, pooling):
     # Packs of one text each follow upon one another in the same graph.
-    ordinary, replayed = engine(model), engine(model, graphed=True, deterministic=alone)
+    ordinary = engine(model, pooling=pooling)
+    replayed = engine(model, pooling=pooling, graphed=True, deterministic=alone)
 
     @settings(max_examples=25)
-    @given(texts=st.lists(IDS, min_size=1, max_size=8), sparse=st.booleans())
-    def same(texts, sparse):
-        tokenized = [TokenizedText(ids, truncated=False) for ids in texts]
+    @given(texts=st.lists(IDS, min_size=1, max_size=8), sparse=st.booleans(), prompt=PROMPT)
+    def same(texts, sparse, prompt):
+        tokenized = [TokenizedText(ids, False, min(prompt, len(ids) - 1)) for ids in texts]
         expected = ordinary.compute(tokenized, sparse=sparse)
         found = replayed.compute(tokenized, sparse=sparse)
         np.testing.assert_allclose(found.pooled, expected.pooled, atol=1e-5)

@@ -262,11 +262,11 @@ def test_a_cache_made_before_modules_json_was_kept_is_completed_once(
     hub, repository, tmp_path, small_checkpoint, caplog
 ):
     cached(tmp_path / "cache", "someone/new", NEWEST, small_checkpoint)
-    describe(repository, pooling="mean")
+    describe(repository, pooling="max")
     load(tmp_path / "cache", revision=NEWEST, local_files_only=True)
     assert hub.asked == []
     assert "may lack modules.json, which says how vectors are made" in only_warning(caplog)
-    with pytest.raises(ConfigError, match="pooling_mode is 'mean'"):
+    with pytest.raises(ConfigError, match="pooling_mode is 'max'"):
         load(tmp_path / "cache", revision=NEWEST)
     assert {"modules.json", "1_Pooling/config.json"} <= hub.fetched
     assert "model.safetensors" not in hub.fetched

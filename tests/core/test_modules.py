@@ -1,5 +1,6 @@
 """What decides a vector is read from the files, and refused by name where it is not computed."""
 
+import importlib
 import json
 import runpy
 import shutil
@@ -8,15 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Module as BaseModule
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+from sentence_transformers.sentence_transformer.modules.pooling import _LEGACY_POOLING_MODE_KWARGS
 
 from gte_core import ConfigError, GTEConfig, GTEEmbedder, GTEModel, GTEReranker, MissingHeadError
-from gte_core.checkpoint.modules import Module, is_described, read_description
+from gte_core.checkpoint.modules import Description, Module, is_described, read_description
 from gte_core.testing import random_checkpoint
 
 ST = "sentence_transformers.models."
 BOTH = [("", "Transformer"), ("1_Pooling", "Pooling")]
+DENSE = {"in_features": 64, "out_features": 8, "activation_function": "torch.nn.Identity"}
 ALL = [*BOTH, ("2_Normalize", "Normalize")]
+
+
+KINDS_OF_MODELS = (
+    "sentence_transformer",
+    "sparse_encoder",
+    "cross_encoder",
+    "multi_vector_encoder",
+)
+COMPUTED = [["Transformer", "Pooling"], ["Transformer", "Pooling", "Dense"]]
+COMPUTED += [[*order, "Normalize"] for order in COMPUTED]
 
 
 @pytest.fixture
@@ -31,6 +45,7 @@ def describe(directory, modules=ALL, **files):
     names = {
         "pooling": "1_Pooling/config.json",
         "normalize": "2_Normalize/config.json",
+        "dense": "2_Dense/config.json",
         "transformer": "sentence_bert_config.json",
         "settings": "config_sentence_transformers.json",
     }
@@ -81,9 +96,9 @@ def test_cls_pooling_loads_in_every_published_form(checkpoint, small, files):
 
 
 REFUSED = {
-    "mean": (
-        {"pooling": {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}},
-        r"1_Pooling/config\.json: pooling_mode_mean_tokens is True; supported by this version is",
+    "max": (
+        {"pooling": {"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}},
+        r"1_Pooling/config\.json: pooling_mode_max_tokens is True; supported by this version is",
     ),
     "cls and mean": (
         {"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}},
@@ -94,25 +109,47 @@ REFUSED = {
         {"pooling": {"pooling_mode": ["cls", "max"]}},
         r"pooling_mode is \['cls', 'max'\]",
     ),
-    "the default": ({"pooling": {}}, "pooling_mode is 'mean'"),
     "no mode": ({"pooling": {"pooling_mode": []}}, r"pooling_mode is \[\]; .* name of a mode"),
     "no name": ({"pooling": {"pooling_mode": [1]}}, r"pooling_mode is \[1\]"),
     "no boolean": (
         {"pooling": {"pooling_mode_cls_token": "true"}},
         "pooling_mode_cls_token is 'true'; supported by this version is true or false",
     ),
-    "prompts left out": (
-        {"pooling": {"pooling_mode": "cls", "include_prompt": False}},
-        "include_prompt is False; supported by this version is True",
+    "prompts neither way": (
+        {"pooling": {"pooling_mode": "cls", "include_prompt": "false"}},
+        "include_prompt is 'false'; supported by this version is true or false",
     ),
-    "a matrix": (
+    "no matrix": (
         {"modules": [*BOTH, ("2_Dense_1024", "Dense")]},
-        r"modules\.json: type is 'Dense'; supported by this version is Transformer, Pooling or",
+        r"2_Dense_1024/config\.json does not exist",
+    ),
+    "two matrices": (
+        {"modules": [*BOTH, ("2_Dense", "Dense"), ("2_Dense", "Dense")], "dense": DENSE},
+        r"modules\.json: the order is .*; supported by this version is Transformer, Pooling, Dense",
+    ),
+    "a matrix behind the length": (
+        {"modules": [*ALL, ("2_Dense", "Dense")], "dense": DENSE},
+        "the order is .*'Normalize', 'Dense'",
     ),
     "a class of its own": (
         {"modules": [("", "custom.Transformer"), *BOTH[1:]]},
         "type is 'custom.Transformer'",
     ),
+    **{
+        f"a matrix with {name}": (
+            {"modules": [*BOTH, ("2_Dense", "Dense")], "dense": DENSE | {name: value}},
+            rf"2_Dense/config\.json: {name} is {value!r}",
+        )
+        for name, value in {
+            "in_features": 63,
+            "out_features": 0,
+            "bias": "true",
+            "activation_function": "torch.nn.modules.activation.ReLU",
+            "use_residual": True,
+            "module_input_name": "token_embeddings",
+            "module_output_name": "other",
+        }.items()
+    },
     "no pooling": ({"modules": ALL[:1]}, r"the order is \['Transformer'\]"),
     "two poolings": ({"modules": [*BOTH, BOTH[1]]}, "the order is"),
     "no modules": ({"modules": []}, r"must hold a list of 1 to 100 modules, got \[\]"),
@@ -168,7 +205,7 @@ def test_malformed_files(checkpoint, name, content, message):
 
 def test_without_modules_json_cls_counts(checkpoint, small):
     assert not is_described(checkpoint)
-    assert read_description(checkpoint).modules == ()
+    assert read_description(checkpoint, GTEConfig.from_pretrained(checkpoint)) == Description()
     embedder = GTEEmbedder.from_pretrained(checkpoint, dtype="float32")
     assert embedder.encode("w1").dense == pytest.approx(small.encode("w1").dense, abs=1e-6)
 
@@ -178,6 +215,10 @@ def test_a_description_is_there_when_its_pooling_is(checkpoint):
     assert is_described(checkpoint)
     (checkpoint / "1_Pooling" / "config.json").unlink()
     assert not is_described(checkpoint)
+    describe(checkpoint, [*BOTH, ("2_Dense", "Dense")], dense=DENSE)
+    assert not is_described(checkpoint)
+    (checkpoint / "2_Dense" / "model.safetensors").touch()
+    assert is_described(checkpoint)
     (checkpoint / "modules.json").write_text("broken")
     assert is_described(checkpoint)  # there is nothing to fetch; loading says what is wrong
 
@@ -234,6 +275,17 @@ def test_a_reranker_is_no_embedder(tmp_path, announced):
     assert GTEReranker.from_pretrained(path).score([("w1", "w2")]).shape == (1,)
 
 
+def module_types():
+    """Every class that sentence-transformers knows as a module of some kind of model."""
+    packages = [
+        importlib.import_module(f"sentence_transformers.{kind}.modules")
+        for kind in ("base", *KINDS_OF_MODELS)
+    ]
+    names = [vars(package)[name] for package in packages for name in package.__all__]
+    types = {kind for kind in names if issubclass(kind, BaseModule)}
+    return sorted(types, key=lambda kind: kind.__name__)
+
+
 class TestWhatSentenceTransformersWrites:
     """Its own files, not what we think they are."""
 
@@ -246,6 +298,33 @@ class TestWhatSentenceTransformersWrites:
             module = Module("Pooling", file, json.loads(file.read_text()))
             assert [found for _, found in module.pooling_modes()] == [mode]
 
+    @pytest.mark.parametrize("mode", Pooling.POOLING_MODES)
+    def test_every_pooling_mode_is_computed_or_refused(self, checkpoint, mode):
+        booleans = {name: mode == other for name, other in _LEGACY_POOLING_MODE_KWARGS.items()}
+        for pooling in ({"pooling_mode": mode}, {"pooling_mode": [mode]}, booleans):
+            describe(checkpoint, pooling=pooling)
+            config = GTEConfig.from_pretrained(checkpoint)
+            if mode in ("cls", "mean"):
+                assert read_description(checkpoint, config).pooling == mode
+            else:
+                with pytest.raises(
+                    ConfigError, match=rf"pooling_mode.* is .*{mode}|{mode}.* is Tru"
+                ):
+                    read_description(checkpoint, config)
+
+    @pytest.mark.parametrize("kind", module_types(), ids=lambda kind: kind.__name__)
+    def test_every_type_of_module_is_computed_or_refused(self, checkpoint, kind):
+        name = f"{kind.__module__}.{kind.__name__}"
+        for modules in ([*BOTH, ("2_Module", name)], [("", name), BOTH[1]], [*ALL, ("3", name)]):
+            describe(checkpoint, modules)
+            for folder, _ in modules[1:]:
+                (checkpoint / folder).mkdir(exist_ok=True)
+                (checkpoint / folder / "config.json").write_text(json.dumps(DENSE))
+            if [kind.rpartition(".")[2] for _, kind in modules] in COMPUTED:
+                continue
+            with pytest.raises(ConfigError, match=rf"{kind.__name__}|the order is"):
+                read_description(checkpoint, GTEConfig.from_pretrained(checkpoint))
+
     def test_a_model_of_cls_and_one_with_a_matrix(self, checkpoint, tmp_path, small):
         native = self.native(checkpoint, tmp_path / "native")
         theirs = SentenceTransformer(str(native), device="cpu")
@@ -255,10 +334,13 @@ class TestWhatSentenceTransformersWrites:
         expected = theirs.encode(["w1 w2"], normalize_embeddings=True)
         np.testing.assert_allclose(ours.encode_dense("w1 w2"), expected, atol=1e-5)
 
-        theirs.append(Dense(64, 32))
+        theirs[1].pooling_mode = "mean"
+        theirs[1].include_prompt = False
+        theirs.insert(2, Dense(64, 32))
         theirs.save(str(tmp_path / "matrix"))
-        with pytest.raises(ConfigError, match="type is 'Dense'"):
-            GTEEmbedder.from_pretrained(tmp_path / "matrix")
+        ours = GTEEmbedder.from_pretrained(tmp_path / "matrix", dtype="float32")
+        expected = theirs.encode(["w1 w2"])
+        np.testing.assert_allclose(ours.encode_dense("w1 w2"), expected, atol=1e-5)
 
     @staticmethod
     def native(source, target):

@@ -15,10 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gte_core.checkpoint.config import GTEConfig
 from gte_core.checkpoint.files import exists, open_file, shortened, shown
-from gte_core.checkpoint.modules import DESCRIPTION_PATTERNS, MODULES_FILE, is_described
+from gte_core.checkpoint.modules import (
+    DESCRIPTION_PATTERNS,
+    MODULES_FILE,
+    Description,
+    description_files,
+    is_described,
+    read_description,
+)
 from gte_core.checkpoint.shards import weight_files
-from gte_core.exceptions import HubError, WeightsError
+from gte_core.exceptions import ConfigError, HubError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +141,9 @@ class ModelFiles:
             )
         digest = hashlib.sha256()
         for path in _files_of(self.directory):
-            digest.update(f"{path.name}\0{_sha256(path)}\n".encode())
+            digest.update(f"{_name(path, self.directory)}\0{_sha256(path)}\n".encode())
+        # Empty for CLS alone: collections of version 0.1.0 know such a directory by its files.
+        digest.update(_described(self.directory).settings.encode())
         return f"sha256:{digest.hexdigest()[:16]}"
 
 
@@ -370,15 +380,29 @@ def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
 
 def _files_of(directory: Path) -> list[Path]:
     small = [directory / name for name in _SMALL_FILES if exists(directory / name)]
+    matrices = [dense.matrix_file for dense in _described(directory).matrices]
+    matrices = [path for path in matrices if exists(path)]  # loading says what is missing
     try:
-        return small + weight_files(directory)
+        return [*small, *weight_files(directory), *matrices]
     except WeightsError:
         return small  # loading says what is wrong
 
 
+def _described(directory: Path) -> Description:
+    try:
+        return read_description(directory, GTEConfig.from_pretrained(directory))
+    except ConfigError:
+        return Description()  # loading says what is wrong
+
+
 def _stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
-    stats = [(path.name, path.stat()) for path in _files_of(directory)]
+    files = [*_files_of(directory), *description_files(directory)]
+    stats = [(_name(path, directory), path.stat()) for path in files]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _name(path: Path, directory: Path) -> str:
+    return path.relative_to(directory).as_posix()
 
 
 def _sha256(path: Path) -> str:

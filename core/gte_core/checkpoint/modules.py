@@ -198,6 +198,16 @@ def read_listing(directory: Path) -> Listing:
     return Listing(directory, modules, model_type)
 
 
+def description_files(directory: Path) -> list[Path]:
+    """The files that say how vectors are made, as far as they are there."""
+    try:
+        listed = read_listing(directory).modules
+    except ConfigError:
+        return []  # loading says what is wrong
+    files = [directory / MODULES_FILE, *(module.file for module in listed)]
+    return [file for file in files if exists(file)]
+
+
 def is_described(directory: Path) -> bool:
     """Whether ``modules.json`` is there, and the files it cannot be understood without."""
     if not exists(directory / MODULES_FILE):
