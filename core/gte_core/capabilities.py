@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from gte_core.checkpoint.config import GTEConfig, Task
-from gte_core.checkpoint.files import read_bytes, read_json_object, shortened, shown
-from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
+from gte_core.checkpoint.hub import DEFAULT_MODEL, DEMO, ModelFiles, Purpose, find_model
 from gte_core.checkpoint.modules import read_description
 from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import ConfigError, MissingHeadError, WeightsError
 
 SparseKind = Literal["tokens", "vocabulary"]
+
+_READING = Purpose(DEFAULT_MODEL, DEMO, pools=True, weighs=False)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)\n---[ \t]*$", re.MULTILINE | re.DOTALL)
 _LICENCE = re.compile(r"^license: *['\"]?([\w.+-]+)['\"]? *$", re.MULTILINE)
@@ -47,7 +50,8 @@ class Capabilities:
         query_prefix: the one that goes before queries.
         document_prefix: the one that goes before documents.
         queries_are_looked_up: whether a query's weights come from a table, without a pass.
-        n_parameters: numbers in the tensors of the network and its head.
+        n_parameters: numbers in the tensors of the network and its head, None where they were not
+            downloaded. Then only ``config.json`` says which head there is.
         licence: as the front matter of its README says, None where there is none.
     """
 
@@ -92,15 +96,20 @@ def read_capabilities(
 ) -> Capabilities:
     """Read what a checkpoint is and gives; arguments as in ``GTEEmbedder.from_pretrained``.
 
-    No weights are read, but for their names and shapes. A checkpoint that does not embed, such as a
-    reranker or one of another architecture, gives a record whose ``refusal`` says why.
+    No weights are read, but for their names and shapes, and none are downloaded. A checkpoint that
+    does not embed, such as a reranker or one of another architecture, gives a record whose
+    ``refusal`` says why.
 
     Raises:
         HubError: there is no such model, or it cannot be reached.
         ConfigError: it has no readable ``config.json``, so it cannot be said what it is.
     """
     files = find_model(
-        model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        model,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        purpose=_READING,
     )
     return capabilities_of(files)
 
@@ -116,17 +125,17 @@ def capabilities_of(files: ModelFiles) -> Capabilities:
     )
     try:
         config = GTEConfig.from_pretrained(files.directory)
-        checkpoint = Checkpoint(files.directory)
+        checkpoint = _tensors(files)
     except (ConfigError, WeightsError) as error:
         return replace(known, refusal=str(error))
-    task = config.task or checkpoint.task
-    is_single = (config.num_labels or checkpoint.num_labels) == 1
+    task = config.task or (checkpoint.task if checkpoint else None)
+    is_single = (config.num_labels or (checkpoint.num_labels if checkpoint else 1)) == 1
     given, understood = class_names(raw)
     known = replace(
         known,
         understood_as=None if given == understood else understood,
         is_reranker=task == "sequence_classification" and is_single,
-        n_parameters=checkpoint.n_parameters,
+        n_parameters=checkpoint.n_parameters if checkpoint else None,
         max_length=config.max_position_embeddings,
     )
     try:
@@ -145,6 +154,13 @@ def refuse_classifier(model: str, task: Task | None) -> None:
             "does, and has no trained embedding. Load it with GTEReranker (GTEModel gives its "
             f"logits), or load an embedding model, such as {DEFAULT_MODEL!r}."
         )
+
+
+def _tensors(files: ModelFiles) -> Checkpoint | None:
+    """The tensors by their names; None of a model on the hub that was not downloaded in full."""
+    if files.revision and not any(exists(files.directory / name) for name in _WEIGHTS):
+        return None
+    return Checkpoint(files.directory)
 
 
 def _embedding(

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-
 # A model cannot be loaded without the first; the others say how its vectors are made.
 _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
 _ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
+_WEIGHTLESS_PATTERNS = (*_SMALL_FILES, *DESCRIPTION_PATTERNS, "README.md")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAY_LACK_MODULES = (
     " It may lack modules.json, which says how vectors are made; CLS pooling is assumed. Load it "
@@ -54,11 +55,13 @@ class Purpose:
         example: the hub id of a model that serves it, for errors to recommend.
         bundled: the name of a bundled one, None where none serves it.
         pools: whether it matters how the states of tokens become one vector.
+        weighs: whether weights are needed; if not, they are neither downloaded nor verified.
     """
 
     example: str
     bundled: str | None = None
     pools: bool = False
+    weighs: bool = True
 
     def choices(self, *others: str) -> str:
         """Everything that may be given, in words."""
@@ -176,7 +179,7 @@ def find_model(
         model,
         pin.revision if pin and pinned else revision,
         str(cache_dir) if cache_dir else None,
-        pin.sha256 if pin and pinned else {},
+        pin.sha256 if pin and pinned and purpose.weighs else {},
         known_pooling=pinned or not purpose.pools,
         purpose=purpose,
     )
@@ -280,7 +283,8 @@ class _HubModel:
         except OSError as error:
             logger.debug("%s is not in the cache: %s", self.model, error)
             return None
-        return files if _is_complete(files.directory, self.sha256) else None
+        needed = {"config.json", "tokenizer.json", *self.sha256}
+        return files if _has(files.directory, needed, weights=self.purpose.weighs) else None
 
     def _pooling_is_known(self, files: ModelFiles) -> bool:
         return self.known_pooling or is_described(files.directory) or self._has_no_modules(files)
@@ -299,7 +303,8 @@ class _HubModel:
 
         # Asked for on its own, because the download itself would retry for half a minute.
         commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        files = self._snapshot(commit, _ALL_PATTERNS, offline=False)
+        patterns = _ALL_PATTERNS if self.purpose.weighs else _WEIGHTLESS_PATTERNS
+        files = self._snapshot(commit, patterns, offline=False)
         if not self._pooling_is_known(files):
             self._ask_for_modules(files)
         return files
@@ -359,12 +364,13 @@ def _first_line(error: Exception) -> str:
     return shortened(next(iter(str(error).strip().splitlines()), ""))
 
 
-def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
+def _has(directory: Path, needed: Iterable[str], *, weights: bool) -> bool:
     try:
-        weight_files(directory)
+        if weights:
+            weight_files(directory)
     except WeightsError:
         return False
-    return all(exists(directory / name) for name in {"config.json", "tokenizer.json", *sha256})
+    return all(exists(directory / name) for name in needed)
 
 
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
