@@ -228,10 +228,18 @@ def load(cache, **options):
 
 def test_only_data_files_are_downloaded(hub, repository, tmp_path):
     describe(repository)
+    for name in (
+        "2_Dense_512/model.safetensors",
+        "2_Dense_512/pytorch_model.bin",
+        "3/model.safetensors",
+    ):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).touch()
     files = find_model("someone/new", cache_dir=tmp_path / "cache")
     assert files.revision == NEWEST
     assert hub.fetched == {
         "1_Pooling/config.json",
+        "2_Dense_512/model.safetensors",
         "config.json",
         "config_sentence_transformers.json",
         "model.safetensors",

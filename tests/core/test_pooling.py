@@ -1,5 +1,6 @@
 """Pooling and Dense: our vectors are those of sentence-transformers' own modules."""
 
+import asyncio
 import json
 import pickle
 import runpy
@@ -14,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from gte_core import (
+    CachedEncoder,
     ConfigError,
     EncoderSettings,
     GTEEmbedder,
@@ -276,6 +278,17 @@ class TestSeparateMatrices:
                 assert found.separate_sizes == self.SIZES
                 assert_alike(found.dense, expected[size or 48])
                 assert len(passes) == 1
+
+    def test_another_encoders_cache_asks_for_a_size_that_it_does_not_keep(self, directory):
+        embedder = loaded(directory)
+        cached = CachedEncoder(embedder)
+        for size in (None, *self.SIZES):
+            expected = embedder.encode(TEXTS, dimensions=size)
+            assert_alike(cached.encode(TEXTS, dimensions=size).dense, expected.dense)
+            found = asyncio.run(cached.aencode(TEXTS, dimensions=size))
+            assert_alike(found.dense, expected.dense)
+        with pytest.raises(ValueError, match="dimensions is 8, but must be one of 32, 48, 96"):
+            cached.encode(TEXTS, dimensions=8)
 
     @pytest.mark.parametrize("dimensions", [1, 47, 64, 1024])
     def test_every_other_size_is_refused_and_the_sizes_are_named(self, directory, dimensions):

@@ -99,6 +99,7 @@ def of_embeddings(both: HybridEmbeddings) -> None:
     assert_type(both[np.argsort(both.n_tokens)], HybridEmbeddings)
     assert_type(next(iter(both)), HybridEmbeddings)
     assert_type(both.with_dimensions(128), HybridEmbeddings)
+    assert_type(both.separate_sizes, tuple[int, ...])
     assert_type(both.token_weights(0), dict[str, float])
     assert_type(both.scores(both), Dense)
     assert_type(both.similarity(both), Dense)
