@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -283,8 +283,8 @@ class _HubModel:
         except OSError as error:
             logger.debug("%s is not in the cache: %s", self.model, error)
             return None
-        needed = {"config.json", "tokenizer.json", *self.sha256}
-        return files if _has(files.directory, needed, weights=self.purpose.weighs) else None
+        weighs = self.purpose.weighs
+        return files if _is_complete(files.directory, self.sha256, weighs=weighs) else None
 
     def _pooling_is_known(self, files: ModelFiles) -> bool:
         return self.known_pooling or is_described(files.directory) or self._has_no_modules(files)
@@ -364,13 +364,13 @@ def _first_line(error: Exception) -> str:
     return shortened(next(iter(str(error).strip().splitlines()), ""))
 
 
-def _has(directory: Path, needed: Iterable[str], *, weights: bool) -> bool:
+def _is_complete(directory: Path, sha256: Mapping[str, str], *, weighs: bool) -> bool:
     try:
-        if weights:
+        if weighs:
             weight_files(directory)
     except WeightsError:
         return False
-    return all(exists(directory / name) for name in needed)
+    return all(exists(directory / name) for name in {"config.json", "tokenizer.json", *sha256})
 
 
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:

@@ -62,8 +62,7 @@ class Checkpoint:
         self._duplicates: list[str] = []
         stored = [tensor for path in weight_files(directory) for tensor in stored_tensors(path)]
         prefixes = _prefixes(tensor.key for tensor in stored)
-        for tensor in stored:
-            self._index(tensor, prefixes)
+        self._index(stored, prefixes)
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored
@@ -145,17 +144,19 @@ class Checkpoint:
                 "Check that both come from the same checkpoint."
             )
 
-    def _index(self, stored: StoredTensor, prefixes: Iterable[str]) -> None:
-        name, part = _original_name(stored.key, prefixes)
-        if _IGNORED.match(name):
-            return
-        if stored.dtype not in FLOATS:
-            raise WeightsError(
-                f"{shortened(stored.key)} in {stored.path} is stored as {stored.dtype}; supported "
-                f"are {', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
-            )
-        if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
-            self._duplicates.append(stored.key)
+    def _index(self, tensors: Iterable[StoredTensor], prefixes: Iterable[str]) -> None:
+        for stored in tensors:
+            key = stored.key
+            name, part = _original_name(key, prefixes)
+            if _IGNORED.match(name):
+                continue
+            if stored.dtype not in FLOATS:
+                raise WeightsError(
+                    f"{shortened(key)} in {stored.path} is stored as {stored.dtype}; supported are "
+                    f"{', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
+                )
+            if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
+                self._duplicates.append(key)
 
     def _parts(self, name: str) -> list[StoredTensor]:
         found = self._stored[name]
