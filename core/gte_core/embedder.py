@@ -297,7 +297,7 @@ class GTEEmbedder:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
         size = self._size(dimensions)
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
-        return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
+        return np.concatenate([cut(part.pooled, size, name_of=names) for part, names in parts])
 
     @refuses_foreign
     def encode_sparse(
@@ -436,7 +436,7 @@ class GTEEmbedder:
 
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
-            cut(encoded.cls, size, name_of=name_of),
+            cut(encoded.pooled, size, name_of=name_of),
             encoded.sparse,
             encoded.n_tokens,
             encoded.truncated,
