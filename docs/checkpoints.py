@@ -158,7 +158,7 @@ _DOC_V3: dict[str, Any] = {
         "word_embedding_dimension": 30522,
     },
     f"{_TABLE}/config.json": {"frozen": False},
-    f"{_TABLE}/idf.json": {"w1": 2.0},
+    f"{_TABLE}/idf.json": {"▁w1": 2.0},
 }
 
 
@@ -212,7 +212,7 @@ class Form:
             _write_json(directory / path, content)
 
     def _stored(self, name: str) -> str:
-        return name if name.startswith("classifier.") else self.prefix + name
+        return name if name.startswith(("classifier.", "lm_head.")) else self.prefix + name
 
 
 FORMS = (
@@ -256,13 +256,13 @@ FORMS = (
     Form(
         "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-gte",
         _ENGLISH | _MASKED | {"vocab_size": 30522},
-        None,
+        "masked_lm",
         "new.",
         _DOC_V3,
     ),
-    Form("Alibaba-NLP/gte-multilingual-mlm-base", _ENCODER | _MASKED, None, "new."),
-    Form("Alibaba-NLP/gte-en-mlm-base", _ENGLISH | _MASKED, None, "new."),
-    Form("Alibaba-NLP/gte-en-mlm-large", _LARGE | _MASKED, None, "new."),
+    Form("Alibaba-NLP/gte-multilingual-mlm-base", _ENCODER | _MASKED, "masked_lm", "new."),
+    Form("Alibaba-NLP/gte-en-mlm-base", _ENGLISH | _MASKED, "masked_lm", "new."),
+    Form("Alibaba-NLP/gte-en-mlm-large", _LARGE | _MASKED, "masked_lm", "new."),
 )
 
 

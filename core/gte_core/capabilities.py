@@ -116,7 +116,7 @@ def read_capabilities(
 
 def capabilities_of(files: ModelFiles) -> Capabilities:
     """The same for files that were found."""
-    raw = read_json_object(files.directory / "config.json", ConfigError)
+    raw = read_json_object(files.network / "config.json", ConfigError)
     known = Capabilities(
         model=files.model,
         revision=files.revision,
@@ -124,7 +124,7 @@ def capabilities_of(files: ModelFiles) -> Capabilities:
         licence=_licence(files.directory / "README.md"),
     )
     try:
-        config = GTEConfig.from_pretrained(files.directory)
+        config = GTEConfig.from_pretrained(files.network)
         checkpoint = _tensors(files)
     except (ConfigError, WeightsError) as error:
         return replace(known, refusal=str(error))
@@ -158,9 +158,9 @@ def refuse_classifier(model: str, task: Task | None) -> None:
 
 def _tensors(files: ModelFiles) -> Checkpoint | None:
     """The tensors by their names; None of a model on the hub that was not downloaded in full."""
-    if files.revision and not any(exists(files.directory / name) for name in _WEIGHTS):
+    if files.revision and not any(exists(files.network / name) for name in _WEIGHTS):
         return None
-    return Checkpoint(files.directory)
+    return Checkpoint(files.network, lm_head=True)
 
 
 def _embedding(
@@ -168,6 +168,13 @@ def _embedding(
 ) -> Capabilities:
     """What is known, and how vectors are made."""
     made = read_description(directory, config)
+    if made.learned_sparse is not None:
+        return replace(
+            known,
+            sparse="vocabulary",
+            sparse_width=config.vocab_size,
+            queries_are_looked_up=made.learned_sparse.table is not None,
+        )
     return replace(
         known,
         has_dense=True,
