@@ -341,7 +341,8 @@ def _sizes(found: Capabilities) -> str:
 def _queries(found: Capabilities) -> str:
     if found.queries_are_looked_up:
         return "by look-up, no pass"
-    return f"after `{found.query_prefix!r}`" if found.query_prefix else "–"
+    names = [name for name, prompt in found.prompts.items() if prompt == found.query_prefix]
+    return f"after its prompt `{names[0]}`" if found.query_prefix else "–"
 
 
 def _short(name: str) -> str:

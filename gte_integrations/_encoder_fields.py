@@ -68,8 +68,9 @@ class EncoderFields(BaseModel):
     device: Text | None = None
     dtype: Text = "auto"
     dimensions: int | None = Field(default=None, ge=1, strict=True)
-    max_length: int = 8192
-    query_prefix: str = ""
+    max_length: int | None = None
+    query_prefix: str | None = None
+    prompt_name: str | None = None
     on_truncation: OnTruncation = "warn"
     deterministic: bool = False
     torch_compile: bool = False
@@ -85,7 +86,11 @@ class EncoderFields(BaseModel):
         if self.given_encoder is not None:
             refuse_settings_beside(self.given_encoder, _OF_A_MODEL & self.model_fields_set)
             self.__dict__["model"] = self.given_encoder.model
+        self._settings()  # refuses what makes no sense together
         return self
+
+    def _settings(self) -> EncoderSettings:
+        return EncoderSettings(**self.model_dump(exclude={"dimensions"}))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return repr_arguments(self, super().__repr_args__(), _OF_A_MODEL)
@@ -102,9 +107,7 @@ class EncoderFields(BaseModel):
         The one that was given, or the one that all objects of these settings share.
         """
         # Held here, and looked up again, because a copy may have other settings.
-        self._encoder = self.given_encoder or shared_encoder(
-            EncoderSettings(**self.model_dump(exclude={"dimensions"}))
-        )
+        self._encoder = self.given_encoder or shared_encoder(self._settings())
         return self._encoder
 
     def arguments(self) -> dict[str, Any]:

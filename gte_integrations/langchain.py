@@ -170,7 +170,7 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     revision: str | None = None
     device: Text | None = None
     dtype: Text = "auto"
-    max_length: int = 8192
+    max_length: int | None = None
     torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False

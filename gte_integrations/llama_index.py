@@ -91,8 +91,9 @@ class GTEEmbedding(BaseEmbedding):
     model_name: str = Field(default=EncoderSettings().model)
     revision: str | None = None
     dimensions: int | None = Field(default=None, ge=1, strict=True)
-    max_length: int = 8192
-    query_prefix: str = ""
+    max_length: int | None = None
+    query_prefix: str | None = None
+    prompt_name: str | None = None
     device: str | None = Field(default=None, exclude=True)
     dtype: str = Field(default="auto", exclude=True)
     on_truncation: OnTruncation = Field(default="warn", exclude=True)
@@ -113,7 +114,12 @@ class GTEEmbedding(BaseEmbedding):
         if self.given_encoder is not None:
             refuse_settings_beside(self.given_encoder, _OF_A_MODEL & self.model_fields_set)
             self.__dict__["model_name"] = self.given_encoder.model
+        self._settings()  # refuses what makes no sense together
         return self
+
+    def _settings(self) -> EncoderSettings:
+        settings = {name: getattr(self, name) for name in _SETTINGS if name != "dimensions"}
+        return EncoderSettings(model=self.model_name, **settings)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Before pydantic, which sets a field before it validates the whole.
@@ -136,9 +142,11 @@ class GTEEmbedding(BaseEmbedding):
         if isinstance(encoder, SharedEncoder):
             settings = encoder.settings.arguments()
             settings["dimensions"] = self.dimensions or settings["dimensions"]
-            return found | {name: settings[name] for name in _SETTINGS if name in found}
-        if encoder is not None:
+            found |= {name: settings[name] for name in _SETTINGS if name in found}
+        elif encoder is not None:
             found |= {"encoder": str(encoder.fingerprint), "query_prefix": encoder.query_prefix}
+        if found.get("prompt_name") is None:  # so that keys of former versions stay
+            found.pop("prompt_name", None)
         return found
 
     @classmethod
@@ -167,11 +175,8 @@ class GTEEmbedding(BaseEmbedding):
 
         The one that was given, or the one that all objects of these settings share.
         """
-        settings = {name: getattr(self, name) for name in _SETTINGS if name != "dimensions"}
         # Held here, and looked up again, because fields can be set.
-        self._encoder = self.given_encoder or shared_encoder(
-            EncoderSettings(model=self.model_name, **settings)
-        )
+        self._encoder = self.given_encoder or shared_encoder(self._settings())
         return self._encoder
 
     def qdrant_options(self) -> dict[str, Any]:
@@ -254,7 +259,7 @@ class GTERerank(BaseNodePostprocessor):
 
     model_name: str = Field(default=RerankerSettings().model)
     revision: str | None = None
-    max_length: int = 8192
+    max_length: int | None = None
     top_n: int = Field(default=2, ge=1)
     keep_retrieval_score: bool = False
     device: str | None = Field(default=None, exclude=True)

@@ -89,6 +89,21 @@ def test_a_collection_opens_finds_the_same_and_takes_documents(archive, embedder
         assert index.delete(["new"]) == 1
 
 
+@pytest.mark.parametrize("engine", ["qdrant", "milvus"])
+def test_a_collection_opens_by_the_name_of_its_model_and_reads_as_much_as_it_did(archive, engine):
+    with make.open_indexes(archive, "demo", "demo")[engine] as index:
+        index.create()
+        assert index.vectorizer.encoder.fingerprint.max_length == make.MAX_LENGTH
+        assert index.search(make.QUERY)[0]
+
+
+def test_pickles_keep_what_they_held(archive):
+    embeddings = pickled(archive, "langchain.GTEEmbeddings")
+    assert (embeddings.max_length, embeddings.prompt_name) == (8192, None)
+    assert pickled(archive, "langchain.GTECompressor").cross_encoder.max_length == 8192
+    assert pickled(archive, "GTEEmbedder").settings.query_prefix == ""
+
+
 @pytest.mark.parametrize("engine", ["qdrant:{}/qdrant", "milvus:{}/milvus.db"])
 def test_the_command_line_searches_a_collection_whose_model_may_have_moved(archive, engine):
     def search(collection, *options):

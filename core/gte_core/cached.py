@@ -91,6 +91,11 @@ class CachingEncoder(ABC):
         """Text that ``role="query"`` puts before each text, usually none."""
         return self.source.query_prefix
 
+    @property
+    def document_prefix(self) -> str:
+        """Text that ``role="document"`` puts before each text, rarely any."""
+        return self.source.document_prefix
+
     @abstractmethod
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None

@@ -13,6 +13,7 @@ from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
 from gte_core.checkpoint.hub import DEFAULT_MODEL, DEMO, ModelFiles, Purpose, find_model
 from gte_core.checkpoint.modules import read_description
+from gte_core.checkpoint.prompts import own_max_length, read_prompts
 from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint
 from gte_core.exceptions import ConfigError, MissingHeadError, WeightsError
@@ -141,7 +142,7 @@ def capabilities_of(files: ModelFiles) -> Capabilities:
     try:
         refuse_classifier(files.model, task)
         has_weights = task == "token_classification" and is_single
-        return _embedding(known, files.directory, config, has_token_weights=has_weights)
+        return _embedding(known, files, config, has_token_weights=has_weights)
     except (ConfigError, MissingHeadError) as error:
         return replace(known, refusal=str(error))
 
@@ -164,10 +165,18 @@ def _tensors(files: ModelFiles) -> Checkpoint | None:
 
 
 def _embedding(
-    known: Capabilities, directory: Path, config: GTEConfig, *, has_token_weights: bool
+    known: Capabilities, files: ModelFiles, config: GTEConfig, *, has_token_weights: bool
 ) -> Capabilities:
     """What is known, and how vectors are made."""
-    made = read_description(directory, config)
+    made = read_description(files.directory, config)
+    prompts = read_prompts(files.directory)
+    known = replace(
+        known,
+        max_length=own_max_length(files.network, config.max_position_embeddings),
+        prompts=prompts.by_name,
+        query_prefix=prompts.query_prefix(),
+        document_prefix=prompts.document_prefix,
+    )
     if made.learned_sparse is not None:
         return replace(
             known,

@@ -25,7 +25,7 @@ _OF_0_1_0 = (
     "encode_sparse",
     "aencode",
 )
-_SINCE_0_3_0 = ("vocab_size", "has_dense", "encode_available")
+_SINCE_0_3_0 = ("vocab_size", "has_dense", "document_prefix", "encode_available")
 # One for each object, so that whoever is handed the same encoder shares its cache.
 _COMPLETED: WeakValueDictionary[int, CompletedEncoder] = WeakValueDictionary()
 _VERBS = ("encode", "encode_dense", "encode_sparse", "aencode")
@@ -38,7 +38,8 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
         encoder: the name of a model, as in ``GTEEmbedder.from_pretrained``, which is loaded at
             first use and shared in this process; or an object that satisfies ``Encoder``, returned
             as it is. One that was written for version 0.1.0, without ``role``, ``vocab_size``,
-            ``has_dense`` and ``encode_available``, is completed: a query gets its ``query_prefix``.
+            ``has_dense``, ``document_prefix`` and ``encode_available``, is completed: a query gets
+            its ``query_prefix``, a document nothing.
 
     Raises:
         TypeError: it is neither; the message names what it lacks.
@@ -65,7 +66,8 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
         return encoder
     completed = _COMPLETED.get(id(encoder))
     if completed is None:
-        completed = _COMPLETED[id(encoder)] = CompletedEncoder(encoder)
+        completed = CompletedEncoder(encoder, takes_roles=takes_roles)
+        _COMPLETED[id(encoder)] = completed
     return cast("Encoder", completed)
 
 
@@ -74,12 +76,12 @@ class CompletedEncoder:
 
     Args:
         encoder: what computes.
+        takes_roles: whether its verbs take ``role``, and so put the prefix themselves.
     """
 
-    has_dense = True
-
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Any, *, takes_roles: bool = False) -> None:
         self._encoder = encoder
+        self._takes_roles = takes_roles
 
     def __getattr__(self, name: str) -> Any:
         # Its sizes and names, and whatever else users know it by.
@@ -92,31 +94,41 @@ class CompletedEncoder:
         """Width of the sparse vectors, None where the encoder does not say."""
         return getattr(self._encoder, "vocab_size", None)
 
+    @property
+    def has_dense(self) -> bool:
+        """Whether the model gives dense vectors, as all did that do not say."""
+        return getattr(self._encoder, "has_dense", True)
+
+    @property
+    def document_prefix(self) -> str:
+        """Text that the encoder puts before documents, none where it does not say."""
+        return getattr(self._encoder, "document_prefix", "")
+
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """Both vectors of every text."""
-        both: HybridEmbeddings = self._encoder.encode(self._fed(texts, role), dimensions=dimensions)
+        both: HybridEmbeddings = self._of_role(self._encoder.encode, texts, role, dimensions)
         return both
 
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """What the model has. Without sparse vectors, nobody counts tokens: the counts are 0."""
-        if self.has_sparse:
-            return self.encode(texts, role=role, dimensions=dimensions)
         counting = getattr(self._encoder, "encode_available", None)
         if counting is not None:
-            both: HybridEmbeddings = counting(self._fed(texts, role), dimensions=dimensions)
+            both: HybridEmbeddings = self._of_role(counting, texts, role, dimensions)
             return both
+        if self.has_sparse:
+            return self.encode(texts, role=role, dimensions=dimensions)
         return HybridEmbeddings.of_dense(self.encode_dense(texts, role=role, dimensions=dimensions))
 
     def encode_dense(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``."""
-        dense: NDArray[np.float32] = self._encoder.encode_dense(
-            self._fed(texts, role), dimensions=dimensions
+        dense: NDArray[np.float32] = self._of_role(
+            self._encoder.encode_dense, texts, role, dimensions
         )
         return dense
 
@@ -124,17 +136,25 @@ class CompletedEncoder:
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
-        sparse: sp.csr_array[np.float32] = self._encoder.encode_sparse(self._fed(texts, role))
+        verb = self._encoder.encode_sparse
+        sparse: sp.csr_array[np.float32] = (
+            verb(texts, role=role) if self._takes_roles else verb(self._fed(texts, role))
+        )
         return sparse
 
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """``encode`` without blocking the event loop."""
-        both: HybridEmbeddings = await self._encoder.aencode(
-            self._fed(texts, role), dimensions=dimensions
-        )
+        both: HybridEmbeddings = await self._of_role(self._encoder.aencode, texts, role, dimensions)
         return both
+
+    def _of_role(
+        self, verb: Any, texts: str | Iterable[str], role: Role, dimensions: int | None
+    ) -> Any:
+        if self._takes_roles:
+            return verb(texts, role=role, dimensions=dimensions)
+        return verb(self._fed(texts, role), dimensions=dimensions)
 
     def _fed(self, texts: str | Iterable[str], role: Role) -> Iterable[str]:
         return with_prefix(texts, role, self.query_prefix)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gte_core.capabilities import Capabilities, capabilities_of
 from gte_core.checkpoint.hub import DEFAULT_MODEL
+from gte_core.checkpoint.prompts import Prompts
 from gte_core.embeddings import HybridEmbeddings, stacked
 from gte_core.encoder import (
     Fingerprint,
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _ASYNC_CALLS = 32  # at once; each waits in a thread for its passes
 
-_NOT_SHOWN = ("cache_dir", "local_files_only")
+_NOT_SHOWN = ("prompt_name", "cache_dir", "local_files_only")
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
@@ -63,6 +64,9 @@ class GTEEmbedder(Scoring):
         self._engine = loaded.engine
         self._description = loaded.description
         self._projection = loaded.projection
+        self._prompts = loaded.prompts
+        self._query_prefix = loaded.query_prefix
+        self._max_length = loaded.max_length
         self._settings = loaded.settings
         self._device = loaded.device
         self._dtype = loaded.dtype
@@ -93,8 +97,9 @@ class GTEEmbedder(Scoring):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         dimensions: int | None = None,
-        max_length: int = 8192,
-        query_prefix: str = "",
+        max_length: int | None = None,
+        query_prefix: str | None = None,
+        prompt_name: str | None = None,
         on_truncation: OnTruncation = "warn",
         deterministic: bool = False,
         torch_compile: bool = False,
@@ -112,8 +117,11 @@ class GTEEmbedder(Scoring):
                 on other CUDA cards, float32 elsewhere. ``"int8"`` (x86 CPUs) and ``"float8"``
                 (Hopper) are faster, and make vectors of a family of their own.
             dimensions: size of the dense vectors, from 1 to the model's own, which is the default.
-            max_length: tokens of a text that are read, special tokens included.
-            query_prefix: text put before queries only, ``"query: "`` for arctic-embed.
+            max_length: tokens of a text that are read, special tokens included; by default as many
+                as the checkpoint says, at most its positions.
+            query_prefix: text put before queries only; by default the checkpoint's own prompt,
+                and ``""`` for none.
+            prompt_name: of another prompt of the checkpoint that goes before queries.
             on_truncation: ``"warn"`` logs once a call, ``"error"`` raises, ``"ignore"``.
             deterministic: compute every text by itself, so that its vectors are the same to the
                 last bit whatever it is encoded with; slower.
@@ -135,6 +143,7 @@ class GTEEmbedder(Scoring):
             dimensions=dimensions,
             max_length=max_length,
             query_prefix=query_prefix,
+            prompt_name=prompt_name,
             on_truncation=on_truncation,
             deterministic=deterministic,
             torch_compile=torch_compile,
@@ -144,7 +153,14 @@ class GTEEmbedder(Scoring):
         return cls(load(given, model))
 
     def __repr__(self) -> str:
-        settings = replace(self._settings, device=self.device, dtype=self.dtype).arguments()
+        settings = self._settings.arguments() | {
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "query_prefix": self.query_prefix,
+        }
+        if self.document_prefix:
+            settings["document_prefix"] = self.document_prefix
         shown = [f"{name}={value!r}" for name, value in settings.items() if name not in _NOT_SHOWN]
         return f"GTEEmbedder({', '.join(shown)})"
 
@@ -154,7 +170,7 @@ class GTEEmbedder(Scoring):
 
     @property
     def settings(self) -> EncoderSettings:
-        """What it was loaded with; ``device`` and ``dtype`` as they were given."""
+        """What it was loaded with; ``model``, ``revision`` and ``dimensions`` are decided."""
         return self._settings
 
     @property
@@ -203,12 +219,22 @@ class GTEEmbedder(Scoring):
     @property
     def max_length(self) -> int:
         """Tokens of a text that are read, special tokens included."""
-        return self._settings.max_length
+        return self._max_length
 
     @property
     def query_prefix(self) -> str:
         """Text that goes before queries, usually none."""
-        return self._settings.query_prefix
+        return self._query_prefix
+
+    @property
+    def document_prefix(self) -> str:
+        """Text that goes before documents, rarely any."""
+        return self._prompts.document_prefix
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts of the checkpoint, by name."""
+        return self._prompts
 
     @property
     def has_dense(self) -> bool:
@@ -244,7 +270,9 @@ class GTEEmbedder(Scoring):
         if self._fingerprint is None:
             family = _FAMILIES.get(self._dtype, "float")
             identity = self._files.identity
-            self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
+            self._fingerprint = Fingerprint(
+                identity, self.revision, self.max_length, family, self.document_prefix
+            )
         return self._fingerprint
 
     @refuses_foreign
@@ -260,7 +288,7 @@ class GTEEmbedder(Scoring):
 
         Args:
             texts: one text (a list of one) or any iterable of them.
-            role: ``"query"`` puts ``query_prefix`` before each.
+            role: whose prefix goes before each, ``query_prefix`` or ``document_prefix``.
             dimensions: size of the dense vectors, from 1 to the model's own.
             show_progress: draw a progress bar on stderr.
 
@@ -366,7 +394,7 @@ class GTEEmbedder(Scoring):
     def count_tokens(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> NDArray[np.int64]:
-        """Tokens of every text, special ones and a query's prefix included, int64 ``(n,)``.
+        """Tokens of every text, special ones and its prefix included, int64 ``(n,)``.
 
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
@@ -400,8 +428,9 @@ class GTEEmbedder(Scoring):
 
     def _fed(self, texts: str | Iterable[str], role: Role) -> FedTexts:
         """The texts as the model reads them."""
-        prompt = self.query_prefix if role == "query" else ""
-        return FedTexts(with_prefix(texts, role, self.query_prefix), self.left_out(prompt))
+        prompt = self.query_prefix if role == "query" else self.document_prefix
+        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
+        return FedTexts(given, self.left_out(prompt))
 
     def left_out(self, prompt: str) -> int:
         """How many tokens pooling leaves out at the beginning of a text behind this prompt."""

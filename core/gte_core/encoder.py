@@ -30,14 +30,15 @@ class Fingerprint:
     family: vectors built in bfloat16 may be searched in float32. The dimensions are not part of
     it; a collection states its own.
 
-    ``sparse`` is of the model that gives the sparse vectors, where that is another one; see
-    ``PairedEncoder``.
+    ``document_prefix`` is text that goes before documents. ``sparse`` is of the model that gives
+    the sparse vectors, where that is another one; see ``PairedEncoder``.
     """
 
     model: str
     revision: str | None
     max_length: int
     numeric: NumericFamily = "float"
+    document_prefix: str = ""
     sparse: Fingerprint | None = None
 
     __getstate__ = state_by_name
@@ -45,8 +46,10 @@ class Fingerprint:
 
     def __str__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
+        prefix = f" document_prefix={self.document_prefix!r}" if self.document_prefix else ""
         sparse = f" and sparse {self.sparse}" if self.sparse else ""
-        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}{sparse}"
+        family = f"{self.numeric}{prefix}{sparse}"
+        return f"{self.model}{revision} max_length={self.max_length} {family}"
 
 
 class Encoder(Protocol):
@@ -86,6 +89,11 @@ class Encoder(Protocol):
         """Text that ``role="query"`` puts before each text, usually none."""
         ...
 
+    @property
+    def document_prefix(self) -> str:
+        """Text that ``role="document"`` puts before each text, rarely any."""
+        ...
+
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -120,17 +128,20 @@ class Encoder(Protocol):
         ...
 
 
-def with_prefix(texts: str | Iterable[str], role: Role, query_prefix: str) -> Iterable[str]:
-    """The texts as a model reads them in this role: queries with the prefix before each.
+def with_prefix(
+    texts: str | Iterable[str], role: Role, query_prefix: str, document_prefix: str = ""
+) -> Iterable[str]:
+    """The texts as a model reads them in this role, with its prefix before each.
 
     ``ValueError`` for another role; ``TypeError`` naming what is no text, once it is read.
     """
     if role not in get_args(Role):
         raise ValueError(f"role is {role!r}; allowed are {list(get_args(Role))}.")
-    if role == "document":
+    if role == "document" and not document_prefix:
         return as_texts(texts)
-    given = as_texts(texts, "queries")
-    prefixed = (query_prefix + text for text in checked(given, "queries"))
+    prefix, name = (query_prefix, "queries") if role == "query" else (document_prefix, "texts")
+    given = as_texts(texts, name)
+    prefixed = (prefix + text for text in checked(given, name))
     return list(prefixed) if isinstance(given, Sized) else prefixed
 
 

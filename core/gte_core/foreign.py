@@ -46,7 +46,7 @@ _ADVICE = {
     "precision": _LOADED.format("dtype"),
     "pretrained_model_name_or_path": _MODEL,
     "prompt": _PREFIX,
-    "prompt_name": f'pass role="query" for queries; or {_PREFIX}',
+    "prompt_name": 'pass role="query" for queries; or prompt_name where the model is loaded',
     "query_encode_kwargs": _PREFIX,
     "query_instruction": _PREFIX,
     "return_documents": "leave it out: results always hold their documents",

@@ -13,6 +13,7 @@ from gte_core.checkpoint.config import GTEConfig
 from gte_core.checkpoint.hub import ModelFiles, find_model
 from gte_core.checkpoint.learned_sparse import LearnedSparse
 from gte_core.checkpoint.modules import Description, read_description
+from gte_core.checkpoint.prompts import Prompts, own_max_length, read_prompts
 from gte_core.checkpoint.query_table import read_query_table
 from gte_core.encoder import missing_dense_head
 from gte_core.forks import computing
@@ -38,7 +39,10 @@ class LoadedModel:
         engine: computes pooled states and sparse vectors of ids.
         description: how a vector is made of the states of tokens.
         projection: makes dense vectors of pooled states.
-        settings: all of them decided, but for ``device`` and ``dtype``, which are as given.
+        prompts: those of the checkpoint.
+        query_prefix: what goes before queries.
+        max_length: tokens of a text that are read.
+        settings: model, revision and dimensions are decided, the others as they were given.
         device: where it computes, such as ``"cuda:0"``.
         dtype: the type of its matrix products, such as ``"bfloat16"``.
         look_up: how queries are looked up, None where they are computed as documents are.
@@ -50,6 +54,9 @@ class LoadedModel:
     engine: VectorEngine | LearnedSparseEngine
     description: Description
     projection: Projection
+    prompts: Prompts
+    query_prefix: str
+    max_length: int
     settings: EncoderSettings
     device: str
     dtype: str
@@ -69,6 +76,14 @@ def located(settings: EncoderSettings, model: str | Path) -> tuple[ModelFiles, s
     return files, str(device), str(dtype).removeprefix("torch.")
 
 
+def decided_length(max_length: int | None, files: ModelFiles) -> int:
+    """The ``max_length`` that was given, else the checkpoint's own; no weights are read."""
+    if max_length is not None:
+        return max_length
+    positions = GTEConfig.from_pretrained(files.network).max_position_embeddings
+    return own_max_length(files.network, positions)
+
+
 def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     """Load a model; ``model`` is what ``settings`` name, of the type that it was given in."""
     files, device, dtype = located(settings, model)
@@ -79,12 +94,14 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     pooled_size = 0 if sparse else config.hidden_size
     projection = Projection(pooled_size, description, deterministic=settings.deterministic)
     tokenizer = _tokenizer(files.network, config)
+    max_length = check_max_length(decided_length(settings.max_length, files), tokenizer.n_special)
+    prompts = read_prompts(files.directory)
+    query_prefix = prompts.query_prefix(settings.query_prefix, settings.prompt_name)
     settings = replace(
         settings,
         model=files.model,
         revision=files.revision,
         dimensions=_dimensions(settings, files, projection),
-        max_length=check_max_length(settings.max_length, tokenizer.n_special),
     )
     for_inference = partial(
         GTEModel.for_inference, files, device=torch.device(device), masked_lm=sparse is not None
@@ -111,9 +128,20 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
             dropped_ids=tokenizer.dropped_ids,
             deterministic=settings.deterministic,
         )
-    look_up = _look_up(sparse, config, settings.max_length)
     return LoadedModel(
-        files, config, tokenizer, engine, description, projection, settings, device, dtype, look_up
+        files=files,
+        config=config,
+        tokenizer=tokenizer,
+        engine=engine,
+        description=description,
+        projection=projection,
+        prompts=prompts,
+        query_prefix=query_prefix,
+        max_length=max_length,
+        settings=settings,
+        device=device,
+        dtype=dtype,
+        look_up=_look_up(sparse, config, max_length),
     )
 
 

@@ -19,6 +19,7 @@ from gte_core.checkpoint.hub import Purpose, find_model
 from gte_core.exceptions import MissingHeadError
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import computing
+from gte_core.loading import decided_length
 from gte_core.network.attention import PackLayout
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
@@ -62,7 +63,7 @@ class GTEReranker:
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
-        max_length: int = 8192,
+        max_length: int | None = None,
         torch_compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -84,7 +85,7 @@ class GTEReranker:
             local_files_only=local_files_only,
             purpose=Purpose(DEFAULT_RERANKER),
         )
-        tokenizer = PairTokenizer(files.directory, max_length)
+        tokenizer = PairTokenizer(files.directory, decided_length(max_length, files))
         load = partial(GTEModel.for_inference, files, device=computed_on)
         computed_in = choose_dtype(dtype, computed_on)
         with computing():

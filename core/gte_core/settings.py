@@ -28,7 +28,8 @@ class ModelSettings:
         revision: branch, tag or commit; None for the pinned commit of known models, else main.
         device: such as ``"cpu"`` or ``"cuda:0"``; None for a GPU where there is one.
         dtype: of the matrix products; ``"auto"`` is bfloat16 where it is multiplied natively.
-        max_length: tokens of a text, or of a pair, that are read, special tokens included.
+        max_length: tokens of a text, or of a pair, that are read, special tokens included; None
+            for as many as the checkpoint says, at most its positions.
         torch_compile: on CUDA, fuse steps of the layers.
         cache_dir: where downloads are kept, None for the Hugging Face cache.
         local_files_only: never ask the hub.
@@ -41,7 +42,7 @@ class ModelSettings:
     revision: str | None = None
     device: str | None = None
     dtype: str = "auto"
-    max_length: int = 8192
+    max_length: int | None = None
     torch_compile: bool = False
     cache_dir: str | None = None
     local_files_only: bool = False
@@ -63,7 +64,8 @@ class EncoderSettings(ModelSettings):
 
     Attributes:
         dimensions: size of the dense vectors, from 1 to the model's own; None for that.
-        query_prefix: text put before queries only.
+        query_prefix: text put before queries only; None for the checkpoint's own prompt.
+        prompt_name: of the checkpoint's prompt that goes before queries; None for its own choice.
         on_truncation: ``"warn"`` logs once a call, ``"error"`` raises, ``"ignore"``.
         deterministic: compute every text by itself, so that no bit depends on the others.
     """
@@ -83,7 +85,8 @@ class EncoderSettings(ModelSettings):
 
     model: str = DEFAULT_MODEL
     dimensions: int | None = None
-    query_prefix: str = ""
+    query_prefix: str | None = None
+    prompt_name: str | None = None
     on_truncation: OnTruncation = "warn"
     deterministic: bool = False
 
@@ -93,7 +96,14 @@ class EncoderSettings(ModelSettings):
                 f"on_truncation is {self.on_truncation!r}; allowed are "
                 f"{list(get_args(OnTruncation))}."
             )
-        checked_text(self.query_prefix, "query_prefix")
+        for name in ("query_prefix", "prompt_name"):
+            if getattr(self, name) is not None:
+                checked_text(getattr(self, name), name)
+        if self.query_prefix is not None and self.prompt_name is not None:
+            raise ValueError(
+                f"query_prefix is {self.query_prefix!r} and prompt_name is {self.prompt_name!r}, "
+                "but both say what goes before queries; pass one of them."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

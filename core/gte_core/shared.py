@@ -22,7 +22,7 @@ from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Encoder, Role, with_prefix
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
-from gte_core.loading import located
+from gte_core.loading import decided_length, located
 from gte_core.look_up import LookUp
 from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of
 from gte_core.reranker import GTEReranker
@@ -83,7 +83,16 @@ class SharedEncoder(CachingEncoder):
         self._finding = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"SharedEncoder({self.settings!r})"
+        return f"SharedEncoder({self._in_use() if self._found else self.settings})"
+
+    def _in_use(self) -> EncoderSettings:
+        """The settings, with the checkpoint's own where they leave it the choice."""
+        return replace(
+            self.settings,
+            max_length=self.embedder.max_length,
+            query_prefix=self.query_prefix,
+            prompt_name=None,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_encoder, (self.settings,)
@@ -103,14 +112,20 @@ class SharedEncoder(CachingEncoder):
         with self._finding:
             if self._found is None:
                 found = _model_of(self.settings)
-                if found.embedder:  # loads it
-                    _RECENTLY_LOADED.append(self)
+                # Loads it, and refuses a prompt that it does not have.
+                found.embedder.prompts.query_prefix(name=self.settings.prompt_name)
+                _RECENTLY_LOADED.append(self)
                 self._found = found
             return self._found
 
     def adopt(self, embedder: GTEEmbedder) -> None:
         """Compute with an embedder that is loaded, unless a model like it is."""
-        decided = replace(embedder.settings, device=embedder.device, dtype=embedder.dtype)
+        decided = replace(
+            embedder.settings,
+            device=embedder.device,
+            dtype=embedder.dtype,
+            max_length=embedder.max_length,
+        )
         with self._finding:
             if self._found is None:
                 self._found = _MODELS.get(_identity(decided), lambda: _Model(lambda: embedder))
@@ -127,8 +142,10 @@ class SharedEncoder(CachingEncoder):
 
     @property
     def query_prefix(self) -> str:
-        """Text that ``role="query"`` puts before each text, usually none."""
-        return self.settings.query_prefix
+        """Text that ``role="query"`` puts before each text; the checkpoint's own loads it."""
+        if self.settings.query_prefix is not None:
+            return self.settings.query_prefix
+        return self.embedder.prompts.query_prefix(name=self.settings.prompt_name)
 
     @refuses_foreign
     def encode_available(
@@ -176,7 +193,8 @@ class SharedEncoder(CachingEncoder):
         """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
         look_up = self._look_up(role)
         tokenizer = look_up.tokenizer if look_up else self.embedder.tokenizer
-        return tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
+        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
+        return tokenizer.count(checked(given))
 
     async def _ready(self) -> None:
         if self._found is None:
@@ -184,8 +202,8 @@ class SharedEncoder(CachingEncoder):
 
     def _fed(self, texts: str | Iterable[str], role: Role) -> list[FedText]:
         """The texts as the model reads them, which is what the cache knows them by."""
-        prompt = self.query_prefix if role == "query" else ""
-        given = with_prefix(texts, role, self.query_prefix)
+        prompt = self.query_prefix if role == "query" else self.document_prefix
+        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
         return list(FedTexts(given, self.embedder.left_out(prompt)))
 
     def _size(self, dimensions: int | None) -> int:
@@ -210,14 +228,14 @@ class SharedEncoder(CachingEncoder):
         return Call(texts, finish=finish, refuse_truncated=refuse, answer=answer)
 
     def _refuse(self, rows: Sequence[int]) -> None:
-        raise too_long(named(rows), rows, self.settings.max_length)
+        raise too_long(named(rows), rows, self.embedder.max_length)
 
     def _report_truncated(self, truncated: Iterable[bool]) -> None:
         cut_off = [i for i, is_cut_off in enumerate(truncated) if is_cut_off]
         if cut_off and self.settings.on_truncation == "error":
             self._refuse(cut_off)
         if cut_off and self.settings.on_truncation == "warn":
-            warn_truncated(logger, len(cut_off), self.settings.max_length)
+            warn_truncated(logger, len(cut_off), self.embedder.max_length)
 
     def _embeddings(
         self, texts: Sequence[FedText], vectors: Mapping[FedText, Vectors], size: int
@@ -344,9 +362,17 @@ def release_shared() -> None:
 def _model_of(settings: EncoderSettings) -> _Model:
     """The model that the settings come to, which others may have loaded."""
     files, device, dtype = located(settings, settings.model)
-    decided = replace(settings, revision=files.revision, device=device, dtype=dtype)
+    decided = replace(
+        settings,
+        revision=files.revision,
+        device=device,
+        dtype=dtype,
+        max_length=decided_length(settings.max_length, files),
+    )
     # Sizes are cut, prefixes put and truncation told by whoever shares it.
-    plain = replace(decided, dimensions=None, query_prefix="", on_truncation="ignore")
+    plain = replace(
+        decided, dimensions=None, query_prefix="", prompt_name=None, on_truncation="ignore"
+    )
     return _MODELS.get(
         _identity(plain), lambda: _Model(lambda: GTEEmbedder.from_pretrained(**plain.arguments()))
     )
@@ -358,6 +384,7 @@ def _identity(decided: EncoderSettings) -> EncoderSettings:
         decided,
         dimensions=None,
         query_prefix="",
+        prompt_name=None,
         on_truncation="ignore",
         cache_dir=None,
         local_files_only=False,

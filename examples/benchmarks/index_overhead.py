@@ -75,7 +75,7 @@ class Precomputed:
 
     dimensions = DIMENSIONS
     has_sparse = True
-    query_prefix = ""
+    query_prefix = document_prefix = ""
     fingerprint = Fingerprint("precomputed", "0" * 40, 512)
 
     def __init__(self, both: HybridEmbeddings, batch: int) -> None:

@@ -353,8 +353,9 @@ class HybridIndex(Contents[FilterT]):
         """What is stored about the collection's making; None if there is no collection.
 
         "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
-        "storage" and "sparse" are what a ``CollectionMismatch`` compares. "name" is the model as
-        it was given and "query_prefix" what goes before queries; 0.1.0 did not record these two.
+        "storage", "sparse" and, where there is one, "document_prefix" are what a
+        ``CollectionMismatch`` compares. "name" is the model as it was given and "query_prefix"
+        what goes before queries; 0.1.0 did not record these two.
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """

@@ -28,11 +28,13 @@ class RecordedEncoder:
         self.dimensions = cast("int", recorded["dimensions"])
         self.has_sparse = bool(recorded.get("sparse", True))
         self.query_prefix = cast("str", recorded.get("query_prefix") or "")
+        self.document_prefix = cast("str", recorded.get("document_prefix") or "")
         self.fingerprint = Fingerprint(
             recorded["model"],
             recorded.get("revision"),
             recorded["max_length"],
             recorded.get("numeric", "float"),
+            self.document_prefix,
         )
 
     def encode(

@@ -11,7 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_encoder
+from gte_core import (
+    Encoder,
+    EncoderSettings,
+    HybridEmbeddings,
+    MissingHeadError,
+    NonFiniteError,
+    as_encoder,
+)
 from gte_integrations._index.checks import check_choice
 from gte_integrations._index.document import as_document
 from gte_integrations._index.metadata import Metadata, Quantization
@@ -64,7 +71,7 @@ class Vectorizer:
     ) -> None:
         check_choice("storage", storage, Quantization)
         self.storage: Quantization = storage
-        self.encoder = encoder = as_encoder(encoder)
+        self._given = self.encoder = encoder = as_encoder(encoder)
         self.dimensions = encoder.dimensions
         self._takes_any_size = dimensions is None
         # None of an encoder that does not say, or whose vectors may be cut.
@@ -80,10 +87,12 @@ class Vectorizer:
         return ", ".join(map(str, self._separate_sizes))
 
     def fit_to(self, collection: Metadata | None) -> None:
-        """Take the size of a collection, if none was asked for; the encoder's own if there is none.
+        """Take what was not asked for from a collection; the encoder's own if there is none.
 
-        A size that the encoder does not reach stays a difference between the two.
+        That is the size, and how much of a text is read. A size that the encoder does not reach
+        stays a difference between the two.
         """
+        self.encoder = _as_long(self._given, collection or {})
         if self._takes_any_size:
             own = self.encoder.dimensions
             size = (collection or {}).get("dimensions")
@@ -113,6 +122,7 @@ class Vectorizer:
     def comparable_metadata(self) -> Metadata:
         """What a collection must have been made with for these vectors to fit into it."""
         fingerprint = self.encoder.fingerprint
+        prefix = fingerprint.document_prefix
         return {
             "model": fingerprint.model,
             "revision": fingerprint.revision,
@@ -123,6 +133,7 @@ class Vectorizer:
             "metric": self.metric,
             "storage": self.storage,
             "sparse": self.encoder.has_sparse,
+            **({"document_prefix": prefix} if prefix else {}),
         }
 
     def facts(self) -> Metadata:
@@ -137,8 +148,8 @@ class Vectorizer:
     def metadata(self) -> Metadata:
         """All that is recorded with a collection: what is compared, and two things that are not.
 
-        These are "name", the model as it was given, and "query_prefix"; with them others can open
-        the collection as it was made.
+        These are "name", the model as it was given, and "query_prefix", what went before queries;
+        with them others can open the collection as it was made.
         """
         return {
             **self.comparable_metadata(),
@@ -232,6 +243,23 @@ class Vectorizer:
                 zip(documents, sparse_rows(sparse), strict=True)
             )
         ]
+
+
+def _as_long(encoder: Encoder, collection: Metadata) -> Encoder:
+    """The encoder that reads as much of a text as the collection's did, where it was not told.
+
+    The checkpoint's own ``max_length`` is the default since 0.3.0; 8,192 was it before.
+    """
+    length, settings = collection.get("max_length"), getattr(encoder, "settings", None)
+    if length is None or not isinstance(settings, EncoderSettings) or settings.max_length:
+        return encoder
+    from gte_core import SharedEncoder, shared_encoder  # brings torch
+
+    own = encoder.fingerprint
+    is_other = own.max_length != length and own.model == collection["model"]
+    if not is_other or not isinstance(encoder, SharedEncoder):
+        return encoder
+    return shared_encoder(replace(settings, max_length=int(length)))
 
 
 def _check_size(name: str, size: int, limit: int) -> int:

@@ -14,8 +14,9 @@ from gte_integrations.cli.models import DEFAULT_MODEL, label, load_model
 from gte_integrations.cli.options import (
     AsJson,
     ModelOptions,
-    QueryPrefix,
+    QueryOptions,
     given_texts,
+    group_of,
     with_options,
 )
 
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from gte_core import Explanation, GTEEmbedder
 
 
-@with_options(ModelOptions)
+@with_options(ModelOptions, QueryOptions)
 def explain(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What was searched for.")],
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="What was found, or - for stdin, one a line.")
     ],
     *,
-    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
-    **model_options: Any,
+    **given: Any,
 ) -> None:
     """Show why a text matches a query: both scores, and the tokens the two share."""
-    embedder = load_model(ModelOptions(**model_options), query_prefix=query_prefix)
+    options = group_of(ModelOptions, given)
+    embedder = load_model(options, query=group_of(QueryOptions, given))
     if not embedder.has_sparse:
         raise MissingHeadError(
             f"{label(embedder)} gives dense vectors alone, so no tokens explain its scores; choose "

@@ -16,7 +16,7 @@ from gte_integrations.cli.options import (
     Collection,
     ModelOptions,
     OnError,
-    QueryPrefix,
+    QueryOptions,
     ReadingOptions,
     To,
     given_documents,
@@ -27,7 +27,7 @@ from gte_integrations.cli.reports import show_report
 from gte_integrations.cli.stores import open_index, read_metadata
 
 
-@with_options(ReadingOptions, ModelOptions)
+@with_options(ReadingOptions, ModelOptions, QueryOptions)
 def index(
     paths: Annotated[
         list[Path],
@@ -50,7 +50,6 @@ def index(
         ),
     ] = None,
     api_key_file: ApiKeyFile = None,
-    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
@@ -60,10 +59,11 @@ def index(
     """
     to = to.with_key(api_key_file)
     documents = given_documents(paths, group_of(ReadingOptions, given), on_error)
-    options = group_of(ModelOptions, given)
+    options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
     metadata = read_metadata(to, collection)
-    _note_other_prefix(query_prefix, metadata)
-    embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    embedder = load_model(options, query=query, metadata=metadata)
+    if query != QueryOptions():
+        _note_other_prefix(embedder.query_prefix, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with open_index(to, collection, embedder, sizes) as target:
         target.create()
@@ -78,11 +78,11 @@ def index(
     show_report(report, total, to, collection, label(embedder), as_json=as_json)
 
 
-def _note_other_prefix(given: str | None, metadata: Mapping[str, Any] | None) -> None:
+def _note_other_prefix(given: str, metadata: Mapping[str, Any] | None) -> None:
     """Say that a collection keeps the query prefix that it was made with."""
-    if given is not None and metadata is not None and given != metadata.get("query_prefix"):
+    if metadata is not None and given != metadata.get("query_prefix"):
         recorded = metadata.get("query_prefix") or ""
         output.note(
             f"The collection was made with the query prefix {recorded!r}, which is kept; give "
-            "--query-prefix to gte search."
+            "it to gte search."
         )

@@ -121,6 +121,8 @@ def _grid(
     grid.add_row("Model", Text(f"{recorded_label(metadata)} · {reads}", overflow="fold"))
     if metadata.get("query_prefix"):
         grid.add_row("Query prefix", Text(repr(metadata["query_prefix"])))
+    if metadata.get("document_prefix"):
+        grid.add_row("Document prefix", Text(repr(metadata["document_prefix"])))
     grid.add_row("Vectors", _vectors(metadata))
     for number, (origin, documents) in enumerate(origins):
         line = f"{documents:,}  {output.one_line(origin or _GIVEN)}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gte_core import Capabilities, Encoder, GTEEmbedder
     from gte_integrations._index.index import HybridIndex
     from gte_integrations._index.metadata import Metadata
-    from gte_integrations.cli.options import ModelOptions
+    from gte_integrations.cli.options import ModelOptions, QueryOptions
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
 
@@ -34,18 +34,20 @@ _DEMO_OF_0_1_0 = "sha256:54e9c90383248c63"  # 0.1.0 recorded its content, not it
 def load_model(
     options: ModelOptions,
     *,
-    query_prefix: str | None = None,
+    query: QueryOptions | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> GTEEmbedder:
     """Load the model that the options name, or else the one that filled a collection.
 
     Args:
-        options: what was given.
-        query_prefix: the value of ``--query-prefix``, None if it was not given.
+        options: what was given of the model.
+        query: what was given of queries, None for a command without any.
         metadata: what the collection records, None if there is no collection.
     """
-    given = {**asdict(options), "query_prefix": query_prefix}
+    given = asdict(options) | ({} if query is None else asdict(query))
     arguments = {} if metadata is None else _recorded(metadata, options.model)
+    if given.get("prompt_name") is not None:
+        arguments.pop("query_prefix", None)
     arguments |= {name: value for name, value in given.items() if value is not None}
     model = arguments.pop("model", DEFAULT_MODEL)
     if sys.stderr.isatty():
@@ -122,6 +124,7 @@ def _recorded(metadata: Mapping[str, Any], model: str | None) -> dict[str, Any]:
         found["model"] = _findable(name, metadata.get("revision"))
     if model in (None, name) and not Path(name).is_dir():
         found["revision"] = metadata.get("revision")
+    # An empty prefix was the default before models had prompts of their own, so it says nothing.
     return {argument: value for argument, value in found.items() if value}
 
 

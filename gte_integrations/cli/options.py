@@ -88,14 +88,6 @@ Device = Annotated[
         metavar="DEVICE", help="cpu, cuda, cuda:N or mps; by default a GPU if there is one."
     ),
 ]
-QueryPrefix = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT",
-        help="What the model wants before a query, such as 'query: ' for arctic-embed; by default "
-        "what was given when the collection was made.",
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON lines, for programs.")]
 Texts = Annotated[
     list[str], typer.Argument(metavar="TEXT", help="Texts, or - for stdin, one a line.")
@@ -139,7 +131,7 @@ class ModelOptions:
             min=1,
             metavar="N",
             help="Tokens of a text that are read; by default as many as in the collection, else "
-            "8192.",
+            "as the model says.",
         ),
     ] = None
     on_truncation: Annotated[
@@ -157,6 +149,26 @@ class ModelOptions:
             min=1,
             metavar="N",
             help="Size of the dense vectors; by default the collection's, else the model's own.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryOptions:
+    """What goes before a query, as the options say it; None for what they do not say."""
+
+    query_prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Text put before a query, '' for none; by default what the collection records, "
+            "else the model's own prompt.",
+        ),
+    ] = None
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The name of the model's prompt to put there, such as s2s_query."
         ),
     ] = None
 

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,16 +19,20 @@ from gte_integrations.cli.options import (
     Collection,
     ModelOptions,
     OnError,
-    QueryPrefix,
+    QueryOptions,
     Source,
     To,
+    group_of,
     with_options,
 )
 from gte_integrations.cli.reports import show_report
 from gte_integrations.cli.stores import Sizes, open_index, read_metadata
 
+if TYPE_CHECKING:
+    from gte_integrations._index.metadata import Metadata
 
-@with_options(ModelOptions)
+
+@with_options(ModelOptions, QueryOptions)
 def reindex(
     *,
     store: Source,
@@ -46,9 +50,8 @@ def reindex(
     ] = None,
     batch_size: BatchSize = 256,
     on_error: OnError = "raise",
-    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
-    **model_options: Any,
+    **given: Any,
 ) -> None:
     """Encode a collection's documents again, into one of another model, size or engine.
 
@@ -63,14 +66,15 @@ def reindex(
             f"--alias is {alias!r}, but a Qdrant directory has no aliases; leave it out."
         )
     store, to = store.with_key(None), to.with_key(None)
-    options = ModelOptions(**model_options)
+    options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
     old = recorded(store, collection)
     new = read_metadata(to, target)
-    embedder = load_model(options, query_prefix=query_prefix, metadata=new or old)
-    if new is None and options.model is not None:
-        sizes = Sizes()
-    else:
-        sizes = recorded_sizes(new or old, embedder, options.dimensions)
+    is_other = new is None and options.model is not None
+    metadata = new or old
+    if is_other and options.model != old.get("name"):
+        metadata = _without_its_own(old)
+    embedder = load_model(options, query=query, metadata=metadata)
+    sizes = Sizes() if is_other else recorded_sizes(metadata, embedder, options.dimensions)
     if new is None and store.engine != to.engine:  # which need not keep vectors as the old one does
         sizes = replace(sizes, storage="float32")
     with (
@@ -85,3 +89,10 @@ def reindex(
         if alias is not None:
             filled.switch_alias(alias)
     show_report(report, total, to, target, label(embedder), as_json=as_json)
+
+
+def _without_its_own(metadata: "Metadata") -> "Metadata":
+    """What a collection records, but for what its model alone reads texts with."""
+    return {
+        key: value for key, value in metadata.items() if key not in ("max_length", "query_prefix")
+    }

@@ -19,8 +19,9 @@ from gte_integrations.cli.options import (
     From,
     ModelOptions,
     Queries,
-    QueryPrefix,
+    QueryOptions,
     given_texts,
+    group_of,
     with_options,
 )
 from gte_integrations.cli.stores import open_index
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _PARTS = ("Dense", "Sparse")
 
 
-@with_options(ModelOptions)
+@with_options(ModelOptions, QueryOptions)
 def search(
     queries: Queries,
     *,
@@ -57,18 +58,22 @@ def search(
     ] = False,
     filter: Filter = None,  # noqa: A002
     api_key_file: ApiKeyFile = None,
-    query_prefix: QueryPrefix = None,
     as_json: AsJson = False,
-    **model_options: Any,
+    **given: Any,
 ) -> None:
     """Search a collection, with the model that it was filled with."""
     store = store.with_key(api_key_file)
     texts = list(given_texts(queries))
-    options = ModelOptions(**model_options)
+    options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
     condition = engine_filter(store.engine, filter)
     metadata = recorded(store, collection)
     mode = mode or ("hybrid" if metadata["sparse"] else "dense")
-    embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    embedder = load_model(options, query=query, metadata=metadata)
+    if query == QueryOptions() and embedder.query_prefix and metadata.get("query_prefix") == "":
+        output.note(
+            f"The collection records no query prefix; the model's own, {embedder.query_prefix!r}, "
+            "goes before queries. Give --query-prefix '' for none."
+        )
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with open_index(store, collection, embedder, sizes) as source:
         rankings = source.search(texts, limit=limit, mode=mode, filter=condition)

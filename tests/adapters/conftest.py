@@ -28,6 +28,7 @@ class RecordingEncoder:
 
     has_dense = True
     vocab_size = VOCAB_SIZE
+    document_prefix = ""
 
     def __init__(self, dimensions=SIZE, has_sparse=True, query_prefix="", fingerprint=FINGERPRINT):
         self.hashes = HashEncoder(

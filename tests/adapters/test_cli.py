@@ -1207,7 +1207,8 @@ class TestOneRuleOnePlace:
     @pytest.mark.parametrize("command", ["index", "search", "encode", "explain"])
     def test_help_names_the_defaults_of_the_library(self, command):
         shown = gte(command, "--help", columns=200).stdout
-        for name in ("model", "dtype", "max_length", "on_truncation"):
+        assert "else as the model says" in " ".join(shown.split())
+        for name in ("model", "dtype", "on_truncation"):
             assert str(inspect.signature(_load).parameters[name].default) in shown
 
     def test_help_names_every_type(self):

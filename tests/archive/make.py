@@ -54,6 +54,7 @@ DOCUMENTS = [
     ("long", "w10 w11 w12 " * 60, {}),
 ]
 QUERY = "w1 spelling"
+LENGTH_THEN = 8192  # what max_length was by default, and what was pickled where none was given
 MAX_LENGTH = 64  # so that one document is cut
 
 
@@ -143,6 +144,7 @@ def public_objects() -> dict[str, Any]:
     )
     reranker = gte_core.RerankerSettings(model="some/reranker", dtype="float32", max_length=99)
     fields = {"model": "demo", "dimensions": 32, "dtype": "float32", "query_prefix": "q: "}
+    fields["max_length"] = LENGTH_THEN
     objects = {
         "GTEEmbedder": embedder,
         "HybridEmbeddings": both,
@@ -170,15 +172,25 @@ def public_objects() -> dict[str, Any]:
         ("milvus", "GTEEmbeddingFunction", lambda kind: kind(embedder, dimensions=16)),
         ("langchain", "GTEEmbeddings", lambda kind: kind(**fields)),
         ("langchain", "GTECrossEncoder", lambda kind: kind(model="some/reranker", max_length=99)),
-        ("langchain", "GTECompressor", lambda kind: kind(top_n=7)),
+        ("langchain", "GTECompressor", _compressor),
         ("langchain_qdrant", "GTEQdrantSparse", lambda kind: kind(**fields)),
         ("langchain_milvus", "GTEMilvusSparse", lambda kind: kind(**fields)),
         ("llama_index", "GTEEmbedding", lambda kind: kind(model_name="demo", dimensions=32)),
-        ("llama_index", "GTERerank", lambda kind: kind(model_name="some/reranker", top_n=7)),
+        (
+            "llama_index",
+            "GTERerank",
+            lambda kind: kind(model_name="some/reranker", top_n=7, max_length=LENGTH_THEN),
+        ),
     ):
         kind = getattr(importlib.import_module(f"gte_integrations.{module}"), name)
         objects[f"{module}.{name}"] = build(kind)
     return objects
+
+
+def _compressor(kind: Any) -> Any:
+    from gte_integrations.langchain import GTECrossEncoder
+
+    return kind(top_n=7, cross_encoder=GTECrossEncoder(max_length=LENGTH_THEN))
 
 
 if __name__ == "__main__":

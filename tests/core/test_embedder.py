@@ -269,7 +269,7 @@ class TestWrongInput:
             ({"max_length": 2}, ValueError, "must be more than the 2 special tokens"),
             ({"max_length": "9"}, TypeError, "max_length must be an integer, got '9'"),
             ({"dimensions": "64"}, TypeError, "dimensions must be an integer from 1 to 64"),
-            ({"query_prefix": None}, TypeError, "query_prefix must be a str"),
+            ({"query_prefix": 5}, TypeError, "query_prefix must be a str"),
             ({"device": "gpu"}, ValueError, "device is 'gpu'; allowed are 'cpu'"),
         ],
     )
@@ -466,6 +466,7 @@ def test_pickles_as_its_arguments(small_checkpoint, tmp_path):
         "dimensions": 32,
         "max_length": 99,
         "query_prefix": "q: ",
+        "prompt_name": None,
         "on_truncation": "ignore",
         "deterministic": True,
         "torch_compile": False,

@@ -302,6 +302,36 @@ def test_a_cache_made_before_modules_json_was_kept_is_used_when_the_hub_is_away(
     assert "may lack modules.json" in only_warning(caplog)
 
 
+@pytest.fixture
+def pinned(monkeypatch):
+    """The model of the hub is one that is known to have prompts."""
+    monkeypatch.setattr(gte_hub, "PINS", {"someone/new": Pin(NEWEST, has_prompts=True)})
+
+
+def test_a_pinned_model_that_was_cached_without_its_prompts_is_completed_once(
+    hub, repository, tmp_path, small_checkpoint, pinned
+):
+    cached(tmp_path / "cache", "someone/new", NEWEST, small_checkpoint)
+    describe(repository)
+    prompts = {"prompts": {"query": "query: "}}
+    (repository / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    assert load(tmp_path / "cache").query_prefix == "query: "
+    assert "model.safetensors" not in hub.fetched
+    hub.asked.clear()
+    assert load(tmp_path / "cache").query_prefix == "query: "
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("local_files_only", [False, True])
+def test_a_pinned_model_without_its_prompts_says_so(
+    tmp_path, small_checkpoint, monkeypatch, caplog, pinned, local_files_only
+):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    cached(tmp_path, "someone/new", NEWEST, small_checkpoint)
+    assert load(tmp_path, local_files_only=local_files_only).query_prefix == ""
+    assert "holds its prompts, so none goes before queries" in only_warning(caplog)
+
+
 def only_warning(caplog):
     [warning] = [record for record in caplog.records if record.name.startswith("gte_core")]
     return warning.message

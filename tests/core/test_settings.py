@@ -59,11 +59,14 @@ def test_the_classes_of_llama_index_take_the_whole_list():
 
 
 def test_the_command_line_offers_settings_of_the_list():
-    from gte_integrations.cli.options import ModelOptions
+    from gte_integrations.cli.options import ModelOptions, QueryOptions
 
-    offered = {field.name for field in fields(ModelOptions)}
+    groups = (ModelOptions, QueryOptions)
+    options = [field for group in groups for field in fields(group)]
+    offered = {field.name for field in options}
     assert offered <= set(listed(EncoderSettings))
-    assert all(field.default in (None, MISSING) for field in fields(ModelOptions))
+    assert {"query_prefix", "prompt_name", "max_length"} <= offered
+    assert all(field.default in (None, MISSING) for field in options)
 
 
 @pytest.mark.parametrize("settings", [EncoderSettings, RerankerSettings])
@@ -88,3 +91,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded():
         EncoderSettings(on_truncation="eror")
     with pytest.raises(TypeError, match="query_prefix must be a str, got int"):
         replace(EncoderSettings(), query_prefix=5)
+    with pytest.raises(TypeError, match="prompt_name must be a str, got int"):
+        EncoderSettings(prompt_name=5)
+    both = "query_prefix is '' and prompt_name is 'query', but .* pass one of them"
+    with pytest.raises(ValueError, match=both):
+        EncoderSettings(query_prefix="", prompt_name="query")

@@ -74,7 +74,7 @@ def test_pickles_as_its_settings(encoder):
 
 
 def test_nothing_is_loaded_before_it_is_needed():
-    encoder = shared_encoder(EncoderSettings(model="/no/such/model"))
+    encoder = shared_encoder(EncoderSettings(model="/no/such/model", query_prefix=""))
     assert encoder.query_prefix == ""
     with pytest.raises(OSError, match="no directory here"):
         encoder.encode("x")

@@ -82,6 +82,7 @@ async def of_an_embedder(stream: Iterator[str]) -> None:
     assert_type(embedder.fingerprint, Fingerprint)
     assert_type(embedder.revision, str | None)
     assert_type((embedder.dimensions, embedder.max_length), tuple[int, int])
+    assert_type((embedder.query_prefix, embedder.document_prefix), tuple[str, str])
     assert_type((embedder.has_sparse, embedder.vocab_size), tuple[bool, int])
     assert_type(embedder.capabilities, Capabilities)
     assert_type(read_capabilities(Path("model"), revision="main"), Capabilities)

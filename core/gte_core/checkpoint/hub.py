@@ -21,6 +21,7 @@ from gte_core.checkpoint.learned_sparse import learned_sparse_files, network_dir
 from gte_core.checkpoint.modules import (
     DESCRIPTION_PATTERNS,
     MODULES_FILE,
+    SETTINGS_FILE,
     Description,
     description_files,
     is_described,
@@ -42,6 +43,10 @@ _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
 _ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
 _WEIGHTLESS_PATTERNS = (*_SMALL_FILES, *DESCRIPTION_PATTERNS, "README.md")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_LACKS_PROMPTS = (
+    f" It lacks {SETTINGS_FILE}, which holds its prompts, so none goes before queries. Load it "
+    "once with the hub in reach, or pass query_prefix."
+)
 _MAY_LACK_MODULES = (
     " It may lack modules.json, which says how vectors are made; CLS pooling is assumed. Load it "
     "once with the hub in reach."
@@ -73,10 +78,17 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The commit of a known model, and the SHA-256 of its files where it is known."""
+    """The commit of a known model.
+
+    Attributes:
+        revision: the commit.
+        sha256: of its files, where it is known.
+        has_prompts: whether it cannot do without the file that holds them.
+    """
 
     revision: str
     sha256: Mapping[str, str] = field(default_factory=dict)
+    has_prompts: bool = False
 
 
 # The commit of the main model comes from its own file list, those of the others from the model
@@ -98,7 +110,9 @@ PINS: Mapping[str, Pin] = {
         },
     ),
     "Alibaba-NLP/gte-base-en-v1.5": Pin("a829fd0e060bb84554da0dfd354d0de0f7712b7f"),
-    "Snowflake/snowflake-arctic-embed-m-v2.0": Pin("f2a7d59d80dfda5b1d14f096f3ce88bb6bf9ebdc"),
+    "Snowflake/snowflake-arctic-embed-m-v2.0": Pin(
+        "f2a7d59d80dfda5b1d14f096f3ce88bb6bf9ebdc", has_prompts=True
+    ),
 }
 
 _EMBEDDING = Purpose(DEFAULT_MODEL, DEMO, pools=True)
@@ -187,6 +201,7 @@ def find_model(
         str(cache_dir) if cache_dir else None,
         pin.sha256 if pin and pinned and purpose.weighs else {},
         known_pooling=pinned or not purpose.pools,
+        has_prompts=pin is not None and pinned and pin.has_prompts and purpose.pools,
         purpose=purpose,
     )
     files = source.find(local_files_only=local_files_only)
@@ -246,7 +261,8 @@ class _HubModel:
     """A model on the hub, or in the cache of what was downloaded from it.
 
     ``known_pooling`` says that modules.json is not needed: of a pinned commit it is known how its
-    vectors are made, and to a reranker it does not matter.
+    vectors are made, and to a reranker it does not matter. ``has_prompts`` says that the file that
+    holds its prompts is.
     """
 
     model: str
@@ -254,6 +270,7 @@ class _HubModel:
     cache_dir: str | None
     sha256: Mapping[str, str]
     known_pooling: bool
+    has_prompts: bool
     purpose: Purpose
 
     def find(self, *, local_files_only: bool) -> ModelFiles:
@@ -261,10 +278,10 @@ class _HubModel:
         # A commit never changes: if it is in the cache, the hub need not be asked.
         asked_for_commit = self.revision is not None and _COMMIT.fullmatch(self.revision)
         files = self._cached() if local_files_only or asked_for_commit else None
-        if files and self._pooling_is_known(files):
+        if files and not self._lacking(files):
             return files
         if files and local_files_only:
-            logger.warning("%s comes from the cache.%s", self.model, _MAY_LACK_MODULES)
+            logger.warning("%s comes from the cache.%s", self.model, self._lacking(files))
             return files
         if local_files_only:
             raise HubError(self._not_cached())
@@ -279,7 +296,7 @@ class _HubModel:
                 self.model,
                 type(error).__name__,
                 _first_line(error),
-                "" if self._pooling_is_known(files) else _MAY_LACK_MODULES,
+                self._lacking(files),
             )
             return files
 
@@ -291,6 +308,12 @@ class _HubModel:
             return None
         weighs = self.purpose.weighs
         return files if _is_complete(files.directory, self.sha256, weighs=weighs) else None
+
+    def _lacking(self, files: ModelFiles) -> str:
+        """What a warning says of files that are not there, nothing where they are."""
+        if self.has_prompts and not exists(files.directory / SETTINGS_FILE):
+            return _LACKS_PROMPTS
+        return "" if self._pooling_is_known(files) else _MAY_LACK_MODULES
 
     def _pooling_is_known(self, files: ModelFiles) -> bool:
         return self.known_pooling or is_described(files.directory) or self._has_no_modules(files)

@@ -37,6 +37,7 @@ class HashEncoder:
         has_sparse: whether there are sparse vectors.
         has_dense: whether there are dense vectors; without, ``dimensions`` is 0.
         query_prefix: text that ``role="query"`` puts before each text.
+        document_prefix: text that ``role="document"`` puts before each text.
         max_length: tokens of a text that are read, two special ones included.
         name: of the model in the fingerprint.
     """
@@ -49,6 +50,7 @@ class HashEncoder:
         has_sparse: bool = True,
         has_dense: bool = True,
         query_prefix: str = "",
+        document_prefix: str = "",
         max_length: int = 512,
         name: str = "hash",
     ) -> None:
@@ -59,7 +61,9 @@ class HashEncoder:
         self.has_dense = has_dense
         self.has_sparse = has_sparse
         self.query_prefix = query_prefix
-        self.fingerprint = Fingerprint(name, None, check_max_length(max_length, _N_SPECIAL))
+        self.document_prefix = document_prefix
+        length = check_max_length(max_length, _N_SPECIAL)
+        self.fingerprint = Fingerprint(name, None, length, document_prefix=document_prefix)
 
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
@@ -118,7 +122,7 @@ class HashEncoder:
             raise missing_sparse_head(self.fingerprint.model)
 
     def _words(self, texts: str | Iterable[str], role: Role) -> list[list[str]]:
-        given = checked(with_prefix(texts, role, self.query_prefix))
+        given = checked(with_prefix(texts, role, self.query_prefix, self.document_prefix))
         return [re.findall(r"\w+", text.lower()) for text in given]
 
     def _dense(self, texts: Sequence[Sequence[str]], size: int) -> NDArray[np.float32]:
