@@ -64,11 +64,18 @@ class GTETokenizer:
     Args:
         tokenizer: the pipeline.
         dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk).
+        closing_ids: ids that are no part of a prompt at its end; by default ``dropped_ids``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, dropped_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dropped_ids: frozenset[int],
+        closing_ids: frozenset[int] | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self.dropped_ids = dropped_ids
+        self._closing_ids = dropped_ids if closing_ids is None else closing_ids
         mask = tokenizer.encode("a").special_tokens_mask
         self._n_before = mask.index(0) if 0 in mask else 1
         self._n_after = sum(mask) - self._n_before
@@ -90,9 +97,11 @@ class GTETokenizer:
                 "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
         with _failing_as_config_error(directory / "tokenizer.json"):
-            known = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
-            known |= {*tokenizer.encode("").ids, pad_token_id}
-            return cls(tokenizer, frozenset(token_id for token_id in known if token_id is not None))
+            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
+            declared = frozenset(token_id for token_id in found if token_id is not None)
+            padding = () if pad_token_id is None else (pad_token_id,)
+            dropped = declared.union(tokenizer.encode("").ids, padding)
+            return cls(tokenizer, dropped, declared if _has_general_class(directory) else None)
 
     @property
     def largest_id(self) -> int:
@@ -134,7 +143,7 @@ class GTETokenizer:
         text behind it, it may have others.
         """
         ids = self.tokenize([prompt], max_length)[0].ids
-        return len(ids) - (ids[-1] in self.dropped_ids)
+        return len(ids) - (ids[-1] in self._closing_ids)
 
     def decode_token(self, token_id: int) -> str:
         """The string of one id as ``tokenizer.decode([id])`` gives it: ``▁foo`` becomes ``foo``."""
@@ -273,6 +282,13 @@ def _special_tokens(directory: Path) -> set[str]:
     if not declared.get("unk_token"):
         declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
     return set(declared.values()) - {""}
+
+
+def _has_general_class(directory: Path) -> bool:
+    """Whether transformers reads it by a class whose special tokens are those declared alone."""
+    path = directory / "tokenizer_config.json"
+    fields = read_json_object(path, ConfigError) if exists(path) else {}
+    return fields.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def _content(path: Path, role: str, token: Any) -> str:

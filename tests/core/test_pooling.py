@@ -50,9 +50,8 @@ def native(tmp_path_factory):
     root = tmp_path_factory.mktemp("native")
     source = random_checkpoint(root / "source")
     directory = runpy.run_path(str(NATIVE_FORM))["write_native_form"](source, root / "native")
-    # Without its special tokens, sentence-transformers would count the last one to a prompt.
-    roles = json.loads((source / "tokenizer_config.json").read_text())
     path = directory / "tokenizer_config.json"
+    roles = json.loads((source / path.name).read_text())
     path.write_text(json.dumps(roles | json.loads(path.read_text())))
     return directory
 
@@ -172,6 +171,22 @@ def test_what_a_query_leaves_out_a_document_of_the_same_words_keeps(make, theirs
     pairs = embedder.compute_scores([("w1", PROMPT + "w1")], sparse_weight=0)
     assert_alike(pairs, (query * document).sum(1))
     assert embedder.explain("w1", PROMPT + "w1").dense_score == pytest.approx(pairs[0], abs=1e-5)
+
+
+UNDECLARED = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+
+
+@pytest.mark.parametrize("declared", [UNDECLARED, UNDECLARED | {"eos_token": "</s>"}])
+def test_the_closing_token_belongs_to_a_prompt_where_none_is_declared(make, declared):
+    directory = make(MEAN, include_prompt=False)
+    (directory / "tokenizer_config.json").write_text(json.dumps(declared))
+    model = SentenceTransformer(str(directory), device="cpu")
+    expected = model.encode(TEXTS, prompt=PROMPT, normalize_embeddings=True)
+    # They make a mean of nothing where the prompt is counted so, and give zeros.
+    filled = np.linalg.norm(expected, axis=1) > 0
+    found = loaded(directory, query_prefix=PROMPT).encode_dense(TEXTS, role="query")
+    assert_alike(found[filled], expected[filled])
+    assert filled.sum() >= 4
 
 
 @pytest.mark.parametrize("max_length", [3, 6, 9])
