@@ -328,7 +328,7 @@ def _is_refused(found: Capabilities) -> bool:
 
 def _reason(found: Capabilities) -> str:
     sentence = re.sub(r"\S*/(?=[\w.-]+\.json)", "", found.refusal or "").split(". ")[0]
-    return sentence.rstrip(".")
+    return sentence.split(", and ")[0].rstrip(".")
 
 
 def _sizes(found: Capabilities) -> str:

@@ -94,8 +94,8 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
         """Let every token see the tokens of its own sequence."""
-        query, key, value = self._project(hidden, rotary)
-        out: Tensor = self.o_proj(attend(query, key, value, layout).flatten(1))
+        # No name holds query, key and value while the output is computed: they are the largest.
+        out: Tensor = self.o_proj(attend(*self._project(hidden, rotary), layout).flatten(1))
         return out
 
     def compute_cls(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
