@@ -13,7 +13,7 @@ DOCS := $(VENV)-docs
 
 SOURCES := $(shell find core gte_integrations -name '*.py' -o -path '*/data/*' -type f)
 
-.PHONY: demo docs test test-slow lint format clean
+.PHONY: demo docs table test test-slow lint format clean
 
 demo: $(VENV)/.package
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,10 @@ demo: $(VENV)/.package
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS)/.requirements
 	$(DOCS)/bin/mkdocs build --clean
+
+# What docs and README say of the checkpoints that load, read anew.
+table: $(VENV)/.package
+	$(BIN)/python docs/checkpoints.py
 
 # Two workers, one thread each: more threads than cores wait for each other.
 test: export OMP_NUM_THREADS := 1

@@ -45,6 +45,14 @@ def test_an_adapter_loads_its_own_framework_only(module, foreign):
     assert not loaded_by(f"import gte_integrations.{module}") & foreign
 
 
+def test_a_model_is_described_without_torch():
+    loaded = loaded_by(
+        "from gte_integrations.cli.commands import app\n"
+        "app(['info', 'demo'], standalone_mode=False)"
+    )
+    assert not loaded & {"torch", "scipy", "qdrant_client", "pymilvus", "tokenizers"}
+
+
 def test_a_directory_is_searched_without_the_client():
     loaded = loaded_by(
         "import tempfile\n"

@@ -13,6 +13,8 @@ from gte_core.former import register_former
 if TYPE_CHECKING:
     from gte_core.cached import CachedEncoder as CachedEncoder
     from gte_core.cached import CachingEncoder as CachingEncoder
+    from gte_core.capabilities import Capabilities as Capabilities
+    from gte_core.capabilities import read_capabilities as read_capabilities
     from gte_core.checkpoint.config import GTEConfig as GTEConfig
     from gte_core.completion import as_encoder as as_encoder
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
@@ -52,6 +54,7 @@ register_former(__name__, {"config": "checkpoint.config"})
 
 _HOMES = {
     "cached": ("CachedEncoder", "CachingEncoder"),
+    "capabilities": ("Capabilities", "read_capabilities"),
     "checkpoint.config": ("GTEConfig",),
     "completion": ("as_encoder",),
     "embedder": ("GTEEmbedder",),

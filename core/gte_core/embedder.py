@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,18 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from gte_core.capabilities import Capabilities, capabilities_of
 from gte_core.checkpoint.hub import DEFAULT_MODEL
 from gte_core.checkpoint.prompts import Prompts
-from gte_core.embeddings import HybridEmbeddings
-from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
+from gte_core.embeddings import HybridEmbeddings, stacked
+from gte_core.encoder import (
+    Fingerprint,
+    NumericFamily,
+    Role,
+    missing_dense_head,
+    missing_sparse_head,
+    with_prefix,
+)
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
@@ -42,6 +51,10 @@ class GTEEmbedder(Scoring):
 
     Safe to call from several threads; passes run one after another. Pickles as the arguments it
     was built with, not as weights.
+
+    Attributes:
+        look_up: what gives queries their vectors without a pass, None where they are encoded as
+            documents are.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -64,6 +77,12 @@ class GTEEmbedder(Scoring):
             logger,
             is_ahead=loaded.device != "cpu",
         )
+        self.look_up = loaded.look_up
+        self._query_windows = self._windows
+        if self.look_up:
+            self._query_windows = replace(
+                self._windows, engine=self.look_up, tokenizer=self.look_up.tokenizer, is_ahead=False
+            )
         self._fingerprint: Fingerprint | None = None
         # Its own: in the pool that all of a program shares, waiting lists would hold up queries.
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
@@ -176,12 +195,12 @@ class GTEEmbedder(Scoring):
 
     @property
     def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for another."""
+        """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
         return self._size(self._settings.dimensions)
 
     @property
     def max_dimensions(self) -> int:
-        """The largest size of dense vectors."""
+        """The largest size of dense vectors, 0 if there are none."""
         return self._projection.max_size
 
     @property
@@ -219,12 +238,12 @@ class GTEEmbedder(Scoring):
 
     @property
     def has_dense(self) -> bool:
-        """Whether the checkpoint gives dense vectors; every one that loads does."""
-        return True
+        """Whether the checkpoint gives dense vectors; a sparse encoder gives sparse ones alone."""
+        return self._engine.has_dense
 
     @property
     def has_sparse(self) -> bool:
-        """Whether the checkpoint has the sparse head."""
+        """Whether the checkpoint gives sparse vectors."""
         return self._engine.has_sparse
 
     @property
@@ -236,6 +255,11 @@ class GTEEmbedder(Scoring):
     def tokenizer(self) -> GTETokenizer:
         """What turns texts into ids and ids into strings."""
         return self._tokenizer
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the checkpoint is and gives, whatever it was loaded with; read from its files."""
+        return capabilities_of(self._files)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -269,7 +293,8 @@ class GTEEmbedder(Scoring):
             show_progress: draw a progress bar on stderr.
 
         Raises:
-            MissingHeadError: the checkpoint has no sparse head; use ``encode_dense``.
+            MissingHeadError: the checkpoint gives one kind of vector; use ``encode_dense`` or
+                ``encode_sparse``.
             TypeError: something is not a str, naming its index.
             ValueError: ``dimensions`` or ``role`` is not allowed.
             TruncationError: texts are too long, under ``on_truncation="error"``; it has the
@@ -277,6 +302,7 @@ class GTEEmbedder(Scoring):
             NonFiniteError: a vector is NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in the device's memory, even alone.
         """
+        self.require_dense_head()
         self.require_sparse_head()
         return self.encode_available(
             texts, role=role, dimensions=dimensions, show_progress=show_progress
@@ -293,8 +319,8 @@ class GTEEmbedder(Scoring):
     ) -> HybridEmbeddings:
         """``encode`` with what the checkpoint has.
 
-        Without the sparse head, the sparse rows are empty; ``dense``, ``n_tokens`` and
-        ``truncated`` are as ever. Arguments and errors are those of ``encode``.
+        Without the sparse head, the sparse rows are empty; without dense vectors, ``dense`` is
+        ``(n, 0)``. Arguments and errors are those of ``encode``.
         """
         size = self._size(dimensions)
         parts = self._parts(texts, role, show_progress=show_progress)
@@ -311,6 +337,7 @@ class GTEEmbedder(Scoring):
     ) -> Iterator[HybridEmbeddings]:
         """``encode`` for a stream: reads lazily, yields parts in input order.
 
+        Of a sparse encoder, ``dense`` is ``(n, 0)``.
         Memory follows the token budget, not the stream. An empty stream yields one empty part.
         Of texts that are too long, an error names those of the window that it came to.
         """
@@ -329,6 +356,7 @@ class GTEEmbedder(Scoring):
         show_progress: bool = False,
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
+        self.require_dense_head()
         size = self._size(dimensions)
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
         return np.concatenate(
@@ -346,7 +374,7 @@ class GTEEmbedder(Scoring):
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         self.require_sparse_head()
         parts = self._parts(texts, role, show_progress=show_progress)
-        return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
+        return stacked([part.sparse for part, _ in parts])
 
     @refuses_foreign
     async def aencode(
@@ -371,7 +399,13 @@ class GTEEmbedder(Scoring):
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
         """
-        return self._tokenizer.count(fed.text for fed in self._fed(texts, role))
+        given = (fed.text for fed in self._fed(texts, role))
+        return self._windows_of(role).tokenizer.count(given)
+
+    def require_dense_head(self) -> None:
+        """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
+        if not self.has_dense:
+            raise missing_dense_head(self.model)
 
     def require_sparse_head(self) -> None:
         """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
@@ -388,7 +422,7 @@ class GTEEmbedder(Scoring):
         show_progress: bool = False,
     ) -> Iterator[Part]:
         call = WindowedCall(self.max_length, is_stream=is_stream)
-        return self._windows.parts(
+        return self._windows_of(role).parts(
             self._fed(texts, role), call, sparse=sparse, show_progress=show_progress
         )
 
@@ -404,7 +438,13 @@ class GTEEmbedder(Scoring):
             return 0
         return self._tokenizer.count_prompt(prompt, self.max_length)
 
+    def _windows_of(self, role: Role) -> WindowedEncoding:
+        return self._query_windows if role == "query" else self._windows
+
     def _size(self, dimensions: int | None) -> int:
+        if not self.has_dense and dimensions is None:
+            return 0
+        self.require_dense_head()
         return self._projection.size(self.dimensions if dimensions is None else dimensions)
 
     def tokenized_windows(

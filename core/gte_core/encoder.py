@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,7 +28,10 @@ class Fingerprint:
 
     ``model`` is a hub id, or ``sha256:...`` of the content of a directory. All float types are one
     family: vectors built in bfloat16 may be searched in float32. The dimensions are not part of
-    it; a collection states its own. ``document_prefix`` is text that goes before documents.
+    it; a collection states its own.
+
+    ``document_prefix`` is text that goes before documents. ``sparse`` is of the model that gives
+    the sparse vectors, where that is another one; see ``PairedEncoder``.
     """
 
     model: str
@@ -36,17 +39,17 @@ class Fingerprint:
     max_length: int
     numeric: NumericFamily = "float"
     document_prefix: str = ""
+    sparse: Fingerprint | None = None
+
+    __getstate__ = state_by_name
+    __setstate__ = restore_by_name
 
     def __str__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
         prefix = f" document_prefix={self.document_prefix!r}" if self.document_prefix else ""
-        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}{prefix}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return state_by_name(self)
-
-    def __setstate__(self, state: Any) -> None:
-        restore_by_name(self, state)
+        sparse = f" and sparse {self.sparse}" if self.sparse else ""
+        family = f"{self.numeric}{prefix}{sparse}"
+        return f"{self.model}{revision} max_length={self.max_length} {family}"
 
 
 class Encoder(Protocol):
@@ -146,6 +149,13 @@ def missing_sparse_head(model: str) -> MissingHeadError:
     """The error about a model that gives dense vectors alone."""
     return MissingHeadError(
         f"{model!r} has no sparse head, so it gives dense vectors alone: use encode_dense."
+    )
+
+
+def missing_dense_head(model: str) -> MissingHeadError:
+    """The error about a model that gives sparse vectors alone."""
+    return MissingHeadError(
+        f"{model!r} has no dense vectors, but sparse ones alone: use encode_sparse."
     )
 
 

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import torch
 
-from gte_core.checkpoint.config import GTEConfig, Task
-from gte_core.checkpoint.files import shown
-from gte_core.checkpoint.hub import DEFAULT_MODEL, ModelFiles, find_model
+from gte_core.capabilities import refuse_classifier
+from gte_core.checkpoint.config import GTEConfig
+from gte_core.checkpoint.hub import ModelFiles, find_model
+from gte_core.checkpoint.learned_sparse import LearnedSparse
 from gte_core.checkpoint.modules import Description, read_description
 from gte_core.checkpoint.prompts import Prompts, own_max_length, read_prompts
-from gte_core.exceptions import MissingHeadError
+from gte_core.checkpoint.query_table import read_query_table
+from gte_core.encoder import missing_dense_head
 from gte_core.forks import computing
+from gte_core.look_up import LookUp
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
 from gte_core.projection import Projection
+from gte_core.runtime.learned_sparse import LearnedSparseEngine
 from gte_core.runtime.vectors import VectorEngine
 from gte_core.settings import EncoderSettings
 from gte_core.texts import check_max_length
@@ -41,12 +45,13 @@ class LoadedModel:
         settings: model, revision and dimensions are decided, the others as they were given.
         device: where it computes, such as ``"cuda:0"``.
         dtype: the type of its matrix products, such as ``"bfloat16"``.
+        look_up: how queries are looked up, None where they are computed as documents are.
     """
 
     files: ModelFiles
     config: GTEConfig
     tokenizer: GTETokenizer
-    engine: VectorEngine
+    engine: VectorEngine | LearnedSparseEngine
     description: Description
     projection: Projection
     prompts: Prompts
@@ -55,6 +60,7 @@ class LoadedModel:
     settings: EncoderSettings
     device: str
     dtype: str
+    look_up: LookUp | None = None
 
 
 def located(settings: EncoderSettings, model: str | Path) -> tuple[ModelFiles, str, str]:
@@ -74,19 +80,20 @@ def decided_length(max_length: int | None, files: ModelFiles) -> int:
     """The ``max_length`` that was given, else the checkpoint's own; no weights are read."""
     if max_length is not None:
         return max_length
-    positions = GTEConfig.from_pretrained(files.directory).max_position_embeddings
-    return own_max_length(files.directory, positions)
+    positions = GTEConfig.from_pretrained(files.network).max_position_embeddings
+    return own_max_length(files.network, positions)
 
 
 def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     """Load a model; ``model`` is what ``settings`` name, of the type that it was given in."""
     files, device, dtype = located(settings, model)
-    config = GTEConfig.from_pretrained(files.directory)
-    _refuse_classifier(files.model, config.task)
+    config = GTEConfig.from_pretrained(files.network)
+    refuse_classifier(files.model, config.task)  # the weights know where config.json does not
     description = read_description(files.directory, config)
-    projection = Projection(config.hidden_size, description, deterministic=settings.deterministic)
-    tokenizer = GTETokenizer.from_pretrained(files.directory, pad_token_id=config.pad_token_id)
-    check_vocabulary(tokenizer, config.vocab_size)
+    sparse = description.learned_sparse
+    pooled_size = 0 if sparse else config.hidden_size
+    projection = Projection(pooled_size, description, deterministic=settings.deterministic)
+    tokenizer = _tokenizer(files.network, config)
     max_length = check_max_length(decided_length(settings.max_length, files), tokenizer.n_special)
     prompts = read_prompts(files.directory)
     query_prefix = prompts.query_prefix(settings.query_prefix, settings.prompt_name)
@@ -94,20 +101,33 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         settings,
         model=files.model,
         revision=files.revision,
-        dimensions=projection.size(settings.dimensions),
+        dimensions=_dimensions(settings, files, projection),
     )
-    for_inference = partial(GTEModel.for_inference, files, device=torch.device(device))
+    for_inference = partial(
+        GTEModel.for_inference, files, device=torch.device(device), masked_lm=sparse is not None
+    )
     with computing():
         network = for_inference(dtype=getattr(torch, dtype), torch_compile=settings.torch_compile)
-    _refuse_classifier(files.model, network.task)
-    engine = VectorEngine(
-        network,
-        partial(for_inference, dtype=torch.float32),
-        dropped_ids=tokenizer.dropped_ids,
-        pooling=description.pooling,
-        deterministic=settings.deterministic,
-        graphed=settings.torch_compile,
-    )
+    refuse_classifier(files.model, network.task)
+    load_float32 = partial(for_inference, dtype=torch.float32)
+    engine: VectorEngine | LearnedSparseEngine
+    if sparse is None:
+        engine = VectorEngine(
+            network,
+            load_float32,
+            dropped_ids=tokenizer.dropped_ids,
+            pooling=description.pooling,
+            deterministic=settings.deterministic,
+            graphed=settings.torch_compile,
+        )
+    else:
+        engine = LearnedSparseEngine(
+            network,
+            load_float32,
+            activation=sparse.activation,
+            dropped_ids=tokenizer.dropped_ids,
+            deterministic=settings.deterministic,
+        )
     return LoadedModel(
         files=files,
         config=config,
@@ -121,14 +141,28 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
         settings=settings,
         device=device,
         dtype=dtype,
+        look_up=_look_up(sparse, config, max_length),
     )
 
 
-def _refuse_classifier(model: str, task: Task | None) -> None:
-    """Asked of config.json first, then of the weights, which know where it announces no head."""
-    if task == "sequence_classification":
-        raise MissingHeadError(
-            f"{shown(model)} is a sequence classifier: it scores pairs of texts, as a reranker "
-            "does, and has no trained embedding. Load it with GTEReranker (GTEModel gives its "
-            f"logits), or load an embedding model, such as {DEFAULT_MODEL!r}."
-        )
+def _tokenizer(directory: Path, config: GTEConfig) -> GTETokenizer:
+    tokenizer = GTETokenizer.from_pretrained(directory, pad_token_id=config.pad_token_id)
+    check_vocabulary(tokenizer, config.vocab_size)
+    return tokenizer
+
+
+def _dimensions(settings: EncoderSettings, files: ModelFiles, projection: Projection) -> int | None:
+    """The size of the dense vectors, None where there are none."""
+    if projection.hidden_size:
+        return projection.size(settings.dimensions)
+    if settings.dimensions is not None:
+        raise missing_dense_head(files.model)
+    return None
+
+
+def _look_up(sparse: LearnedSparse | None, config: GTEConfig, max_length: int) -> LookUp | None:
+    if sparse is None or sparse.table is None:
+        return None
+    tokenizer = _tokenizer(sparse.query_tokenizer, config)
+    weights = read_query_table(sparse.table, config.vocab_size, tokenizer.token_id)
+    return LookUp(tokenizer, weights, max_length)

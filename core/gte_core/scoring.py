@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Role
 from gte_core.explanation import Explanation
+from gte_core.look_up import LookUp
 from gte_core.published import pair_scores
 from gte_core.runtime.vectors import TextVectors
 from gte_core.texts import FedTexts, NameOf, check_max_length, checked_pairs, checked_text
@@ -22,6 +23,7 @@ from gte_core.windows import Part, WindowedEncoding
 class Scoring(ABC):
     """What an embedder says of a query and a document."""
 
+    look_up: LookUp | None
     _tokenizer: GTETokenizer
     _windows: WindowedEncoding
 
@@ -29,6 +31,10 @@ class Scoring(ABC):
     @abstractmethod
     def max_length(self) -> int:
         """Tokens of a text that are read, special tokens included."""
+
+    @abstractmethod
+    def require_dense_head(self) -> None:
+        """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
 
     @abstractmethod
     def require_sparse_head(self) -> None:
@@ -47,8 +53,10 @@ class Scoring(ABC):
 
         ``dense_weight * cosine + sparse_weight * (sum of products of token weights)``, where ids
         that decode to the same string count as one token; ``explain`` and the indexes go by
-        id instead. At most ``max_length`` tokens of each text are read.
+        id instead. At most ``max_length`` tokens of each text are read. ``MissingHeadError`` for a
+        sparse encoder, whose scores are products of sparse vectors.
         """
+        self.require_dense_head()
         if sparse_weight:
             self.require_sparse_head()
         listed = list(checked_pairs(pairs))
@@ -74,16 +82,17 @@ class Scoring(ABC):
         sparse_weight: float = 0.01,
         dimensions: int | None = None,
     ) -> Explanation:
-        """Take a score apart: both parts, and the shared tokens with their contributions."""
+        """Take a score apart: both parts, and the shared tokens with their contributions.
+
+        Of a sparse encoder there are the sparse part and its tokens; its dense score is 0.
+        """
         self.require_sparse_head()
         size = self._size(dimensions)
-        texts = [
-            *self._fed(checked_text(query, "query"), "query"),
-            *self._fed(checked_text(document, "document"), "document"),
-        ]
+        asked = list(self._fed(checked_text(query, "query"), "query"))
+        texts = [*asked, *self._fed(checked_text(document, "document"), "document")]
         both = self._joined(self._windows.parts(texts, WindowedCall(self.max_length)), size)
         return Explanation.between(
-            both[0],
+            self.look_up.encode([fed.text for fed in asked]) if self.look_up else both[0],
             both[1],
             name=self._tokenizer.piece,
             dense_weight=dense_weight,

@@ -23,6 +23,7 @@ from gte_core.encoder import Encoder, Role, with_prefix
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import decided_length, located
+from gte_core.look_up import LookUp
 from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of
 from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
@@ -137,7 +138,7 @@ class SharedEncoder(CachingEncoder):
     @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another."""
-        return self.embedder.projection.size(self.settings.dimensions)
+        return self._size(self.settings.dimensions)
 
     @property
     def query_prefix(self) -> str:
@@ -155,6 +156,8 @@ class SharedEncoder(CachingEncoder):
         Calls from all threads and event loops wait in one queue, where short ones go first.
         """
         wanted, size = self._fed(texts, role), self._size(dimensions)
+        if look_up := self._look_up(role):
+            return self._reported(look_up.encode([fed.text for fed in wanted]))
         vectors = self._model.kept.get(wanted)
         if any(text not in vectors for text in wanted):
             answer: Answer[dict[FedText, Vectors]] = Answer()
@@ -174,6 +177,8 @@ class SharedEncoder(CachingEncoder):
         """``encode_available`` without blocking the event loop."""
         await self._ready()
         wanted, size = self._fed(texts, role), self._size(dimensions)
+        if look_up := self._look_up(role):
+            return self._reported(await look_up.aencode([fed.text for fed in wanted]))
 
         def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
             return self._embeddings(wanted, call.found, size)
@@ -186,8 +191,10 @@ class SharedEncoder(CachingEncoder):
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> NDArray[np.int64]:
         """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
+        look_up = self._look_up(role)
+        tokenizer = look_up.tokenizer if look_up else self.embedder.tokenizer
         given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
-        return self.embedder.tokenizer.count(checked(given))
+        return tokenizer.count(checked(given))
 
     async def _ready(self) -> None:
         if self._found is None:
@@ -200,7 +207,19 @@ class SharedEncoder(CachingEncoder):
         return list(FedTexts(given, self.embedder.left_out(prompt)))
 
     def _size(self, dimensions: int | None) -> int:
-        return self.embedder.projection.size(self.dimensions if dimensions is None else dimensions)
+        if not self.has_dense and dimensions is None:
+            return 0
+        self.require_dense_head()
+        size = self.settings.dimensions if dimensions is None else dimensions
+        return self.embedder.projection.size(size)
+
+    def _look_up(self, role: Role) -> LookUp | None:
+        """What gives these texts their vectors without a pass: they neither wait nor are kept."""
+        return self.embedder.look_up if role == "query" else None
+
+    def _reported(self, both: HybridEmbeddings) -> HybridEmbeddings:
+        self._report_truncated(both.truncated)
+        return both
 
     def _call(
         self, texts: list[FedText], finish: Callable[[Call[R]], R], answer: Answer[R] | Future[R]
@@ -211,8 +230,8 @@ class SharedEncoder(CachingEncoder):
     def _refuse(self, rows: Sequence[int]) -> None:
         raise too_long(named(rows), rows, self.embedder.max_length)
 
-    def _report_truncated(self, rows: Sequence[Vectors]) -> None:
-        cut_off = [i for i, row in enumerate(rows) if row.truncated]
+    def _report_truncated(self, truncated: Iterable[bool]) -> None:
+        cut_off = [i for i, is_cut_off in enumerate(truncated) if is_cut_off]
         if cut_off and self.settings.on_truncation == "error":
             self._refuse(cut_off)
         if cut_off and self.settings.on_truncation == "warn":
@@ -222,7 +241,7 @@ class SharedEncoder(CachingEncoder):
         self, texts: Sequence[FedText], vectors: Mapping[FedText, Vectors], size: int
     ) -> HybridEmbeddings:
         rows = [vectors[text] for text in texts]
-        self._report_truncated(rows)
+        self._report_truncated(row.truncated for row in rows)
         embedder = self.embedder
         projection = embedder.projection
         return embeddings_of(

@@ -1,6 +1,7 @@
-"""``gte info``: what a collection is, or which collections a store has."""
+"""``gte info``: what a model is, what a collection is, or which collections a store has."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ from rich.text import Text
 
 from gte_core import CollectionMismatch
 from gte_integrations.cli import output
-from gte_integrations.cli.completion import collections
+from gte_integrations.cli.capabilities import capabilities_grid
+from gte_integrations.cli.completion import collections, models
 from gte_integrations.cli.models import open_without_model, recorded_label
-from gte_integrations.cli.options import ApiKeyFile, AsJson, From
+from gte_integrations.cli.options import ApiKeyFile, AsJson, FromOrNothing
 from gte_integrations.cli.stores import StoreError, StoreLocation, list_collections
 
 if TYPE_CHECKING:
@@ -22,7 +24,16 @@ _GIVEN = "ids that were given"  # where there is no origin
 
 def info(
     *,
-    store: From,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A hub id, a directory, or 'demo'; instead of a store.",
+            autocompletion=models,
+            show_default=False,
+        ),
+    ] = None,
+    store: FromOrNothing = None,
     collection: Annotated[
         str | None,
         typer.Option(
@@ -33,14 +44,34 @@ def info(
             autocompletion=collections,
         ),
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the model.")
+    ] = None,
     api_key_file: ApiKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a collection is, or which collections a store has. No model is loaded."""
-    store = store.with_key(api_key_file)
-    if collection is None:
-        _list(store, as_json=as_json)
-        return
+    """Show what a model, a collection or a store is. No weights are loaded."""
+    if model is not None and store is None:
+        _show_model(model, revision, as_json=as_json)
+    elif store is None or model is not None:
+        raise typer.BadParameter("Give a MODEL, or a store with --from, one of both.")
+    elif collection is None:
+        _list(store.with_key(api_key_file), as_json=as_json)
+    else:
+        _show_collection(store.with_key(api_key_file), collection, as_json=as_json)
+
+
+def _show_model(model: str, revision: str | None, *, as_json: bool) -> None:
+    from gte_core import read_capabilities
+
+    found = read_capabilities(model, revision=revision)
+    if as_json:
+        output.write_json(asdict(found))
+    else:
+        output.show(capabilities_grid(found))
+
+
+def _show_collection(store: StoreLocation, collection: str, *, as_json: bool) -> None:
     with open_without_model(store, collection) as index:
         metadata = index.metadata() or {}
         count = index.count()

@@ -19,7 +19,7 @@ from gte_integrations.cli.stores import (
 )
 
 if TYPE_CHECKING:
-    from gte_core import Encoder, GTEEmbedder
+    from gte_core import Capabilities, Encoder, GTEEmbedder
     from gte_integrations._index.index import HybridIndex
     from gte_integrations._index.metadata import Metadata
     from gte_integrations.cli.options import ModelOptions, QueryOptions
@@ -93,9 +93,9 @@ def open_without_model(store: StoreLocation, collection: str) -> Iterator[Hybrid
         yield index
 
 
-def label(embedder: GTEEmbedder) -> str:
+def label(model: GTEEmbedder | Capabilities) -> str:
     """Name a model as results do."""
-    return _label(embedder.model, embedder.revision)
+    return _label(model.model, model.revision)
 
 
 def recorded_label(metadata: Mapping[str, Any]) -> str:

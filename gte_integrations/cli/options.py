@@ -46,6 +46,7 @@ def _store_option(*names: str) -> Any:
 Source = Annotated[StoreLocation, _store_option("--from")]
 To = Annotated[StoreLocation, _store_option("--to")]
 From = Annotated[StoreLocation, _store_option("--from", "--to")]
+FromOrNothing = Annotated[StoreLocation | None, _store_option("--from", "--to")]
 ApiKeyFile = Annotated[
     Path | None,
     typer.Option(

@@ -594,6 +594,30 @@ class TestInfo:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.endswith("has no collection 'note'; did you mean 'notes'?\n")
 
+    def test_what_a_model_is(self):
+        result = gte("info", "demo", columns=60)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert max(map(cell_len, result.stdout.splitlines())) <= 60
+        assert "Gives dense and sparse vectors" in unwrapped(result)
+        assert "Dense 256 · or any size from 1 on" in unwrapped(result)
+        [found] = lines_of_json(gte("info", "demo", "--json"))
+        assert (found["model"], found["dimensions"], found["sparse"]) == ("demo", 256, "tokens")
+
+    def test_what_a_reranker_is_and_what_is_no_model_of_ours(self, tmp_path):
+        reranker = random_checkpoint(tmp_path / "reranker", task="sequence_classification")
+        shown = unwrapped(gte("info", reranker))
+        assert "Gives a score for a pair of texts, through GTEReranker; no vectors" in shown
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        shown = unwrapped(gte("info", tmp_path, columns=200))
+        assert "Gives no vectors here" in shown
+        assert "model_type is 'bert'; supported are ['gte', 'new']" in shown
+
+    @pytest.mark.parametrize("given", [[], ["demo", "--from", "qdrant:./index"]])
+    def test_a_model_or_a_store(self, given):
+        result = gte("info", *given)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "Give a MODEL, or a store with --from" in result.stderr
+
     def test_a_collection_that_others_made(self, tmp_path):
         QdrantClient(path=tmp_path).close()
         result = gte("info", "--from", f"qdrant:{tmp_path}")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError
+from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError, read_capabilities
 from gte_core.checkpoint import hub as gte_hub
 from gte_core.checkpoint.hub import DEFAULT_MODEL, PINS, Pin, find_model
 from gte_core.testing import random_checkpoint
@@ -248,6 +248,18 @@ def test_only_data_files_are_downloaded(hub, repository, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_to_read_what_a_model_is_no_weights_are_downloaded(hub, repository, tmp_path):
+    describe(repository)
+    (repository / "README.md").write_text("---\nlicense: mit\n---\n")
+    found = read_capabilities("someone/new", cache_dir=tmp_path / "cache")
+    assert "model.safetensors" not in hub.fetched
+    assert (found.revision, found.licence, found.n_parameters) == (NEWEST, "mit", None)
+    assert (found.dimensions, found.sparse, found.refusal) == (64, "tokens", None)
+    embedder = load(tmp_path / "cache")
+    assert "model.safetensors" in hub.fetched
+    assert embedder.capabilities.n_parameters > 0
 
 
 def test_a_commit_in_the_cache_is_loaded_without_asking(hub, repository, tmp_path):

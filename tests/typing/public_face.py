@@ -20,6 +20,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from gte_core import (
     CachedEncoder,
     CachingEncoder,
+    Capabilities,
     Encoder,
     EncoderSettings,
     Explanation,
@@ -35,6 +36,7 @@ from gte_core import (
     SharedReranker,
     TokenContribution,
     as_encoder,
+    read_capabilities,
     shared_encoder,
     shared_reranker,
 )
@@ -82,6 +84,8 @@ async def of_an_embedder(stream: Iterator[str]) -> None:
     assert_type((embedder.dimensions, embedder.max_length), tuple[int, int])
     assert_type((embedder.query_prefix, embedder.document_prefix), tuple[str, str])
     assert_type((embedder.has_sparse, embedder.vocab_size), tuple[bool, int])
+    assert_type(embedder.capabilities, Capabilities)
+    assert_type(read_capabilities(Path("model"), revision="main"), Capabilities)
 
 
 def of_embeddings(both: HybridEmbeddings) -> None:

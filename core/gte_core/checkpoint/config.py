@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gte_core.checkpoint.files import read_json_object, shown
+from gte_core.checkpoint.renamed import check_renamed, is_renamed, split_architecture
 from gte_core.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RotaryScaling = Literal["default", "linear", "ntk"]
-Task = Literal["token_classification", "sequence_classification"]
+Task = Literal["token_classification", "sequence_classification", "masked_lm"]
 
 # What the two published configuration classes assume for a field that config.json leaves out.
 _COMMON_DEFAULTS: dict[str, Any] = {
@@ -75,7 +76,7 @@ _ROTARY_FIELDS = frozenset(
     }
 )
 
-# The part of an architecture's name behind "New", "Gte" or "GTE" -> the head it carries.
+# The part of an architecture's name behind "New" or "Gte" -> the head it carries.
 _ARCHITECTURE_TASKS: dict[str, Task | None] = {
     "ForTokenClassification": "token_classification",
     "ForSequenceClassification": "sequence_classification",
@@ -192,7 +193,9 @@ class GTEConfig:
         Raises ``ConfigError``, naming the field, for a value that changes the result and is
         not supported.
         """
-        fields = _CLASS_DEFAULTS[_model_type(raw)] | dict(raw)
+        if is_renamed(raw):
+            check_renamed(raw)
+        fields = _CLASS_DEFAULTS.get(raw["model_type"], {"rope_theta": None}) | dict(raw)
         _check_supported(fields)
         _boolean("pack_qkv", fields["pack_qkv"])
         config = cls(
@@ -208,16 +211,6 @@ class GTEConfig:
                 f"num_attention_heads = {config.head_dim}."
             )
         return replace(config, rotary=_rotary(fields, config.head_dim))
-
-
-def _model_type(raw: Mapping[str, Any]) -> str:
-    model_type = raw.get("model_type")
-    if not isinstance(model_type, str) or model_type not in _CLASS_DEFAULTS:
-        raise ConfigError(
-            f"model_type is {shown(model_type)}; supported are {sorted(_CLASS_DEFAULTS)}. "
-            "Only checkpoints of the GTE architecture can be loaded."
-        )
-    return model_type
 
 
 def _check_supported(fields: Mapping[str, Any]) -> None:
@@ -336,11 +329,10 @@ def _task(fields: Mapping[str, Any]) -> Task | None:
 
 
 def _architecture_task(name: Any) -> Task | None:
-    known = isinstance(name, str) and name[:3] in ("New", "Gte", "GTE")
-    suffix = name[3:] if known else None
-    if suffix not in _ARCHITECTURE_TASKS:
+    named = split_architecture(name)
+    if named is None:
         raise ConfigError(
             f"architectures names {shown(name)}; supported are 'New' or 'Gte' followed by "
             f"{sorted(_ARCHITECTURE_TASKS)}."
         )
-    return _ARCHITECTURE_TASKS[suffix]
+    return _ARCHITECTURE_TASKS[named[1]]

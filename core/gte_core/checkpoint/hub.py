@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gte_core.checkpoint.config import GTEConfig
 from gte_core.checkpoint.files import exists, open_file, shortened, shown
+from gte_core.checkpoint.learned_sparse import learned_sparse_files, network_directory
 from gte_core.checkpoint.modules import (
     DESCRIPTION_PATTERNS,
     MODULES_FILE,
@@ -40,6 +41,7 @@ _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-
 # A model cannot be loaded without the first; the others say how its vectors are made.
 _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
 _ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
+_WEIGHTLESS_PATTERNS = (*_SMALL_FILES, *DESCRIPTION_PATTERNS, "README.md")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LACKS_PROMPTS = (
     f" It lacks {SETTINGS_FILE}, which holds its prompts, so none goes before queries. Load it "
@@ -59,11 +61,13 @@ class Purpose:
         example: the hub id of a model that serves it, for errors to recommend.
         bundled: the name of a bundled one, None where none serves it.
         pools: whether it matters how the states of tokens become one vector.
+        weighs: whether weights are needed; if not, they are neither downloaded nor verified.
     """
 
     example: str
     bundled: str | None = None
     pools: bool = False
+    weighs: bool = True
 
     def choices(self, *others: str) -> str:
         """Everything that may be given, in words."""
@@ -119,7 +123,7 @@ class ModelFiles:
     """Where a model's files are.
 
     Attributes:
-        directory: holds config.json, tokenizer.json and the safetensors.
+        directory: what was found; ``network`` says where in it the network is.
         model: the hub id, the absolute path of a directory, or ``"demo"``.
         revision: the commit, None for a directory.
         stamp: sizes and times of the files of a directory when they were found.
@@ -134,6 +138,11 @@ class ModelFiles:
     def of_directory(cls, directory: Path, model: str) -> ModelFiles:
         """The files of a local directory, as they are now."""
         return cls(directory, model, stamp=_stamp(directory))
+
+    @property
+    def network(self) -> Path:
+        """Where config.json, tokenizer.json and the safetensors are."""
+        return network_directory(self.directory)
 
     @property
     def never_change(self) -> bool:
@@ -190,7 +199,7 @@ def find_model(
         model,
         pin.revision if pin and pinned else revision,
         str(cache_dir) if cache_dir else None,
-        pin.sha256 if pin and pinned else {},
+        pin.sha256 if pin and pinned and purpose.weighs else {},
         known_pooling=pinned or not purpose.pools,
         has_prompts=pin is not None and pinned and pin.has_prompts and purpose.pools,
         purpose=purpose,
@@ -297,7 +306,8 @@ class _HubModel:
         except OSError as error:
             logger.debug("%s is not in the cache: %s", self.model, error)
             return None
-        return files if _is_complete(files.directory, self.sha256) else None
+        weighs = self.purpose.weighs
+        return files if _is_complete(files.directory, self.sha256, weighs=weighs) else None
 
     def _lacking(self, files: ModelFiles) -> str:
         """What a warning says of files that are not there, nothing where they are."""
@@ -322,7 +332,8 @@ class _HubModel:
 
         # Asked for on its own, because the download itself would retry for half a minute.
         commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        files = self._snapshot(commit, _ALL_PATTERNS, offline=False)
+        patterns = _ALL_PATTERNS if self.purpose.weighs else _WEIGHTLESS_PATTERNS
+        files = self._snapshot(commit, patterns, offline=False)
         if not self._pooling_is_known(files):
             self._ask_for_modules(files)
         return files
@@ -382,12 +393,14 @@ def _first_line(error: Exception) -> str:
     return shortened(next(iter(str(error).strip().splitlines()), ""))
 
 
-def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
+def _is_complete(directory: Path, sha256: Mapping[str, str], *, weighs: bool) -> bool:
+    network = network_directory(directory)
     try:
-        weight_files(directory)
+        if weighs:
+            weight_files(network)
     except WeightsError:
         return False
-    return all(exists(directory / name) for name in {"config.json", "tokenizer.json", *sha256})
+    return all(exists(network / name) for name in {"config.json", "tokenizer.json", *sha256})
 
 
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
@@ -402,11 +415,13 @@ def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
 
 
 def _files_of(directory: Path) -> list[Path]:
-    small = [directory / name for name in _SMALL_FILES if exists(directory / name)]
+    network = network_directory(directory)
+    small = [network / name for name in _SMALL_FILES if exists(network / name)]
+    small += learned_sparse_files(directory)
     matrices = [dense.matrix_file for dense in _described(directory).matrices]
     matrices = [path for path in matrices if exists(path)]  # loading says what is missing
     try:
-        return [*small, *weight_files(directory), *matrices]
+        return [*small, *weight_files(network), *matrices]
     except WeightsError:
         return small  # loading says what is wrong
 

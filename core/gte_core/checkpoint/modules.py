@@ -7,7 +7,6 @@ says what is to be computed, and refuses what this version does not compute.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,19 @@ from gte_core.checkpoint.dense import (
     read_dense,
     read_sizes,
 )
-from gte_core.checkpoint.files import exists, read_json, read_json_object, shown
+from gte_core.checkpoint.files import (
+    exists,
+    is_folder_name,
+    read_json,
+    read_json_object,
+    shown,
+)
+from gte_core.checkpoint.learned_sparse import (
+    SPARSE_PATTERNS,
+    LearnedSparse,
+    lacks_query_table,
+    read_learned_sparse,
+)
 from gte_core.exceptions import ConfigError
 
 PoolingMode = Literal["cls", "mean"]
@@ -35,8 +46,8 @@ DESCRIPTION_PATTERNS = (
     "*/config.json",
     SETTINGS_FILE,
     "sentence_bert_config.json",
-    "router_config.json",
     MATRIX_PATTERN,
+    *SPARSE_PATTERNS,
 )
 
 # The older form of a pooling's settings: for each mode a field that is true or false.
@@ -52,7 +63,6 @@ _POOLING_FIELDS = {
 _COMPUTED_MODES: Mapping[str, PoolingMode] = {"cls": "cls", "mean": "mean"}
 
 _LIBRARY = "sentence_transformers."
-_FOLDER = re.compile(r"(?!\.)[\w.-]{0,100}")
 _MOST_MODULES = 100
 _NEEDED = {"Pooling": ("config.json",), "Dense": ("config.json", MATRIX_FILE)}
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -62,7 +72,6 @@ _ORDERS = tuple(
     for dense in ((), ("Dense",))
     for last in ((), ("Normalize",))
 )
-_SPARSE_KINDS = frozenset({"MLMTransformer", "SpladePooling", "SparseStaticEmbedding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +147,14 @@ class Description:
         include_prompt: whether the tokens of a prompt are pooled too.
         dense: the matrix that projects the pooled state, if any.
         sizes: where each size has a matrix of its own, all of them by size; else none.
+        learned_sparse: what makes it a sparse encoder, which pools nothing.
     """
 
     pooling: PoolingMode = "cls"
     include_prompt: bool = True
     dense: DenseModule | None = None
     sizes: Mapping[int, DenseModule] = field(default_factory=dict)
+    learned_sparse: LearnedSparse | None = None
 
     @property
     def matrices(self) -> tuple[DenseModule, ...]:
@@ -169,8 +180,10 @@ def read_description(directory: Path, config: GTEConfig) -> Description:
         ConfigError: naming file, field and value, for a malformed file, and for vectors that this
             version does not compute.
     """
+    if learned_sparse := read_learned_sparse(directory):
+        return Description(learned_sparse=learned_sparse)
     listing = read_listing(directory)
-    _refuse_learned_sparse(listing)
+    _check_model_type(listing)
     _refuse_masked_lm(directory / "config.json", config)
     if not listing.modules:
         return Description()
@@ -210,7 +223,7 @@ def description_files(directory: Path) -> list[Path]:
 
 def is_described(directory: Path) -> bool:
     """Whether ``modules.json`` is there, and the files it cannot be understood without."""
-    if not exists(directory / MODULES_FILE):
+    if not exists(directory / MODULES_FILE) or lacks_query_table(directory):
         return False
     try:
         listed = _listed(directory)
@@ -241,9 +254,9 @@ def _entry(file: Path, entry: Any) -> tuple[str, str]:
     name, folder = fields.get("type"), fields.get("path")
     if not isinstance(name, str) or not name.startswith(_LIBRARY):
         raise _refusal(file, "type", name, f"a class of {_LIBRARY[:-1]}")
-    if not isinstance(folder, str) or not _FOLDER.fullmatch(folder):
+    if not is_folder_name(folder):
         raise _refusal(file, "path", folder, "the name of a folder beside it")
-    return name.rpartition(".")[2], folder
+    return name.rpartition(".")[2], str(folder)
 
 
 def _read_module(directory: Path, kind: str, folder: str) -> Module:
@@ -254,30 +267,20 @@ def _read_module(directory: Path, kind: str, folder: str) -> Module:
     return Module(kind, file, read_json_object(file, ConfigError))
 
 
-def _refuse_learned_sparse(listing: Listing) -> None:
-    modules, settings = listing.directory / MODULES_FILE, listing.directory / SETTINGS_FILE
-    found = [
-        (modules, "type", module.kind) for module in listing.modules if module.kind in _SPARSE_KINDS
-    ]
-    if listing.model_type == "SparseEncoder":
-        found.append((settings, "model_type", listing.model_type))
-    for file, name, value in found:
-        raise ConfigError(
-            f"{file}: {name} is {value!r}. This is a sparse encoder, which learned sparse vectors "
-            "over its whole vocabulary; this version does not compute them. Load a model that "
-            "gives dense vectors, such as gte-multilingual-base."
-        )
+def _check_model_type(listing: Listing) -> None:
     if listing.model_type not in (None, "SentenceTransformer"):
-        raise _refusal(settings, "model_type", listing.model_type, "'SentenceTransformer'")
+        file = listing.directory / SETTINGS_FILE
+        raise _refusal(file, "model_type", listing.model_type, "'SentenceTransformer'")
 
 
 def _refuse_masked_lm(file: Path, config: GTEConfig) -> None:
     names = read_json_object(file, ConfigError).get("architectures") or []
     if config.task is None and any(name.endswith("ForMaskedLM") for name in names):
         raise ConfigError(
-            f"{file}: architectures is {shown(names)}, a masked language model. It has no trained "
-            "embedding, so its vectors would mean nothing. Load a model that was trained to embed, "
-            "such as gte-multilingual-base; GTEModel loads the encoder of this one."
+            f"{file}: architectures is {shown(names)}, a masked language model, and no "
+            f"{MODULES_FILE} makes it a sparse encoder. It has no trained embedding, so its "
+            "vectors would mean nothing. Load a model that was trained to embed, such as "
+            "gte-multilingual-base; GTEModel loads the encoder of this one."
         )
 
 

@@ -1,4 +1,7 @@
-"""The tensors of a safetensors file: where each one starts, and how it is read."""
+"""The tensors of a safetensors file: where each one starts, and how it is read.
+
+Only to read a tensor needs torch; what a file holds is known without.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from gte_core.checkpoint.files import open_file, shortened, shown
 from gte_core.exceptions import WeightsError
 
-FLOATS = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The types of floats in a file, and torch's names of them.
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 _BLOCK_NUMBERS = 2**22  # read of a tensor at once
 
@@ -51,12 +51,15 @@ class StoredTensor:
 
         They are read, not mapped: safetensors parses the header of a file each time it opens one.
         """
+        import torch
+
+        dtype = getattr(torch, FLOATS[self.dtype])
         step = max(1, _BLOCK_NUMBERS // max(1, math.prod(self.shape[1:])))
         with open_file(self.path, WeightsError) as file:
             file.seek(self.start)
             for first in range(0, self.shape[0], step):
                 rows = min(step, self.shape[0] - first)
-                block = torch.empty(rows, *self.shape[1:], dtype=FLOATS[self.dtype], device="cpu")
+                block = torch.empty(rows, *self.shape[1:], dtype=dtype, device="cpu")
                 content = block.view(-1).view(torch.uint8).numpy().data
                 if file.readinto(content) != len(content):
                     raise WeightsError(f"{self.path} ends too early. Download it again.")
@@ -74,7 +77,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
             size = int.from_bytes(file.read(8), "little")
             if size > _LARGEST_HEADER:
                 raise _unreadable(path, f"a header of {size:,} bytes; the limit is 16 MB")
-            with safe_open(path, framework="pt"):
+            with safe_open(path, framework="numpy"):
                 header = json.loads(file.read(size))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):

@@ -8,12 +8,11 @@ original code without its prefix; the tables below say how the other layouts map
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gte_core.checkpoint.config import Task
 from gte_core.checkpoint.files import listing, shortened, shown
@@ -21,8 +20,15 @@ from gte_core.checkpoint.shards import weight_files
 from gte_core.checkpoint.tensors import FLOATS, StoredTensor, stored_tensors
 from gte_core.exceptions import WeightsError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 # Longest first: transformers saves "new.gte." when it has loaded "new.".
 _PREFIXES = ("new.gte.", "new.", "gte.")
+
+# A renamed class has a prefix of its own, such as "vietnamese.".
+_WORD_EMBEDDINGS = re.compile(r"([A-Za-z_]\w{0,100}\.)embeddings\.word_embeddings\.weight")
 
 # transformers' own names -> the original's.
 _RENAMES = (
@@ -30,14 +36,16 @@ _RENAMES = (
     (re.compile(r"\.self_attn\."), ".attention."),
     (re.compile(r"\.post_attention_layernorm\."), ".attn_ln."),
     (re.compile(r"\.post_mlp_layernorm\."), ".mlp_ln."),
+    (re.compile(r"^lm_head\.layer_norm\."), "lm_head.norm."),
 )
 
 # Parameters that some files hold in parts, to be stacked along the first axis in this order.
 _STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "up_gate_proj": ("up_proj", "gate_proj")}
 _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 
-# Some files hold the head of the language model and rotary tables, which nothing here reads.
-_IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
+# Some files hold rotary tables, which nothing here reads, and the head of the language model.
+_IGNORED = re.compile(r".*(rotary_emb\.|inv_freq$|position_ids$)")
+_LM_HEAD = "lm_head."
 
 # Six digits are enough: a tensor with a longer number is reported as unexpected.
 _LAYER = re.compile(r"encoder\.layer\.([0-9]{1,6})\.")
@@ -47,15 +55,21 @@ class Checkpoint:
     """The tensors of a model directory under their original names, read one at a time.
 
     Tensors are read in blocks. Mapped, they would count twice towards the memory of the process.
+
+    Args:
+        directory: holds the safetensors.
+        lm_head: whether the head of the language model is wanted, which is ignored otherwise.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lm_head: bool = False) -> None:
         self._directory = directory
+        self._has_lm_head = lm_head
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
         self._stored: dict[str, dict[str, StoredTensor]] = {}
         self._duplicates: list[str] = []
-        for path in weight_files(directory):
-            self._index(path)
+        stored = [tensor for path in weight_files(directory) for tensor in stored_tensors(path)]
+        prefixes = _prefixes(tensor.key for tensor in stored)
+        self._index(stored, prefixes)
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored
@@ -74,8 +88,16 @@ class Checkpoint:
         shape = self._shape("classifier.weight") if "classifier.weight" in self else ()
         return shape[0] if shape else 1
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all tensors of the network and its head."""
+        parts = (stored for found in self._stored.values() for stored in found.values())
+        return sum(math.prod(stored.shape) for stored in parts)
+
     def mapped(self, name: str) -> Tensor:
         """A tensor in the type it is stored in, left in the file where it is stored whole."""
+        import torch
+
         tensors = [stored.mapped() for stored in self._parts(name)]
         return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
@@ -85,6 +107,8 @@ class Checkpoint:
         It is a copy even of the right type: the file's own memory is not aligned for the CPU's
         kernels, which costs speed and makes the last bits depend on the file's layout.
         """
+        import torch
+
         out = torch.empty(self._shape(name), device=device, dtype=dtype)
         filled = 0
         for stored in self._parts(name):
@@ -127,15 +151,15 @@ class Checkpoint:
                 "Check that both come from the same checkpoint."
             )
 
-    def _index(self, path: Path) -> None:
-        for stored in stored_tensors(path):
+    def _index(self, tensors: Iterable[StoredTensor], prefixes: Iterable[str]) -> None:
+        for stored in tensors:
             key = stored.key
-            name, part = _original_name(key)
-            if _IGNORED.match(name):
+            name, part = _original_name(key, prefixes)
+            if _IGNORED.match(name) or (name.startswith(_LM_HEAD) and not self._has_lm_head):
                 continue
             if stored.dtype not in FLOATS:
                 raise WeightsError(
-                    f"{shortened(key)} in {path} is stored as {stored.dtype}; supported are "
+                    f"{shortened(key)} in {stored.path} is stored as {stored.dtype}; supported are "
                     f"{', '.join(FLOATS)}. Quantized checkpoints cannot be loaded."
                 )
             if self._stored.setdefault(name, {}).setdefault(part, stored) is not stored:
@@ -160,9 +184,14 @@ class Checkpoint:
         return (len(shapes) * shapes[0][0], *shapes[0][1:])
 
 
-def _original_name(key: str) -> tuple[str, str]:
+def _prefixes(keys: Iterable[str]) -> list[str]:
+    own = [found[1] for key in keys if (found := _WORD_EMBEDDINGS.fullmatch(key))]
+    return [*_PREFIXES, *own]
+
+
+def _original_name(key: str, prefixes: Iterable[str]) -> tuple[str, str]:
     """The original name of a stored tensor, and of the part of it that is stored."""
-    name = key.removeprefix(next((p for p in _PREFIXES if key.startswith(p)), ""))
+    name = key.removeprefix(next((p for p in prefixes if key.startswith(p)), ""))
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     path, _, kind = name.rpartition(".")

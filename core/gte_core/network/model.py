@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,17 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.checkpoint.files import read_json_object
 from gte_core.checkpoint.hub import ModelFiles, find_model
+from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint
-from gte_core.exceptions import MissingHeadError
+from gte_core.exceptions import ConfigError, MissingHeadError
 from gte_core.foreign import refuses_foreign
 from gte_core.former import former_name
 from gte_core.network.attention import PackLayout, has_varlen_kernel
 from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.network.kernels import choose_kernels
 from gte_core.network.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+from gte_core.network.masked_lm import MaskedLMHead
 from gte_core.network.padding import Padding, check_mask
 from gte_core.network.placement import Placement, SharedWeights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,10 @@ class GTEModel(nn.Module):
 
     Args:
         config: the shape of the network.
-        task: the classification head to build, or None for none.
+        task: the head to build, or None for none.
         num_labels: outputs of the classifier; 1 in every published checkpoint.
         pooler: whether to build a pooler; a sequence classifier always has one.
+        tied: whether the decoder of ``"masked_lm"`` is the word embeddings.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class GTEModel(nn.Module):
         task: Task | None = None,
         num_labels: int = 1,
         pooler: bool = False,
+        tied: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -87,7 +95,9 @@ class GTEModel(nn.Module):
         self.encoder = EncoderStack(config)
         pooled = pooler or task == "sequence_classification"
         self.pooler = Pooler(config.hidden_size) if pooled else None
-        self.classifier = nn.Linear(config.hidden_size, num_labels) if task else None
+        classifies = task is not None and task != "masked_lm"
+        self.classifier = nn.Linear(config.hidden_size, num_labels) if classifies else None
+        self.lm_head = MaskedLMHead(config, tied=tied) if task == "masked_lm" else None
         # Not a buffer: it must stay float32 when the model becomes half.
         self.inverse_frequencies = config.rotary.inverse_frequencies(config.head_dim)
 
@@ -118,7 +128,7 @@ class GTEModel(nn.Module):
                 "inside GTEEmbedder and GTEReranker alone."
             )
         placement = Placement(computed_on, computed_in, head_dtype=computed_in)
-        return cls._from_directory(files.directory, placement)
+        return cls._from_directory(files.network, placement)
 
     @classmethod
     def for_inference(
@@ -128,12 +138,15 @@ class GTEModel(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         torch_compile: bool = False,
+        masked_lm: bool = False,
     ) -> GTEModel:
         """The same network with the fastest kernels for this device and this type of products.
 
         It only computes: its layers may hold no parameters that could be moved, cast or saved. On
         a CPU its word embeddings stay mapped from the file, if that never changes.
         ``torch_compile`` fuses the steps of a layer between its products and its attention.
+        ``masked_lm`` loads the head of a masked language model, whose passes read all of the word
+        embeddings.
         """
         kernels = choose_kernels(dtype, device)
         activations = best_float(device) if is_quantized(dtype) else dtype
@@ -142,11 +155,11 @@ class GTEModel(nn.Module):
             activations,
             head_dtype=torch.float32,
             kernels=kernels,
-            table_stays_mapped=files.never_change,
+            table_stays_mapped=files.never_change and not masked_lm,
         )
         if torch_compile:
-            _check_compilable(files.directory, device, activations)
-        model = cls._from_directory(files.directory, placement)
+            _check_compilable(files.network, device, activations)
+        model = cls._from_directory(files.network, placement, masked_lm=masked_lm)
         if torch_compile:
             for layer in model.encoder.layer:
                 layer.compile()
@@ -172,23 +185,27 @@ class GTEModel(nn.Module):
         return model.requires_grad_(False).eval()
 
     @classmethod
-    def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
+    def _from_directory(
+        cls, directory: Path, placement: Placement, *, masked_lm: bool = False
+    ) -> GTEModel:
         """The model that a directory describes, filled with its weights.
 
         The head is the one that config.json announces or, where it announces none, the one that
         the weights hold.
         """
         config = GTEConfig.from_pretrained(directory)
-        checkpoint = Checkpoint(directory)
+        checkpoint = Checkpoint(directory, lm_head=masked_lm)
         checkpoint.check_layers(config.num_hidden_layers)
         with torch.device("meta"):
             model = cls(
                 config,
-                task=config.task or checkpoint.task,
+                task="masked_lm" if masked_lm else config.task or checkpoint.task,
                 num_labels=config.num_labels or checkpoint.num_labels,
                 pooler="pooler.dense.weight" in checkpoint,
+                tied="lm_head.decoder.weight" not in checkpoint,
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
+        _note_other_name(directory)
         placement.fill(model, checkpoint)
         # Moved now: a copy during a pass would make the host wait for the device.
         model.inverse_frequencies = model.inverse_frequencies.to(placement.device)
@@ -280,6 +297,15 @@ class GTEModel(nn.Module):
         weights: Tensor = self.classifier(self._as_heads_want(hidden)).squeeze(-1).relu()
         return weights
 
+    def vocabulary_logits(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Logits of the states ``(total_tokens, hidden_size)``, as ``MaskedLMHead.logits``."""
+        if self.lm_head is None:
+            raise MissingHeadError(
+                "This model has no head of a masked language model. Load a sparse encoder, such as "
+                "opensearch-neural-sparse-encoding-doc-v3-gte."
+            )
+        return self.lm_head.logits(hidden, self.embeddings.word_embeddings.weight)
+
     def sequence_logits(self, cls: Tensor) -> Tensor:
         """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of CLS tokens."""
         if self.task != "sequence_classification" or not (self.pooler and self.classifier):
@@ -306,6 +332,17 @@ class GTEModel(nn.Module):
             return self.sequence_logits(cls)
         logits: Tensor = self.classifier(hidden)
         return logits * mask[..., None]
+
+
+def _note_other_name(directory: Path) -> None:
+    given, understood = class_names(read_json_object(directory / "config.json", ConfigError))
+    if given != understood:
+        logger.warning(
+            "%s holds %s, understood as %s; code of its own is not run.",
+            directory,
+            given,
+            understood,
+        )
 
 
 def _check_compilable(directory: Path, device: torch.device, dtype: torch.dtype) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gte_core.network.kernels import Kernels
 
 _ENCODER = "encoder."
-_HEADS = ("classifier.", "pooler.")
+_HEADS = ("classifier.", "pooler.", "lm_head.")
+_DECODER = "lm_head.decoder.weight"
 _TABLE = "embeddings.word_embeddings.weight"
 
 
@@ -50,7 +51,8 @@ class Placement:
     Attributes:
         device: where the model computes.
         dtype: of the activations, and of every parameter but those named below.
-        head_dtype: of classifier and pooler, which cost little and whose rounding shows.
+        head_dtype: of the heads, which cost little and whose rounding shows. The decoder of a
+            language model, as large as the word embeddings, is of the activations' type.
         kernels: what computes the encoder's products and keeps their weights; None for torch's
             own layers.
         table_stays_mapped: whether a CPU reads word embeddings from the file, in their stored type.
@@ -76,7 +78,8 @@ class Placement:
     def _read(self, name: str, weights: Weights) -> Tensor:
         if self.table_stays_mapped and name == _TABLE and self.device.type == "cpu":
             return weights.mapped(name)
-        dtype = self.head_dtype if name.startswith(_HEADS) else self.dtype
+        is_head = name.startswith(_HEADS) and name != _DECODER
+        dtype = self.head_dtype if is_head else self.dtype
         return weights.copy(name, device=self.device, dtype=dtype)
 
     def _product(

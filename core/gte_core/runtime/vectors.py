@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,9 +40,33 @@ class TextVectors:
     n_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
 
+    @classmethod
+    def of_sparse(
+        cls, sparse: sp.csr_array[np.float32], texts: Sequence[TokenizedText]
+    ) -> TextVectors:
+        """Sparse vectors alone, of these texts."""
+        n_tokens = np.array([len(text) for text in texts], dtype=np.int64)
+        truncated = np.array([text.truncated for text in texts], dtype=np.bool_)
+        return cls(np.empty((len(texts), 0), np.float32), sparse, n_tokens, truncated)
+
+
+class ComputesVectors(Protocol):
+    """What makes vectors of a window of texts: a model's engine, or a table."""
+
+    @property
+    def pack_tokens(self) -> int:
+        """Tokens of a pack, unless a single text has more."""
+        ...
+
+    def compute(
+        self, texts: Sequence[TokenizedText], *, sparse: bool = True, name_of: NameOf = as_text
+    ) -> TextVectors:
+        """The vectors of a window of texts; ``sparse`` says whether those are wanted."""
+        ...
+
 
 class VectorEngine(PackedEngine):
-    """The engine of an embedder.
+    """The engine of a model with dense vectors.
 
     Args:
         model: as of ``PackedEngine``.
@@ -51,6 +76,8 @@ class VectorEngine(PackedEngine):
         deterministic: as of ``PackedEngine``.
         graphed: as of ``PackedEngine``.
     """
+
+    has_dense = True
 
     def __init__(
         self,
