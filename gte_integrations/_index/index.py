@@ -189,7 +189,7 @@ class HybridIndex(Contents[FilterT]):
             queries: one text or many; all are encoded in one call.
             limit: hits per query.
             mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
-                collection has, which is "dense" if its model gives no sparse vectors.
+                collection has, which is one of these two if its model gives that kind alone.
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
             candidates: how many of the best of each kind hybrid mode fuses; ``offset + limit`` if
                 that is more.
@@ -336,7 +336,7 @@ class HybridIndex(Contents[FilterT]):
         self._open()
         vectors = ((document_id, self._store.vectors(document_id)) for document_id in ids)
         stored = {document_id: found for document_id, found in vectors if found is not None}
-        return explain(self.vectorizer.encoder, query, stored, fusion)
+        return explain(self.vectorizer.vectors([query], "query"), stored, fusion) if stored else {}
 
     def drop(self) -> None:
         """Remove the collection with all its documents; no error if there is none.
@@ -353,8 +353,11 @@ class HybridIndex(Contents[FilterT]):
         """What is stored about the collection's making; None if there is no collection.
 
         "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
-        "storage" and "sparse" are what a ``CollectionMismatch`` compares. "name" is the model as
-        it was given and "query_prefix" what goes before queries; 0.1.0 did not record these two.
+        "storage" and "sparse" are what a ``CollectionMismatch`` compares, with the first four once
+        more, as "sparse_model" and so on, where another model of a ``PairedEncoder`` gives the
+        sparse vectors. Without dense vectors, what is about them, from "dimensions" to "storage",
+        is None. "name" is the model as it was given and "query_prefix" what goes before queries;
+        0.1.0 did not record these two.
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """

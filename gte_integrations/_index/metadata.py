@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from gte_core import CollectionMismatch
+from gte_core import CollectionMismatch, Fingerprint
 
 if TYPE_CHECKING:
     from gte_integrations._index.store import Store
@@ -12,6 +13,42 @@ if TYPE_CHECKING:
 Metadata = dict[str, str | int | bool | None]
 Quantization = Literal["float32", "float16", "int8"]
 """How an engine keeps dense vectors; the public argument is called ``storage``."""
+Kind = Literal["dense", "sparse"]
+_OF_A_PAIR = "sparse_"  # before what is recorded of the model that gives the sparse vectors
+
+
+def fingerprint_metadata(fingerprint: Fingerprint) -> Metadata:
+    """What is recorded of a fingerprint, that of a pair's other model under keys of its own."""
+    sparse = {} if fingerprint.sparse is None else fingerprint_metadata(fingerprint.sparse)
+    return {
+        "model": fingerprint.model,
+        "revision": fingerprint.revision,
+        "max_length": fingerprint.max_length,
+        "numeric": fingerprint.numeric,
+        **{f"{_OF_A_PAIR}{key}": value for key, value in sparse.items()},
+    }
+
+
+def recorded_fingerprint(metadata: Mapping[str, Any]) -> Fingerprint:
+    """The fingerprint that ``fingerprint_metadata`` recorded."""
+    prefix = _OF_A_PAIR
+    sparse = {key[len(prefix) :]: metadata[key] for key in metadata if key.startswith(prefix)}
+    return Fingerprint(
+        metadata["model"],
+        metadata.get("revision"),
+        metadata["max_length"],
+        metadata.get("numeric", "float"),
+        sparse=recorded_fingerprint(sparse) if sparse else None,
+    )
+
+
+def kinds_of(metadata: Metadata) -> tuple[Kind, ...]:
+    """Which vectors a collection has; without dense ones, what says how they are kept is None."""
+    has: dict[Kind, object] = {
+        "dense": metadata["dimensions"],
+        "sparse": metadata.get("sparse", True),
+    }
+    return tuple(kind for kind, there in has.items() if there)
 
 
 def recorded_metadata(store: Store[Any]) -> Metadata | None:
@@ -54,6 +91,9 @@ def compare_metadata(
 
 def check_alike(name: str, expected: Metadata, found: Metadata, kind: str = "collection") -> None:
     """``compare_metadata`` where it does not matter whether the model was recorded."""
+    # What is recorded only of a pair is a difference also where one of both lacks it.
+    of_a_pair = dict.fromkeys(key for key in (*expected, *found) if key.startswith(_OF_A_PAIR))
+    expected, found = {**of_a_pair, **expected}, {**of_a_pair, **found}
     differences = [
         f"  {key}: the {kind} has {found.get(key)!r}, this index needs {value!r}"
         for key, value in expected.items()

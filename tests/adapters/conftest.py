@@ -26,17 +26,25 @@ FINGERPRINT = Fingerprint("hash", "0" * 40, 512)
 class RecordingEncoder:
     """A ``HashEncoder`` that counts calls, keeps texts, and fails at those in ``failures``."""
 
-    has_dense = True
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, dimensions=SIZE, has_sparse=True, query_prefix="", fingerprint=FINGERPRINT):
+    def __init__(
+        self,
+        dimensions=SIZE,
+        has_sparse=True,
+        query_prefix="",
+        fingerprint=FINGERPRINT,
+        has_dense=True,
+    ):
         self.hashes = HashEncoder(
             dimensions=dimensions,
             vocab_size=VOCAB_SIZE,
             has_sparse=has_sparse,
+            has_dense=has_dense,
             max_length=fingerprint.max_length,
         )
-        self.dimensions, self.has_sparse = dimensions, has_sparse
+        self.dimensions = self.hashes.dimensions
+        self.has_dense, self.has_sparse = has_dense, has_sparse
         self.query_prefix, self.fingerprint = query_prefix, fingerprint
         self.calls, self.texts, self.failures = Counter(), [], {}
 
