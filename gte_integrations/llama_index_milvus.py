@@ -101,6 +101,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
         use_async_client: bool = True,
         **store_options: Any,
     ) -> None:
+        embedding.encoder.require_dense_head()
         embedding.encoder.require_sparse_head()
         super().__init__(
             **store_options,
