@@ -134,6 +134,12 @@ def with_prefix(texts: str | Iterable[str], role: Role, query_prefix: str) -> It
     return list(prefixed) if isinstance(given, Sized) else prefixed
 
 
+def name_of(encoder: Encoder) -> str:
+    """What an encoder calls its model, or else its fingerprint does."""
+    name = getattr(encoder, "model", None)
+    return name if isinstance(name, str) else encoder.fingerprint.model
+
+
 def missing_sparse_head(model: str) -> MissingHeadError:
     """The error about a model that gives dense vectors alone."""
     return MissingHeadError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gte_core.cached import CachingEncoder
 from gte_core.completion import as_encoder
 from gte_core.embeddings import HybridEmbeddings
-from gte_core.encoder import Encoder, Fingerprint, Role, with_prefix
+from gte_core.encoder import Encoder, Fingerprint, Role, name_of, with_prefix
 from gte_core.exceptions import MissingHeadError
 from gte_core.texts import checked
 
@@ -61,8 +61,7 @@ class PairedEncoder:
     @property
     def model(self) -> str:
         """What the dense half calls its model, or else its fingerprint does."""
-        name = getattr(self.dense, "model", None)
-        return name if isinstance(name, str) else self.dense.fingerprint.model
+        return name_of(self.dense)
 
     @property
     def dimensions(self) -> int:

@@ -356,8 +356,8 @@ class HybridIndex(Contents[FilterT]):
         "storage" and "sparse" are what a ``CollectionMismatch`` compares, with the first four once
         more, as "sparse_model" and so on, where another model of a ``PairedEncoder`` gives the
         sparse vectors. Without dense vectors, what is about them, from "dimensions" to "storage",
-        is None. "name" is the model as it was given and "query_prefix" what goes before queries;
-        0.1.0 did not record these two.
+        is None. "name" is the model as it was given and "query_prefix" what goes before queries,
+        both also of such another model; 0.1.0 did not record these two.
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """

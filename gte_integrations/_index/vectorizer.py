@@ -11,10 +11,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, Role, as_encoder
+from gte_core import (
+    Encoder,
+    HybridEmbeddings,
+    MissingHeadError,
+    NonFiniteError,
+    Role,
+    as_encoder,
+)
 from gte_integrations._index.checks import check_choice
 from gte_integrations._index.document import as_document
-from gte_integrations._index.metadata import Metadata, Quantization, fingerprint_metadata
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    fingerprint_metadata,
+    of_sparse_half,
+)
 from gte_integrations._index.preparation import Limits, Prepared, prepare
 from gte_integrations._index.records import Embedded, Record
 from gte_integrations._index.sparse import Floats, Sparse, sparse_rows
@@ -114,28 +126,21 @@ class Vectorizer:
     def metadata(self) -> Metadata:
         """All that is recorded with a collection: what is compared, and two things that are not.
 
-        These are "name", the model as it was given, and "query_prefix"; with them others can open
-        the collection as it was made.
+        These are "name", the model as it was given, and "query_prefix", both also of the other
+        model of a pair; with them others can open the collection as it was made.
         """
-        return {
-            **self.comparable_metadata(),
-            "name": self._model,
-            "query_prefix": self.encoder.query_prefix,
-        }
+        found = {**self.comparable_metadata(), **_description(self.encoder)}
+        pair = getattr(self.encoder, "source", self.encoder)  # behind a cache
+        half = getattr(pair, "sparse", None) if self.encoder.fingerprint.sparse else None
+        return found if half is None else found | of_sparse_half(_description(half))
 
     def __repr__(self) -> str:
         coarse, storage = self.coarse_dimensions, self.storage
-        parts = [repr(self._model)]
+        parts = [repr(_name_of(self.encoder))]
         parts += [f"dimensions={self.dimensions}"] if self.dimensions else []
         parts += [] if coarse is None else [f"coarse_dimensions={coarse}"]
         parts += [] if storage == "float32" else [f"storage={storage!r}"]
         return f"{type(self).__name__}({', '.join(parts)})"
-
-    @property
-    def _model(self) -> str:
-        """The model as it was given."""
-        model = getattr(self.encoder, "model", None)
-        return model if isinstance(model, str) else self.encoder.fingerprint.model
 
     def prepare(self, item: object) -> Prepared:
         """Read and check one document in any accepted form."""
@@ -220,6 +225,17 @@ class Vectorizer:
                 zip(documents, sparse_rows(sparse), strict=True)
             )
         ]
+
+
+def _description(encoder: Encoder) -> Metadata:
+    """What is recorded of an encoder, and not compared."""
+    return {"name": _name_of(encoder), "query_prefix": encoder.query_prefix}
+
+
+def _name_of(encoder: Encoder) -> str:
+    """The model as it was given."""
+    model = getattr(encoder, "model", None)
+    return model if isinstance(model, str) else encoder.fingerprint.model
 
 
 def _refuse_for_sparse(encoder: Encoder, **given: object) -> None:

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice, tee
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
+from gte_core.iteration import batched
 from gte_integrations.cli import output
 from gte_integrations.cli.models import label, load_model
 from gte_integrations.cli.options import (
@@ -22,7 +23,7 @@ from gte_integrations.cli.options import (
 if TYPE_CHECKING:
     from gte_core import GTEEmbedder
 
-_DENSE_BATCH = 64
+_BATCH = 64
 _MOST_VALUES = 6
 
 
@@ -51,13 +52,14 @@ class _SparseVector:
 class _EncodedText:
     """A text with its vectors, as JSON has them.
 
-    A model without the sparse head gives ``dense`` alone, and None for the rest.
+    A model without the sparse head gives ``dense`` alone, and None for the rest; one without dense
+    vectors None for ``dense``.
     """
 
     text: str
     n_tokens: int | None
     truncated: bool | None
-    dense: list[float]
+    dense: list[float] | None
     sparse: _SparseVector | None
 
 
@@ -66,17 +68,20 @@ def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_Encoded
     given, kept = tee(texts)
     # A bar between the results on one terminal would only be in their way.
     bar = sys.stderr.isatty() and not sys.stdout.isatty()
-    parts = embedder.encode_iter(given, show_progress=bar)
+    if embedder.has_dense:
+        parts = embedder.encode_iter(given, show_progress=bar)
+    else:
+        parts = map(embedder.encode_available, batched(given, _BATCH))
     for both, text in zip(chain.from_iterable(parts), kept, strict=True):
         dense, ids, weights = next(both.rows())
         tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
         sparse = _SparseVector(ids.tolist(), weights.tolist(), tokens)
         counts = int(both.n_tokens[0]), bool(both.truncated[0])
-        yield _EncodedText(text, *counts, dense.tolist(), sparse)
+        yield _EncodedText(text, *counts, dense.tolist() or None, sparse)
 
 
 def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_EncodedText]:
-    while batch := list(islice(texts, _DENSE_BATCH)):
+    for batch in batched(texts, _BATCH):
         vectors = embedder.encode_dense(batch)
         for text, dense in zip(batch, vectors.tolist(), strict=True):
             yield _EncodedText(text, None, None, dense, None)
@@ -84,14 +89,15 @@ def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_E
 
 def _vectors_grid(encoded: _EncodedText, about: str) -> Padding:
     """One text's vectors in short."""
-    values = " ".join(f"{value:+.4f}" for value in encoded.dense[:_MOST_VALUES])
-    more = " …" if len(encoded.dense) > _MOST_VALUES else ""
     grid = output.fields()
     grid.add_row("Text", output.Snippet(encoded.text, "bold"))
     grid.add_row("Model", Text(about, style="dim"))
     if encoded.n_tokens is not None:
         grid.add_row("Tokens", str(encoded.n_tokens))
-    grid.add_row("Dense", f"{len(encoded.dense)} dimensions: {values}{more}")
+    if (dense := encoded.dense) is not None:
+        values = " ".join(f"{value:+.4f}" for value in dense[:_MOST_VALUES])
+        more = " …" if len(dense) > _MOST_VALUES else ""
+        grid.add_row("Dense", f"{len(dense)} dimensions: {values}{more}")
     if (sparse := encoded.sparse) is not None:
         weights = sorted(zip(sparse.tokens, sparse.weights, strict=True), key=lambda item: -item[1])
         counted = f"{len(weights)} tokens: " if weights else "no tokens"

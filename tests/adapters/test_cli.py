@@ -21,9 +21,9 @@ from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from gte_core import Fingerprint, GTEEmbedder, OnTruncation, __version__
+from gte_core import Fingerprint, GTEEmbedder, OnTruncation, PairedEncoder, __version__
 from gte_core.network.device import has_onednn
-from gte_core.testing import random_checkpoint
+from gte_core.testing import HashEncoder, random_checkpoint
 from gte_integrations import qdrant
 from gte_integrations._index import index as _indexing
 from gte_integrations.cli import commands as cli
@@ -833,6 +833,71 @@ class TestTheModelOfTheCollection:
             result = gte(*command, *place)
             assert result.exit_code == 1
             assert "holds no record of the model that filled it" in result.stderr
+
+    def test_a_pair_of_models(self, fill, small_checkpoint, passages):
+        sparse = _load(small_checkpoint, dtype="float32", query_prefix="w1 ", max_length=20)
+        pair = PairedEncoder(dense=_load("demo", dtype="float32"), sparse=sparse)
+        place = fill(pair)
+        precise = ("--dtype", "float32", "--json")
+        [found] = lines_of_json(gte("search", "merge cells", "--from", *place, *precise))
+        with QdrantHybridIndex(place[0].removeprefix("qdrant:"), "docs", pair) as index:
+            assert [hit["score"] for hit in found["hits"]] == pytest.approx(
+                [hit.score for hit in index.search("merge cells")[0]], abs=1e-5
+            )
+        [report] = lines_of_json(gte("index", passages, "--to", *place, "--json"))
+        assert (report["replaced"], report["count"]) == (5, 5)  # which have a payload
+        shown = unwrapped(gte("info", "--from", *place, columns=200))
+        assert "Model demo model · reads 8,192 tokens · float" in shown
+        assert f"Sparse model {small_checkpoint} · reads 20 tokens · float" in shown
+        other = gte("search", "x", "--from", *place, "--model", "demo")
+        assert "sparse_model: the collection has 'sha256:" in other.stderr
+
+    def test_a_pair_is_reindexed_as_one(self, fill, small_checkpoint):
+        place = fill(PairedEncoder(dense=_loaded("demo"), sparse=_loaded(str(small_checkpoint))))
+        [report] = lines_of_json(
+            gte("reindex", "--from", *place, "--to", place[0], "--to-collection", "new", "--json")
+        )
+        assert report["written"] == 5
+        assert "Sparse model" in gte("info", "--from", place[0], "-c", "new").stdout
+
+
+class TestWithoutDenseVectors:
+    @pytest.fixture(autouse=True)
+    def words(self, monkeypatch):
+        encoder = HashEncoder(has_dense=False, name="org/words")
+        encoder.model, encoder.revision = "org/words", "f" * 40
+        monkeypatch.setattr(GTEEmbedder, "from_pretrained", lambda *args, **kwargs: encoder)
+
+    @pytest.mark.parametrize("location", ["qdrant:{}", "milvus:{}.db"])
+    def test_a_collection_is_filled_and_searched_by_words(self, passages, tmp_path, location):
+        place = location.format(tmp_path / "words"), "-c", "docs"
+        for key in ("written", "unchanged"):
+            [report] = lines_of_json(gte("index", passages, "--to", *place, "--json"))
+            assert (report[key], report["count"]) == (5, 5)
+        [found] = lines_of_json(gte("search", "merge", "--from", *place, "--explain", "--json"))
+        [best] = found["hits"]
+        assert (best["id"], best["dense_score"]) == ("en", None)
+        assert (
+            best["score"]
+            == best["sparse_score"]
+            == pytest.approx(sum(token["contribution"] for token in best["tokens"]), rel=1e-4)
+        )
+        assert "sparse · org/words@ffffffffffff" in gte("search", "merge", "--from", *place).stdout
+        refused = gte("search", "merge", "--from", *place, "--mode", "dense")
+        assert "--mode dense needs dense vectors, but org/words gives none" in refused.stderr
+        assert "Vectors sparse" in unwrapped(gte("info", "--from", *place))
+        [shown] = lines_of_json(gte("info", "--from", *place, "--json"))
+        assert (shown["dimensions"], shown["sparse"]) == (None, True)
+
+    def test_a_text_is_encoded_to_words_alone(self):
+        texts = [str(number) for number in range(70)]
+        found = lines_of_json(gte("encode", "-", "--json", input="\n".join(texts)))
+        assert [line["text"] for line in found] == texts
+        assert (found[0]["dense"], found[0]["n_tokens"]) == (None, 3)
+        assert len(found[0]["sparse"]["ids"]) == 1
+        shown = unwrapped(gte("encode", "x"))
+        assert "Sparse 1 tokens" in shown
+        assert "Dense" not in shown
 
 
 class TestQueryPrefix:

@@ -61,9 +61,11 @@ def test_both_models_are_recorded(place, index, pair):
         128,
         "int8",
     ]
+    assert (metadata["sparse_name"], metadata["sparse_query_prefix"]) == ("other", "")
     assert RecordedEncoder(metadata).fingerprint == pair.fingerprint
     index.close()
     with place.open(shared_encoder(pair)) as again:
+        assert again.vectorizer.metadata() == metadata
         assert again.add(DOCUMENTS).unchanged == 3
     with place.open(RecordedEncoder(metadata)) as again:
         assert again.count() == 3
