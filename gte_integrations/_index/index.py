@@ -353,11 +353,10 @@ class HybridIndex(Contents[FilterT]):
         """What is stored about the collection's making; None if there is no collection.
 
         "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
-        "storage" and "sparse" are what a ``CollectionMismatch`` compares, with the first four once
-        more, as "sparse_model" and so on, where another model of a ``PairedEncoder`` gives the
-        sparse vectors. Without dense vectors, what is about them, from "dimensions" to "storage",
-        is None. "name" is the model as it was given and "query_prefix" what goes before queries,
-        both also of such another model; 0.1.0 did not record these two.
+        "storage" and "sparse" are what a ``CollectionMismatch`` compares; from "dimensions" to
+        "storage" they are None without dense vectors. "name" is the model as it was given and
+        "query_prefix" what goes before queries; 0.1.0 did not record these two. Of the sparse half
+        of a ``PairedEncoder`` there is the same as "sparse_model", "sparse_name" and so on.
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """
