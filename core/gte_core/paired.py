@@ -16,6 +16,7 @@ from gte_core.completion import as_encoder
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Encoder, Fingerprint, Role, name_of, with_prefix
 from gte_core.exceptions import MissingHeadError
+from gte_core.foreign import refuses_foreign
 from gte_core.texts import checked
 
 
@@ -81,9 +82,10 @@ class PairedEncoder:
 
     @property
     def query_prefix(self) -> str:
-        """The dense half's, which a collection records; the sparse half puts its own."""
+        """The dense half's; the sparse half puts its own."""
         return self.dense.query_prefix
 
+    @refuses_foreign
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
@@ -98,24 +100,28 @@ class PairedEncoder:
             self.sparse.encode_available(given, role=role),
         )
 
+    @refuses_foreign
     def encode_available(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """The same as ``encode``: a pair has both."""
         return self.encode(texts, role=role, dimensions=dimensions)
 
+    @refuses_foreign
     def encode_dense(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; the sparse half is not asked."""
         return self.dense.encode_dense(texts, role=role, dimensions=dimensions)
 
+    @refuses_foreign
     def encode_sparse(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``; the dense half is not asked."""
         return self.sparse.encode_sparse(texts, role=role)
 
+    @refuses_foreign
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
