@@ -3,13 +3,12 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, tee
+from itertools import chain, islice, tee
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
-from gte_core.iteration import batched
 from gte_integrations.cli import output
 from gte_integrations.cli.models import label, load_model
 from gte_integrations.cli.options import (
@@ -23,7 +22,7 @@ from gte_integrations.cli.options import (
 if TYPE_CHECKING:
     from gte_core import GTEEmbedder
 
-_BATCH = 64
+_DENSE_BATCH = 64
 _MOST_VALUES = 6
 
 
@@ -68,10 +67,7 @@ def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_Encoded
     given, kept = tee(texts)
     # A bar between the results on one terminal would only be in their way.
     bar = sys.stderr.isatty() and not sys.stdout.isatty()
-    if embedder.has_dense:
-        parts = embedder.encode_iter(given, show_progress=bar)
-    else:
-        parts = map(embedder.encode_available, batched(given, _BATCH))
+    parts = embedder.encode_iter(given, show_progress=bar)
     for both, text in zip(chain.from_iterable(parts), kept, strict=True):
         dense, ids, weights = next(both.rows())
         tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
@@ -81,7 +77,7 @@ def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_Encoded
 
 
 def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_EncodedText]:
-    for batch in batched(texts, _BATCH):
+    while batch := list(islice(texts, _DENSE_BATCH)):
         vectors = embedder.encode_dense(batch)
         for text, dense in zip(batch, vectors.tolist(), strict=True):
             yield _EncodedText(text, None, None, dense, None)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from gte_core import Fingerprint, GTEEmbedder, OnTruncation, PairedEncoder, __version__
 from gte_core.network.device import has_onednn
-from gte_core.testing import HashEncoder, random_checkpoint
+from gte_core.testing import random_checkpoint
 from gte_integrations import qdrant
 from gte_integrations._index import index as _indexing
 from gte_integrations.cli import commands as cli
@@ -862,42 +862,50 @@ class TestTheModelOfTheCollection:
 
 
 class TestWithoutDenseVectors:
-    @pytest.fixture(autouse=True)
-    def words(self, monkeypatch):
-        encoder = HashEncoder(has_dense=False, name="org/words")
-        encoder.model, encoder.revision = "org/words", "f" * 40
-        monkeypatch.setattr(GTEEmbedder, "from_pretrained", lambda *args, **kwargs: encoder)
-
     @pytest.mark.parametrize("location", ["qdrant:{}", "milvus:{}.db"])
-    def test_a_collection_is_filled_and_searched_by_words(self, passages, tmp_path, location):
+    def test_a_collection_is_filled_and_searched_by_words(
+        self, sparse_checkpoint, passages, tmp_path, location
+    ):
         place = location.format(tmp_path / "words"), "-c", "docs"
-        for key in ("written", "unchanged"):
-            [report] = lines_of_json(gte("index", passages, "--to", *place, "--json"))
+        for model, key in ((("-m", sparse_checkpoint), "written"), ((), "unchanged")):
+            [report] = lines_of_json(gte("index", passages, "--to", *place, *model, "--json"))
             assert (report[key], report["count"]) == (5, 5)
         [found] = lines_of_json(gte("search", "merge", "--from", *place, "--explain", "--json"))
-        [best] = found["hits"]
-        assert (best["id"], best["dense_score"]) == ("en", None)
+        best = found["hits"][0]
+        assert best["dense_score"] is None
         assert (
             best["score"]
             == best["sparse_score"]
             == pytest.approx(sum(token["contribution"] for token in best["tokens"]), rel=1e-4)
         )
-        assert "sparse · org/words@ffffffffffff" in gte("search", "merge", "--from", *place).stdout
+        shown = gte("search", "merge", "--from", *place, columns=200).stdout
+        assert f"sparse · {sparse_checkpoint}" in shown
         refused = gte("search", "merge", "--from", *place, "--mode", "dense")
-        assert "--mode dense needs dense vectors, but org/words gives none" in refused.stderr
+        assert "--mode dense needs dense vectors, but sha256:" in refused.stderr
         assert "Vectors sparse" in unwrapped(gte("info", "--from", *place))
         [shown] = lines_of_json(gte("info", "--from", *place, "--json"))
         assert (shown["dimensions"], shown["sparse"]) == (None, True)
 
-    def test_a_text_is_encoded_to_words_alone(self):
+    def test_a_text_is_encoded_to_words_alone(self, sparse_checkpoint):
+        model = ("-m", sparse_checkpoint)
         texts = [str(number) for number in range(70)]
-        found = lines_of_json(gte("encode", "-", "--json", input="\n".join(texts)))
+        found = lines_of_json(gte("encode", "-", *model, "--json", input="\n".join(texts)))
         assert [line["text"] for line in found] == texts
-        assert (found[0]["dense"], found[0]["n_tokens"]) == (None, 3)
-        assert len(found[0]["sparse"]["ids"]) == 1
-        shown = unwrapped(gte("encode", "x"))
-        assert "Sparse 1 tokens" in shown
+        assert found[0]["dense"] is None
+        assert found[0]["sparse"]["ids"]
+        shown = unwrapped(gte("encode", "x", *model, columns=200))
+        assert " tokens: " in shown
         assert "Dense" not in shown
+
+    def test_it_is_the_sparse_half_of_a_pair(self, sparse_checkpoint, tmp_path):
+        pair = PairedEncoder(dense=_loaded("demo"), sparse=_loaded(str(sparse_checkpoint)))
+        place = f"qdrant:{tmp_path}", "-c", "docs"
+        with QdrantHybridIndex(tmp_path, "docs", pair) as index:
+            index.create()
+            index.add([(row["id"], row["text"]) for row in ROWS])
+        [found] = lines_of_json(gte("search", "merge cells", "--from", *place, "--json"))
+        best = found["hits"][0]
+        assert best["score"] == pytest.approx(best["dense_score"] + 0.01 * best["sparse_score"])
 
 
 class TestQueryPrefix:
