@@ -17,6 +17,7 @@ from gte_integrations._vector_store import (
     from_index_id,
     from_payload,
     most_diverse,
+    one_query,
     to_index_ids,
     to_payload,
 )
@@ -204,6 +205,23 @@ class GTEVectorStore(VectorStore):
         [hits] = await self.index.asearch([query], limit=k, **options)
         return [(_as_document(hit), hit.score) for hit in hits]
 
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **options: Any
+    ) -> list[Document]:
+        """The ``k`` best by a query's dense vector, as ``embeddings.embed_query`` gives it."""
+        [hits] = self.index.search_vectors(
+            one_query("embedding", embedding), limit=k, **_dense(options)
+        )
+        return list(map(_as_document, hits))
+
+    async def asimilarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **options: Any
+    ) -> list[Document]:
+        """``similarity_search_by_vector`` off the event loop."""
+        query, options = one_query("embedding", embedding), _dense(options)
+        [hits] = await self.index.asearch_vectors(query, limit=k, **options)
+        return list(map(_as_document, hits))
+
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
@@ -244,6 +262,34 @@ class GTEVectorStore(VectorStore):
     ) -> list[Document]:
         """``max_marginal_relevance_search`` off the event loop."""
         [hits] = await self.index.asearch([query], limit=max(fetch_k, k), **_dense(options))
+        stored = await self.index.aget([hit.id for hit in hits], with_vectors=True)
+        return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **options: Any,
+    ) -> list[Document]:
+        """``max_marginal_relevance_search`` by a query's dense vector."""
+        query, options = one_query("embedding", embedding), _dense(options)
+        [hits] = self.index.search_vectors(query, limit=max(fetch_k, k), **options)
+        stored = self.index.get([hit.id for hit in hits], with_vectors=True)
+        return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
+
+    async def amax_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **options: Any,
+    ) -> list[Document]:
+        """``max_marginal_relevance_search_by_vector`` off the event loop."""
+        query, options = one_query("embedding", embedding), _dense(options)
+        [hits] = await self.index.asearch_vectors(query, limit=max(fetch_k, k), **options)
         stored = await self.index.aget([hit.id for hit in hits], with_vectors=True)
         return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
 

@@ -18,11 +18,13 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
+from gte_core import HybridEmbeddings
 from gte_integrations._index.fusion import RRF
 from gte_integrations._vector_store import (
     from_index_id,
     from_payload,
     most_diverse,
+    one_query,
     to_index_ids,
     to_payload,
 )
@@ -47,7 +49,8 @@ class GTEVectorStore(BasePydanticVectorStore):
 
     The index encodes by itself: nodes by the text that LlamaIndex embeds, metadata included, and
     queries by their ``query_str``. Where it and the embed model share an encoder, as those of the
-    same model's name do, a node costs one pass all the same. Of a query, an embedding is ignored.
+    same model's name do, a node costs one pass all the same. A query's embedding is used where it
+    has no text, in the modes "default" and "mmr", and is ignored otherwise.
 
     Nodes come back whole, without their embeddings. A document that the index was given elsewhere
     comes as a ``TextNode``, and one with the integer id 1 as ``"int:1"``. Query modes are
@@ -146,7 +149,11 @@ class GTEVectorStore(BasePydanticVectorStore):
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Nodes, best first, with the scores that the ranking goes by; the higher, the better."""
-        [hits] = self.index.search([_text_of(query)], **self._search_options(query, options))
+        searched = self._search_options(query, options)
+        if query.query_str is None:
+            [hits] = self.index.search_vectors(_vectors_of(query), **searched)
+        else:
+            [hits] = self.index.search([query.query_str], **searched)
         if query.mode == VectorStoreQueryMode.MMR:
             stored = self.index.get([hit.id for hit in hits], with_vectors=True)
             hits = _diverse(query, hits, stored)
@@ -155,7 +162,10 @@ class GTEVectorStore(BasePydanticVectorStore):
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """``query`` off the event loop."""
         searched = self._search_options(query, options)
-        [hits] = await self.index.asearch([_text_of(query)], **searched)
+        if query.query_str is None:
+            [hits] = await self.index.asearch_vectors(_vectors_of(query), **searched)
+        else:
+            [hits] = await self.index.asearch([query.query_str], **searched)
         if query.mode == VectorStoreQueryMode.MMR:
             stored = await self.index.aget([hit.id for hit in hits], with_vectors=True)
             hits = _diverse(query, hits, stored)
@@ -206,13 +216,15 @@ class GTEVectorStore(BasePydanticVectorStore):
         return qdrant_filter(filters, ids, given)
 
 
-def _text_of(query: VectorStoreQuery) -> str:
-    if query.query_str is None:
+def _vectors_of(query: VectorStoreQuery) -> HybridEmbeddings:
+    """The query's own vector, which is dense, of a query without a text."""
+    if query.query_embedding is None or _MODES[query.mode] != "dense":
         raise ValueError(
-            "query_str is None, but the index encodes queries by itself, dense and sparse; pass "
-            "the text, VectorStoreQuery(query_str=...)."
+            f"query_str is None, but the index encodes queries by itself in the mode {query.mode}; "
+            "pass the text, VectorStoreQuery(query_str=...). Without it, the modes 'default' and "
+            "'mmr' search by a query_embedding."
         )
-    return query.query_str
+    return one_query("query_embedding", query.query_embedding)
 
 
 def _limit_of(query: VectorStoreQuery) -> int:

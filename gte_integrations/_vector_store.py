@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gte_core import HybridEmbeddings
 from gte_integrations._index.preparation import RESERVED_KEYS, RESERVED_PREFIX
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ def from_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
         key.removeprefix(_RENAMED) if _ANY_TAKEN.fullmatch(key) else key: value
         for key, value in payload.items()
     }
+
+
+def one_query(name: str, embedding: Sequence[float]) -> HybridEmbeddings:
+    """A single query, of which there is the dense vector alone."""
+    dense = np.asarray(embedding, np.float32)
+    if dense.ndim != 1:
+        raise ValueError(
+            f"{name} has the shape {dense.shape}, but must be one vector, a list of floats."
+        )
+    return HybridEmbeddings.of_dense(dense[None])
 
 
 def most_diverse(

@@ -27,8 +27,6 @@ from gte_integrations._index.index import HybridIndex
 from gte_integrations._index.metadata import (
     Metadata,
     Quantization,
-    list_collections,
-    read_metadata,
 )
 from gte_integrations._index.milvus.client import (
     AnnSearchRequest,
@@ -56,6 +54,7 @@ from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
 from gte_integrations._index.sparse import never_empty_rows, sparse_dicts, with_spare_column
+from gte_integrations._index.store import list_collections, read_metadata
 from gte_integrations._index.vectorizer import Vectorizer
 
 __all__ = [

@@ -26,8 +26,6 @@ from gte_integrations._index.masking import masked
 from gte_integrations._index.metadata import (
     Metadata,
     Quantization,
-    list_collections,
-    read_metadata,
 )
 from gte_integrations._index.preparation import with_tenant
 from gte_integrations._index.qdrant.directory import EdgeStore
@@ -37,6 +35,7 @@ from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.search import Hit
+from gte_integrations._index.store import list_collections, read_metadata
 from gte_integrations._index.vectorizer import Vectorizer
 
 # A directory needs neither, and qdrant-client takes long to import.
@@ -74,6 +73,11 @@ class QdrantVectorizer(Vectorizer):
     """
 
     metric = "Dot"
+
+    def comparable_metadata(self) -> Metadata:
+        """What a collection must have been made with, the tenant key included if there is one."""
+        key = self.limits.tenant_key
+        return super().comparable_metadata() | ({} if key is None else {"tenant_key": key})
 
     def vectors_config(self) -> dict[str, models.VectorParams]:
         """The dense vector, for ``create_collection(vectors_config=...)``; empty without one."""
@@ -150,8 +154,8 @@ class QdrantHybridIndex(HybridIndex[Any]):
             ``models.TextIndexParams(...)`` say more, in a directory those of ``qdrant_edge``. The
             client's own local mode makes none.
         tenant_key: a payload key that names the tenant of a document, a string each must have.
-            ``create`` makes an index of it that keeps a tenant's documents together; a filter by
-            it is for the search to give.
+            ``create`` makes an index of it that keeps a tenant's documents together, and records
+            it; a filter by it is for the search to give.
         collection_options: more for a collection that ``create`` makes, by the names it has in
             ``QdrantClient.create_collection``, such as ``{"shard_number": 2,
             "replication_factor": 2}``; in a directory, in ``qdrant_edge.EdgeConfig``.
@@ -190,6 +194,13 @@ class QdrantHybridIndex(HybridIndex[Any]):
             collection_options=collection_options,
         )
         super().__init__(vectorizer, store, retry_seconds=retry_seconds)
+
+    def _verify(self, found: Metadata | None) -> None:
+        super()._verify(found)
+        # Of a collection that records one, whether or not this index was told it.
+        key = (found or {}).get("tenant_key")
+        if isinstance(key, str):
+            self.vectorizer.limits = with_tenant(self.vectorizer.limits, key)
 
     @classmethod
     def read_metadata(

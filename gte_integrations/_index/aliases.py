@@ -31,15 +31,15 @@ class Aliased(Protocol):
         """
         ...
 
-    def set_alias(self, alias: str) -> None:
-        """Let an alias, new or not, lead to this collection."""
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let an alias, new or not, lead to a collection, which is named by no alias."""
         ...
 
 
 def is_new(store: Aliased, alias: str, sender: Sender) -> bool:
     """Whether an alias is still to be made; ``ValueError`` if it leads elsewhere."""
-    target = _target(store, alias, sender)
-    if target not in (None, store.collection):
+    target, own = _targets(store, alias, sender)
+    if target not in (None, own):
         raise ValueError(
             f"alias is {alias!r}, which leads to the collection {target!r}. Fill this one first, "
             f"without an alias, and then call switch_alias({alias!r})."
@@ -71,20 +71,22 @@ def check_no_alias(store: Aliased) -> None:
 
 def switch(store: Aliased, alias: str, sender: Sender) -> str | None:
     """Let an alias lead to the store's collection; return where it led before, if elsewhere."""
-    target = _target(store, alias, sender)
-    if target == store.collection:
+    target, own = _targets(store, alias, sender)
+    if target == own:
         return None
-    sender.retry(partial(store.set_alias, alias))
+    sender.retry(partial(store.set_alias, alias, own))
     return target
 
 
-def _target(store: Aliased, alias: str, sender: Sender) -> str | None:
+def _targets(store: Aliased, alias: str, sender: Sender) -> tuple[str | None, str]:
+    """Where an alias leads, if there is one, and the name of the store's own collection."""
     if not isinstance(alias, str) or not alias:
         raise TypeError(f"alias is {alias!r}, but must be a name, a str.")
     target = sender.retry(partial(store.alias_target, alias))
-    if alias in (target, store.collection):
+    own = sender.retry(partial(_real_name, store))  # engines differ on an alias of an alias
+    if alias in (target, own):
         raise ValueError(
             f"alias is {alias!r}, but that is the name of a collection; choose another, or drop "
             "that collection before."
         )
-    return target
+    return target, own

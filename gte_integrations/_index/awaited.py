@@ -6,16 +6,24 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial, update_wrapper
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from gte_integrations._index.bridge import Bridge
 
-if TYPE_CHECKING:
-    from gte_integrations._index.contents import Contents
+
+class _Bridged(Protocol):
+    @property
+    def bridge(self) -> Bridge | None: ...
+
+
+class _Index(Protocol):
+    @property
+    def _store(self) -> _Bridged: ...
+
 
 T = TypeVar("T")
 P = ParamSpec("P")
-IndexT = TypeVar("IndexT", bound="Contents[Any]")
+IndexT = TypeVar("IndexT", bound=_Index)
 
 
 def awaited(

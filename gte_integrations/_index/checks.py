@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any, get_args
 
+import numpy as np
+
 from gte_integrations._index.fusion import Fusion, Linear
+from gte_integrations._index.preparation import is_reserved
 
 
 def check_collection(name: object, allowed: re.Pattern[str], wording: str) -> str:
@@ -18,13 +22,15 @@ def check_collection(name: object, allowed: re.Pattern[str], wording: str) -> st
     return name
 
 
-def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> None:
-    """Raise unless the value is an integer of at least ``least`` and at most ``most``."""
+def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """The integer, which may be NumPy's; raise unless it is from ``least`` to ``most``."""
     allowed = f"from {least} to {most:,}" if most else f"at least {least}"
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, {allowed}, got {value!r}.")
-    if value < least or (most and value > most):
-        raise ValueError(f"{name} is {value}, but must be {allowed}.")
+    count = operator.index(value)
+    if count < least or (most and count > most):
+        raise ValueError(f"{name} is {count}, but must be {allowed}.")
+    return count
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
@@ -51,10 +57,15 @@ def check_score_threshold(threshold: object) -> None:
 
 
 def check_group_by(key: object) -> None:
-    """Raise ``TypeError`` unless it is one key of the payload, or None."""
+    """Raise unless it is one key of the payload, or None."""
     if not (key is None or isinstance(key, str)):
         raise TypeError(
             f"group_by is {key!r}, but must be a key of the payload, a str, or None for no groups."
+        )
+    if key is not None and is_reserved(key):
+        raise ValueError(
+            f"group_by is {key!r}, which the index uses itself and no payload has; name a key of "
+            "the payload."
         )
 
 

@@ -40,9 +40,11 @@ class Unreadable:
 
     Attributes:
         error: what is wrong; its message names the file and the line or row.
+        id: of the document, if that much could be read.
     """
 
     error: OSError | ValueError
+    id: DocumentId | None = None
 
 
 def as_document(item: object) -> Document:

@@ -6,8 +6,7 @@ An engine adds a ``Vectorizer`` that knows its types and a ``Store`` that talks 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,31 +15,26 @@ from gte_integrations._index import aliases
 from gte_integrations._index.adoption import adopt
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
 from gte_integrations._index.checks import (
-    check_choice,
-    check_count,
     check_ids,
     check_linear,
-    check_payload_keys,
     check_query,
 )
-from gte_integrations._index.contents import Contents
 from gte_integrations._index.document import Document
 from gte_integrations._index.explain import explain
-from gte_integrations._index.fusion import DocumentId, Fusion, Linear
+from gte_integrations._index.fusion import DocumentId, Linear
 from gte_integrations._index.ingest import OnError, ingest
-from gte_integrations._index.metadata import Metadata, compare_metadata, recorded_metadata
+from gte_integrations._index.metadata import Metadata, compare_metadata
 from gte_integrations._index.planning import Producer
 from gte_integrations._index.reports import IndexReport
 from gte_integrations._index.retry import Sender
-from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, Wanted, search
-from gte_integrations._index.store import Store
+from gte_integrations._index.search import FilterT
+from gte_integrations._index.searches import Searches
+from gte_integrations._index.store import Store, recorded_metadata
 from gte_integrations._index.tables import documents_of
-from gte_integrations._index.vectorizer import Mode, Vectorizer
-
-_ALONE = Linear(dense_weight=1.0, sparse_weight=1.0)
+from gte_integrations._index.vectorizer import Vectorizer
 
 
-class HybridIndex(Contents[FilterT]):
+class HybridIndex(Searches[FilterT]):
     """The verbs. Engines subclass it with a constructor and say what a filter is."""
 
     engine: ClassVar[Literal["qdrant", "milvus"]]
@@ -77,7 +71,7 @@ class HybridIndex(Contents[FilterT]):
         self._verify(sender.retry(self._make))
         sender.retry(self._store.add_payload_indexes)
         if alias is not None and needs_alias:
-            sender.retry(partial(self._store.set_alias, alias))
+            aliases.switch(self._store, alias, sender)
 
     def switch_alias(self, alias: str) -> str | None:
         """Let an alias lead to this collection from now on, as at the end of a rebuild.
@@ -167,61 +161,6 @@ class HybridIndex(Contents[FilterT]):
             on_error=on_error,
             retry_seconds=self._retry_seconds,
             moved_from=moved_from,
-        )
-
-    def search(
-        self,
-        queries: str | Sequence[str],
-        *,
-        limit: int = 10,
-        mode: Mode | None = None,
-        fusion: Fusion = Linear(),  # noqa: B008
-        candidates: int = 100,
-        filter: FilterT | None = None,  # noqa: A002
-        payload_keys: Iterable[str] | None = None,
-        offset: int = 0,
-        score_threshold: float | None = None,
-        group_by: str | None = None,
-    ) -> list[list[Hit]]:
-        """Find documents; one list of hits per query, best first, also for a single query.
-
-        Args:
-            queries: one text or many; all are encoded in one call.
-            limit: hits per query.
-            mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
-                collection has, which is one of these two if its model gives that kind alone.
-            fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
-            candidates: how many of the best of each kind hybrid mode fuses; ``offset + limit`` if
-                that is more.
-            filter: a condition on the payload in the engine's own language.
-            payload_keys: which keys of the payload a hit brings along, to keep a large payload
-                where it is; ``()`` for none, None (the default) for all. A key that a document
-                lacks is left out. The text always comes.
-            offset: how many of the best hits are left out, for what lies behind them; with
-                ``limit`` at most 16,384. Pages in hybrid mode are of one ranking as long as
-                ``candidates`` reaches to the end of the last.
-            score_threshold: leave out hits whose ``score`` is below: in hybrid mode the fused one,
-                which is a sum of weighted scores by ``Linear`` and of shares such as 1/61 by
-                ``RRF``; else the cosine ("dense") or the dot product ("sparse").
-            group_by: a key of the payload: of all hits with one value there, only the best comes,
-                and ``limit`` and ``offset`` count groups. A document without a value stands alone.
-                As many candidates are looked at as it takes, up to 16,384 of each kind; hybrid
-                mode then fuses all of these.
-        """
-        check_count("candidates", candidates, most=MAX_DEPTH)
-        keys = check_payload_keys(payload_keys)
-        wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)
-        if mode is None:
-            mode = self.vectorizer.default_mode
-        check_choice("mode", mode, Mode)
-        hybrid = mode == "hybrid"
-        self._open()
-        return search(
-            self._store,
-            self.vectorizer.query_vectors(queries, mode),
-            wanted if hybrid else replace(wanted, fusion=_ALONE),
-            depth=max(wanted.end, candidates) if hybrid else wanted.end,
-            condition=filter,
         )
 
     async def aadd(
@@ -385,7 +324,6 @@ class HybridIndex(Contents[FilterT]):
     acreate = awaited(create)
     aswitch_alias = awaited(switch_alias)
     aadopt = awaited(adopt)
-    asearch = awaited(search)
     aexplain = awaited(explain)
     aexplain_all = awaited(explain_all)
     adrop = awaited(drop)

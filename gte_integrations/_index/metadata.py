@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gte_core import CollectionMismatch, Fingerprint
-
-if TYPE_CHECKING:
-    from gte_integrations._index.store import Store
 
 Metadata = dict[str, str | int | bool | None]
 Quantization = Literal["float32", "float16", "int8"]
@@ -58,33 +55,6 @@ def kinds_of(metadata: Metadata) -> tuple[Kind, ...]:
     return tuple(kind for kind, there in has.items() if there)
 
 
-def recorded_metadata(store: Store[Any]) -> Metadata | None:
-    """The metadata of a store's collection, None if there is none.
-
-    Raises ``CollectionMismatch`` if the collection was made by something else.
-    """
-    found = store.describe()
-    if found is not None:
-        _check_recorded(store.name, found, "collection")
-    return found
-
-
-def read_metadata(store: Store[Any]) -> Metadata | None:
-    """``recorded_metadata`` of a store that is opened for nothing else, and closed again."""
-    try:
-        return recorded_metadata(store)
-    finally:
-        store.close()
-
-
-def list_collections(store: Store[Any]) -> list[str]:
-    """The collections beside the store's own; it is opened for nothing else, and closed again."""
-    try:
-        return store.collections()
-    finally:
-        store.close()
-
-
 def compare_metadata(
     name: str, expected: Metadata, found: Metadata, kind: str = "collection"
 ) -> None:
@@ -92,7 +62,7 @@ def compare_metadata(
 
     A key that an old collection lacks is no difference.
     """
-    _check_recorded(name, found, kind)
+    check_recorded(name, found, kind)
     check_alike(name, expected, found, kind)
 
 
@@ -119,7 +89,8 @@ def is_recorded(found: Metadata) -> bool:
     return found.get("model") is not None
 
 
-def _check_recorded(name: str, found: Metadata, kind: str) -> None:
+def check_recorded(name: str, found: Metadata, kind: str = "collection") -> None:
+    """Raise ``CollectionMismatch`` unless a collection says which model filled it."""
     if not is_recorded(found):
         adoptable = ", or adopt() it if a vectorizer filled it" if kind == "collection" else ""
         raise CollectionMismatch(

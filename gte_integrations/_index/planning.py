@@ -177,6 +177,8 @@ def _at(place: str, error: Exception) -> Exception:
 
 
 def _id_of(item: object) -> DocumentId | None:
+    if isinstance(item, Unreadable):
+        return item.id
     try:
         return as_document(item).id
     except (TypeError, ValueError, OSError):

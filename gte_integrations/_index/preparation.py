@@ -60,8 +60,10 @@ class Prepared:
 
 
 def with_tenant(limits: Limits, key: str | None) -> Limits:
-    """The limits with a tenant key; ``ValueError`` for a key that not every engine takes."""
-    if key is not None and (not _PLAIN_KEY.fullmatch(key) or _is_reserved(key)):
+    """The limits with a tenant key; an error for a key that not every engine takes."""
+    if not isinstance(key, (str, type(None))):
+        raise TypeError(f"tenant_key is {key!r}, but must be a payload key, a str, or None.")
+    if key is not None and (not _PLAIN_KEY.fullmatch(key) or is_reserved(key)):
         raise ValueError(
             f"tenant_key is {key!r}, but must be a payload key of ASCII letters, digits and '_', "
             f"none of {', '.join(sorted(RESERVED_KEYS))}, and not begin with a digit or "
@@ -207,7 +209,7 @@ def _check_payload_key(key: object, document_id: DocumentId) -> None:
             f"The payload of document {document_id!r} has the key {key!r}, a "
             f"{type(key).__name__}, but keys must be strings."
         )
-    if _is_reserved(key):
+    if is_reserved(key):
         raise ValueError(
             f"The payload of document {document_id!r} has the key {key!r}, which the index uses "
             f"itself; rename it. Taken are {', '.join(sorted(RESERVED_KEYS))} and whatever starts "
@@ -215,5 +217,6 @@ def _check_payload_key(key: object, document_id: DocumentId) -> None:
         )
 
 
-def _is_reserved(key: str) -> bool:
+def is_reserved(key: str) -> bool:
+    """Whether an index takes a payload key for itself."""
     return key in RESERVED_KEYS or key.startswith(RESERVED_PREFIX)

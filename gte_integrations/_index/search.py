@@ -66,8 +66,12 @@ class Wanted:
     payload_keys: frozenset[str] | None
 
     def __post_init__(self) -> None:
-        check_count("limit", self.limit, most=MAX_DEPTH)
-        check_count("offset", self.offset, least=0, most=MAX_DEPTH)
+        counts = {
+            "limit": check_count("limit", self.limit, most=MAX_DEPTH),
+            "offset": check_count("offset", self.offset, least=0, most=MAX_DEPTH),
+        }
+        for name, count in counts.items():  # as Python's integers, which all engines take
+            object.__setattr__(self, name, count)
         if self.end > MAX_DEPTH:
             raise ValueError(
                 f"offset is {self.offset} and limit {self.limit}, but their sum must be at most "

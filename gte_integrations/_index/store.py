@@ -9,7 +9,7 @@ from gte_integrations._index.aliases import Aliased
 from gte_integrations._index.bridge import Bridge
 from gte_integrations._index.fusion import DocumentId
 from gte_integrations._index.ingest import Sink
-from gte_integrations._index.metadata import Metadata
+from gte_integrations._index.metadata import Metadata, check_recorded
 from gte_integrations._index.records import StoredDocument, StoredVectors
 from gte_integrations._index.search import FilterT_contra, Source
 
@@ -104,3 +104,30 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
     def close(self) -> None:
         """Release files and connections."""
         ...
+
+
+def recorded_metadata(store: Store[Any]) -> Metadata | None:
+    """The metadata of a store's collection, None if there is none.
+
+    Raises ``CollectionMismatch`` if the collection was made by something else.
+    """
+    found = store.describe()
+    if found is not None:
+        check_recorded(store.name, found)
+    return found
+
+
+def read_metadata(store: Store[Any]) -> Metadata | None:
+    """``recorded_metadata`` of a store that is opened for nothing else, and closed again."""
+    try:
+        return recorded_metadata(store)
+    finally:
+        store.close()
+
+
+def list_collections(store: Store[Any]) -> list[str]:
+    """The collections beside the store's own; it is opened for nothing else, and closed again."""
+    try:
+        return store.collections()
+    finally:
+        store.close()

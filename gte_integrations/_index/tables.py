@@ -30,6 +30,11 @@ def documents_of(given: Any) -> Iterable[object]:
             f"documents is a single {type(given).__name__}, but must be an iterable of "
             "documents, or a table; wrap it in a list."
         )
+    if not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+        raise TypeError(
+            f"documents is a {type(given).__name__}, but must be an iterable of documents, or a "
+            "table."
+        )
     documents: Iterable[object] = given
     return documents
 
@@ -64,13 +69,15 @@ class _TableDocuments:
                 yield self._document(fields, where)
 
     def _document(self, fields: Mapping[Any, Any], where: str) -> Document | Unreadable:
+        fields = plain(fields)
         try:
-            row_id, text, payload = read_row(plain(fields), where)
+            row_id, text, payload = read_row(fields, where)
             if row_id is None:
                 raise ValueError(f"{where}: 'id' is empty; give every row an id.")
             return Document(row_id, text, payload)
         except ValueError as error:
-            return Unreadable(error)
+            row_id = fields["id"]
+            return Unreadable(error, row_id if type(row_id) in {str, int} else None)
 
 
 def _arrow(table: Any, start: int) -> list[dict[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,8 @@ class Vectorizer:
             self.dimensions = _check_size("dimensions", dimensions, encoder.dimensions)
         self.coarse_dimensions = coarse_dimensions
         if coarse_dimensions is not None:
-            _check_size("coarse_dimensions", coarse_dimensions, self.dimensions - 1)
+            limit = self.dimensions - 1
+            self.coarse_dimensions = _check_size("coarse_dimensions", coarse_dimensions, limit)
 
     def fit_to(self, collection: Metadata | None) -> None:
         """Take the size of a collection, if none was asked for; the encoder's own if there is none.
@@ -183,6 +185,42 @@ class Vectorizer:
         both = self.encoder.encode(queries, role="query", dimensions=self.dimensions)
         return Queries(both.dense, self._coarse(both.dense), both.sparse)
 
+    def mode_of(self, embeddings: HybridEmbeddings) -> Mode:
+        """How to search with all vectors that both the embeddings and the model have."""
+        if not isinstance(embeddings, HybridEmbeddings):
+            raise TypeError(
+                f"embeddings is a {type(embeddings).__name__}, but must be the HybridEmbeddings of "
+                "queries; HybridEmbeddings.of_dense(array) makes them of dense vectors alone."
+            )
+        there = _mode_in(embeddings)
+        return self.default_mode if there == "hybrid" else there
+
+    def given_vectors(self, embeddings: HybridEmbeddings, mode: Mode) -> Queries:
+        """``query_vectors`` of vectors that are there already; ``ValueError`` if they do not fit.
+
+        Dense ones are scaled to length 1.
+        """
+        self.mode_of(embeddings)
+        self.need(mode, f"mode={mode!r}")
+        there = _mode_in(embeddings)
+        if there not in ("hybrid", mode):
+            raise ValueError(
+                f"mode is {mode!r}, but embeddings has {there} vectors alone; search with "
+                f'mode="{there}", or pass what encode(..., role="query") gives.'
+            )
+        if not (np.isfinite(embeddings.dense).all() and np.isfinite(embeddings.sparse.data).all()):
+            raise NonFiniteError("embeddings has NaN or infinity, by which nothing can be found.")
+        if mode == "sparse":
+            return Queries(sparse=embeddings.sparse)
+        if embeddings.dimensions != self.dimensions:
+            raise ValueError(
+                f"embeddings has dense vectors of {embeddings.dimensions} components, but the "
+                f"collection has {self.dimensions}; pass those of the model it was built with, "
+                f"encoded with dimensions={self.dimensions}."
+            )
+        dense = embeddings.with_dimensions(self.dimensions).dense
+        return Queries(dense, self._coarse(dense), embeddings.sparse if mode == "hybrid" else None)
+
     def need(self, mode: Mode, what: str) -> None:
         """Raise ``MissingHeadError`` if the model lacks vectors of ``mode``, which ``what`` needs.
 
@@ -227,6 +265,13 @@ class Vectorizer:
         ]
 
 
+def _mode_in(embeddings: HybridEmbeddings) -> Mode:
+    """How to search with all vectors that the embeddings have."""
+    if not embeddings.dimensions:
+        return "sparse"
+    return "hybrid" if embeddings.sparse.shape[1] else "dense"
+
+
 def _description(encoder: Encoder) -> Metadata:
     """What is recorded of an encoder, and not compared."""
     return {"name": _name_of(encoder), "query_prefix": encoder.query_prefix}
@@ -249,8 +294,9 @@ def _refuse_for_sparse(encoder: Encoder, **given: object) -> None:
 
 
 def _check_size(name: str, size: int, limit: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, int):
+    if isinstance(size, (bool, np.bool_)) or not hasattr(size, "__index__"):
         raise TypeError(f"{name} must be an integer from 1 to {limit}, got {size!r}.")
+    size = operator.index(size)  # of NumPy's integers, too
     if not 1 <= size <= limit:
         raise ValueError(
             f"{name} is {size}, but must be from 1 to {limit}: the dense vectors are no larger "

@@ -293,3 +293,9 @@ json_values = st.recursive(
 @given(json_values)
 def test_what_json_has_stays_as_it_is(value):
     assert plain(value) == value
+
+
+def test_a_row_without_a_text_is_named_by_its_id(index):
+    table = pd.DataFrame({"id": ["a", "b", None], "text": ["oak", None, "elm"]})
+    report = index.add(table, on_error="skip")
+    assert [document_id for document_id, _ in report.skipped] == ["b", None]

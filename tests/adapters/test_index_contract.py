@@ -18,6 +18,7 @@ from gte_core import (
     CollectionMismatch,
     CollectionNotFound,
     GTEError,
+    HybridEmbeddings,
     MissingHeadError,
     NonFiniteError,
     TruncationError,
@@ -662,6 +663,58 @@ def test_odd_payload_keys_are_selected_too(index):
 def test_payload_keys_are_checked(index, keys):
     with pytest.raises(TypeError, match=r"payload_keys is .*, but must be an iterable of strings"):
         index.search("oak", payload_keys=keys)
+
+
+@pytest.mark.parametrize("mode", [None, "hybrid", "dense", "sparse"])
+def test_vectors_that_are_there_find_what_their_texts_do(filled, encoder, mode):
+    given = encoder.encode(QUERIES, role="query")
+    options = {"mode": mode, "limit": 7, "offset": 2, "group_by": "nested"}
+    expected = filled.search(QUERIES, **options)
+    encoder.calls.clear()
+    found = filled.search_vectors(given, **options)
+    assert not encoder.calls
+    assert [[hit.id for hit in hits] for hits in found] == [
+        [hit.id for hit in hits] for hits in expected
+    ]
+    assert asyncio.run(filled.asearch_vectors(given, **options)) == found
+
+
+def test_dense_vectors_alone_are_searched_by_and_checked(filled, encoder):
+    dense = encoder.encode_dense(QUERIES, role="query")
+    given = HybridEmbeddings.of_dense(3 * dense)
+    [hits, *_] = filled.search_vectors(given, limit=1)
+    assert hits[0].dense_score == pytest.approx(filled.search(QUERIES, mode="dense")[0][0].score)
+    with pytest.raises(ValueError, match="mode is 'hybrid', but embeddings has dense vectors al"):
+        filled.search_vectors(given, mode="hybrid")
+    with pytest.raises(ValueError, match="of 8 components, but the collection has 32"):
+        filled.search_vectors(given.with_dimensions(8))
+    with pytest.raises(TypeError, match="embeddings is a ndarray, but must be the HybridEmb"):
+        filled.search_vectors(dense)
+    with pytest.raises(NonFiniteError, match="embeddings has NaN or infinity"):
+        filled.search_vectors(HybridEmbeddings.of_dense(np.nan * dense))
+
+
+def test_integers_of_numpy_are_integers(filled):
+    counts = {"limit": np.int64(3), "offset": np.int32(1), "candidates": np.uint8(50)}
+    assert filled.search("oak", **counts) == filled.search("oak", limit=3, offset=1, candidates=50)
+    with pytest.raises(TypeError, match="limit must be an integer, from 1"):
+        filled.search("oak", limit=np.True_)
+
+
+@pytest.mark.parametrize("key", ["id", "text", "_gte_hash"])
+def test_nothing_is_grouped_by_what_no_payload_has(filled, key):
+    with pytest.raises(ValueError, match=f"group_by is '{key}', which the index uses itself"):
+        filled.search("oak", group_by=key)
+
+
+def test_what_cannot_be_documents_is_refused(index):
+    with pytest.raises(TypeError, match="documents is a NoneType, but must be an iterable"):
+        index.add(None)
+
+
+def test_a_tenant_key_is_a_text(place, encoder):
+    with pytest.raises(TypeError, match="tenant_key is 5, but must be a payload key, a str"):
+        place.open(encoder, tenant_key=5)
 
 
 # ------------------------------------------------------------------ explain

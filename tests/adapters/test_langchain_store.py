@@ -294,3 +294,17 @@ async def test_of_a_model_without_dense_vectors(place, make_encoder):
     for call in (lambda: embeddings.embed_query("snow"), lambda: embeddings.embed_documents(["s"])):
         with pytest.raises(MissingHeadError, match=r"'hash' has no dense vectors.* use encode_sp"):
             call()
+
+
+async def test_it_searches_by_a_vector_of_the_right_size(filled):
+    vector = filled.embeddings.embed_query("oak")
+    expected = filled.similarity_search("oak", k=2, mode="dense")
+    assert filled.similarity_search_by_vector(vector, k=2) == expected
+    assert await filled.asimilarity_search_by_vector(vector, k=2) == expected
+    diverse = filled.max_marginal_relevance_search("oak", k=2)
+    assert filled.max_marginal_relevance_search_by_vector(vector, k=2) == diverse
+    assert await filled.amax_marginal_relevance_search_by_vector(vector, k=2) == diverse
+    with pytest.raises(ValueError, match="of 2 components, but the collection has 32"):
+        filled.similarity_search_by_vector(vector[:2])
+    with pytest.raises(ValueError, match=r"embedding has the shape \(1, 32\), but must be one"):
+        filled.similarity_search_by_vector([vector])

@@ -152,7 +152,9 @@ async def test_maximal_marginal_relevance(store):
 @on_one_engine
 def test_what_a_query_must_have(filled):
     with pytest.raises(ValueError, match="query_str is None, but the index encodes queries"):
-        filled.query(VectorStoreQuery(query_embedding=[0.0]))
+        filled.query(VectorStoreQuery())
+    with pytest.raises(ValueError, match="embeddings has dense vectors of 1 comp"):
+        filled.query(VectorStoreQuery(query_embedding=[0.5]))
     with pytest.raises(ValueError, match="must be one of 'default', 'mmr', 'sparse'"):
         filled.query(query(mode=VectorStoreQueryMode.SVM))
     with pytest.raises(TypeError, match="fetch"):
@@ -396,3 +398,15 @@ async def test_where_there_are_no_dense_vectors_the_default_is_sparse(place, mak
     assert ids(nodes.as_retriever(similarity_top_k=1).retrieve("n: 3 fire")) == ["d"]
     with pytest.raises(MissingHeadError, match="'hash' has no dense vectors"):
         nodes.insert(Document(text="rain"))
+
+
+@pytest.mark.parametrize("mode", [VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR])
+async def test_a_query_without_a_text_goes_by_its_embedding(filled, mode):
+    [vector] = filled.index.vectorizer.encoder.encode_dense(["oak"], role="query").tolist()
+    expected = filled.query(VectorStoreQuery(query_str="oak", mode=mode, similarity_top_k=2))
+    query = VectorStoreQuery(query_embedding=vector, mode=mode, similarity_top_k=2)
+    for found in (filled.query(query), await filled.aquery(query)):
+        assert found.ids == expected.ids
+    sparse = VectorStoreQuery(query_embedding=vector, mode=VectorStoreQueryMode.SPARSE)
+    with pytest.raises(ValueError, match="Without it, the modes 'default' and 'mmr' search by"):
+        filled.query(sparse)

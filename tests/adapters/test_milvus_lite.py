@@ -50,6 +50,15 @@ def test_a_closed_database_can_be_opened_by_another_process(file, encoder):
     assert result.stdout == "10\n", result.stderr
 
 
+def test_a_database_that_may_not_be_written_to_says_so(file, encoder, monkeypatch):
+    file.mkdir()
+    monkeypatch.setattr("os.access", lambda place, mode: place.name != "LOCK")
+    with (file / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a permission that lacks, it hinders the server
+        with pytest.raises(PermissionError, match=r"this user may not write to '.*LOCK'\. It"):
+            MilvusHybridIndex(file, "docs", encoder).create()
+
+
 def test_a_database_that_another_process_has_open_is_an_error_that_says_so(file, encoder):
     file.mkdir()
     with (file / "LOCK").open("w") as lock:

@@ -230,6 +230,18 @@ def test_a_collection_is_opened_by_its_alias_and_the_alias_moves_on(aliased, enc
     assert aliased.open(encoder, "another").count() == 2
 
 
+def test_an_alias_of_an_alias_leads_to_the_collection(aliased, encoder):
+    first, second = aliased.open(encoder, "first"), aliased.open(encoder, "second")
+    first.create(alias=aliased.prefix + "current")
+    second.create()
+    reader = aliased.open(encoder, "current")
+    assert reader.switch_alias(aliased.prefix + "current") is None
+    reader.create(alias=aliased.prefix + "another")
+    second.switch_alias(aliased.prefix + "current")
+    second.add([("a", "oak")])
+    assert aliased.open(encoder, "another").count() == 0
+
+
 def test_an_alias_that_is_taken_is_left_alone(aliased, encoder):
     alias = aliased.prefix + "current"
     aliased.open(encoder, "first").create(alias=alias)
@@ -283,3 +295,13 @@ def test_a_collection_is_not_reindexed_into_itself_by_its_alias(aliased, encoder
     for one, other in ((first, by_alias), (by_alias, first)):
         with pytest.raises(ValueError, match="which is the one that is read"):
             one.reindex(to=other)
+
+
+def test_a_tenant_key_holds_for_whoever_opens_the_collection(place, encoder):
+    with place.open(encoder, tenant_key="tenant") as index:
+        index.create()
+    with place.open(encoder) as again, pytest.raises(ValueError, match="tenant"):
+        again.add([("a", "oak")])
+    other = place.open(encoder, tenant_key="other")
+    with pytest.raises(CollectionMismatch, match="tenant_key"):
+        other.create()

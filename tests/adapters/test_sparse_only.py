@@ -2,7 +2,7 @@
 
 import pytest
 
-from gte_core import CollectionMismatch, MissingHeadError
+from gte_core import CollectionMismatch, HybridEmbeddings, MissingHeadError
 from gte_integrations._index.recorded import RecordedEncoder
 
 DOCUMENTS = [
@@ -47,6 +47,33 @@ def test_nothing_answers_a_query_without_words(place, make_encoder):
     index.create()
     index.add(DOCUMENTS)
     assert index.search(["", "unknownword"]) == [[], []]
+
+
+async def test_it_is_searched_by_vectors_that_are_there(index, encoder, make_encoder):
+    expected = index.search(["pine", "n7"])
+    encoder.calls.clear()
+    queries = make_encoder(has_dense=False, query_prefix="oak ").encode_available(
+        ["pine", "n7"], role="query"
+    )
+    assert index.search_vectors(queries) == expected
+    assert await index.asearch_vectors(queries, mode="sparse") == expected
+    assert not encoder.calls
+    both = make_encoder(query_prefix="oak ").encode(["pine", "n7"], role="query")
+    assert index.search_vectors(both) == expected
+    with pytest.raises(MissingHeadError, match="mode='dense' needs dense vectors"):
+        index.search_vectors(HybridEmbeddings.of_dense(both.dense))
+    with pytest.raises(ValueError, match="mode is 'sparse', but embeddings has dense vectors alon"):
+        index.search_vectors(HybridEmbeddings.of_dense(both.dense), mode="sparse")
+
+
+def test_sparse_vectors_alone_search_any_collection_by_words(place, make_encoder):
+    index = place.open(make_encoder())
+    index.create()
+    index.add(DOCUMENTS)
+    queries = make_encoder(has_dense=False).encode_available("pine", role="query")
+    assert index.search_vectors(queries) == index.search("pine", mode="sparse")
+    with pytest.raises(ValueError, match="mode is 'hybrid', but embeddings has sparse vectors alo"):
+        index.search_vectors(queries, mode="hybrid")
 
 
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])

@@ -157,6 +157,8 @@ async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
         assert_type(index.search("query"), list[list[Hit]])
         assert_type(index.search(["query"], mode="dense", filter=condition), list[list[Hit]])
         assert_type(await index.asearch("query", fusion=RRF(k=2)), list[list[Hit]])
+        given = HybridEmbeddings.of_dense(np.ones((1, 8), np.float32))
+        assert_type(await index.asearch_vectors(given, limit=1), list[list[Hit]])
         assert_type(index.search("query", offset=5, score_threshold=1), list[list[Hit]])
         assert_type(await index.asearch("query", group_by="source"), list[list[Hit]])
 

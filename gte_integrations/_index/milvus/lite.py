@@ -64,6 +64,7 @@ class LiteServer:
             remove_stored_logs(Path(path))
             uri = _servers().start_and_get_uri(path)
             if uri is None:
+                _check_writable(Path(path))
                 raise OSError(
                     f"Milvus Lite could not open {path!r}. One process at a time can have it open: "
                     "close the index or client that has it elsewhere, or let several use a "
@@ -87,6 +88,19 @@ class LiteServer:
             if not _in_use(self._address):
                 _servers().release_server(self._path)
                 _life.paths.discard(self._path)
+
+
+def _check_writable(path: Path) -> None:
+    """``PermissionError`` where the server's files, or a place for them, are not for this user."""
+    places = [path, *path.rglob("*")] if path.exists() else [path.parent]
+    for place in places:
+        # Also where it is only searched, the server writes.
+        if not os.access(place, os.R_OK | os.W_OK | (os.X_OK if place.is_dir() else 0)):
+            raise PermissionError(
+                f"Milvus Lite could not open {str(path)!r}: this user may not write to "
+                f"{str(place)!r}. It writes also where it is only searched; allow it, or search a "
+                "copy."
+            )
 
 
 def open_before_fork() -> bool:

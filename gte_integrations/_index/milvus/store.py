@@ -162,10 +162,10 @@ class MilvusStore:
             return None
         return str(self._client.describe_collection(alias)["collection_name"])
 
-    def set_alias(self, alias: str) -> None:
+    def set_alias(self, alias: str, collection: str) -> None:
         is_there = self._client.has_collection(alias)
         change = self._client.alter_alias if is_there else self._client.create_alias
-        change(self._collection, alias)
+        change(collection, alias)
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {primary_key(key): key for key in keys}

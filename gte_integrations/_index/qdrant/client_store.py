@@ -129,10 +129,10 @@ class ClientStore(QdrantStore[models.Filter]):
                 return str(found.collection_name)
         return alias if self._client.collection_exists(alias) else None
 
-    def set_alias(self, alias: str) -> None:
+    def set_alias(self, alias: str, collection: str) -> None:
         # Both at once for whoever searches; deleting one that is not there is no error.
         delete = models.DeleteAlias(alias_name=alias)
-        create = models.CreateAlias(collection_name=self._collection, alias_name=alias)
+        create = models.CreateAlias(collection_name=collection, alias_name=alias)
         self._client.update_collection_aliases(
             [
                 models.DeleteAliasOperation(delete_alias=delete),

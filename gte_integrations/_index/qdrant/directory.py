@@ -118,7 +118,7 @@ class EdgeStore(QdrantStore[edge.Filter]):
             "its own name, or use a Qdrant server."
         )
 
-    def set_alias(self, alias: str) -> None:
+    def set_alias(self, alias: str, collection: str) -> None:
         self.alias_target(alias)
 
     def schema(self) -> Metadata | None:
