@@ -26,6 +26,7 @@ from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
 from gte_integrations import qdrant
 from gte_integrations._index import index as _indexing
+from gte_integrations._index.vectorizer import Mode
 from gte_integrations.cli import commands as cli
 from gte_integrations.cli.messages import ARGUMENTS, in_options
 from gte_integrations.cli.options import ModelOptions
@@ -1279,7 +1280,7 @@ class TestOneRuleOnePlace:
             name: inspect.signature(command).parameters[name].annotation.__origin__
             for command, name in [(cli.index, "on_error"), (cli.search, "mode")]
         }
-        assert choices == {"on_error": _indexing.OnError, "mode": _indexing.Mode | None}
+        assert choices == {"on_error": _indexing.OnError, "mode": Mode | None}
         given = inspect.signature(ModelOptions).parameters["on_truncation"].annotation.__origin__
         assert given == OnTruncation | None
 

@@ -194,3 +194,23 @@ def test_documents_move_to_a_model_with_other_vectors_and_back(place, index, mak
     words.create()
     assert both.reindex(to=words).written == len(DOCUMENTS)
     assert words.search("oak pine") == index.search("pine")
+
+
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
+def test_a_sparse_encoder_looks_queries_up_without_a_pass(place, sparse_checkpoint, encoded):
+    from gte_integrations.langchain import GTEEmbeddings
+    from gte_integrations.langchain_qdrant import GTEQdrantSparse
+
+    index = place.open(str(sparse_checkpoint))
+    index.create()
+    index.add([("a", "w1 w2"), ("b", "w3")])
+    assert [len(texts) for texts in encoded] == [2]
+    encoded.clear()
+    [hits] = index.search("w1")
+    assert hits[0].id == "a"
+    sparse = GTEQdrantSparse(model=str(sparse_checkpoint))
+    assert sparse.embed_query("w1").values
+    assert sparse.embed_documents(["w1 w2"])[0].values
+    assert encoded == []  # the document's vector is kept
+    with pytest.raises(MissingHeadError, match="has no dense vectors, but sparse ones alone"):
+        GTEEmbeddings(model=str(sparse_checkpoint)).embed_query("w1")
