@@ -14,6 +14,11 @@ from gte_core.checkpoint.config import GTEConfig
 from gte_core.network.attention import PackLayout, attend
 from gte_core.network.kernels import GatedLinear
 
+# A text of more tokens than a CPU's packs have goes through the MLP in parts: of 8,192 tokens, it
+# would hold 200 MB.
+_CPU_TOKENS = 2048
+_CPU_ROWS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class RotaryAngles:
@@ -118,6 +123,16 @@ class GatedMLP(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform every token by itself."""
+        if hidden.device.type == "cpu" and len(hidden) > _CPU_TOKENS:
+            out = torch.empty_like(hidden)
+            for rows, found in zip(
+                torch.split(hidden, _CPU_ROWS), torch.split(out, _CPU_ROWS), strict=True
+            ):
+                found.copy_(self._transform(rows))
+            return out
+        return self._transform(hidden)
+
+    def _transform(self, hidden: Tensor) -> Tensor:
         out: Tensor = self.down_proj(self.up_gate_proj(hidden))
         return out
 

@@ -8,10 +8,17 @@ from gte_core.testing.hash_encoder import HashEncoder
 
 if TYPE_CHECKING:
     from gte_core.testing.checkpoints import random_checkpoint as random_checkpoint
+    from gte_core.testing.checkpoints import random_sparse_encoder as random_sparse_encoder
     from gte_core.testing.checkpoints import random_weights as random_weights
     from gte_core.testing.checkpoints import word_tokenizer as word_tokenizer
 
-__all__ = ["HashEncoder", "random_checkpoint", "random_weights", "word_tokenizer"]
+__all__ = [
+    "HashEncoder",
+    "random_checkpoint",
+    "random_sparse_encoder",
+    "random_weights",
+    "word_tokenizer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ Their vectors mean nothing, but loading, shapes and speed are those of a real mo
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from gte_core.checkpoint.config import GTEConfig, Task
+from gte_core.checkpoint.learned_sparse import Activation
 from gte_core.network.model import GTEModel
 
 _SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -138,3 +140,69 @@ def word_tokenizer(vocab_size: int) -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return tokenizer
+
+
+def random_sparse_encoder(
+    directory: str | Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    activation: Activation = "log1p_relu",
+    table: bool = True,
+    seed: int = 0,
+    initializer_range: float = 0.1,
+    n_pieces: int | None = None,
+) -> Path:
+    """Write a masked-LM checkpoint that is described as a sparse encoder, and return its directory.
+
+    Args:
+        directory: created if it is missing.
+        config: as of ``random_checkpoint``.
+        activation: ``"relu"`` or ``"log1p_relu"``.
+        table: whether queries are looked up, by a router; else they are computed as documents are.
+        seed: of the random weights.
+        initializer_range: as of ``random_checkpoint``.
+        n_pieces: as of ``random_checkpoint``.
+    """
+    directory = random_checkpoint(
+        directory,
+        config,
+        task="masked_lm",
+        seed=seed,
+        initializer_range=initializer_range,
+        n_pieces=n_pieces,
+    )
+    folder = "document_1_SpladePooling" if table else "1_SpladePooling"
+    files: dict[str, Any] = {
+        "config_sentence_transformers.json": {"model_type": "SparseEncoder"},
+        f"{folder}/config.json": {"pooling_strategy": "max", "activation_function": activation},
+    }
+    sparse = "sentence_transformers.sparse_encoder.models.{0}.{0}".format
+    modules = {"": sparse("MLMTransformer"), folder: sparse("SpladePooling")}
+    query = "query_0_SparseStaticEmbedding"
+    if table:
+        files["router_config.json"] = {
+            "types": modules | {query: sparse("SparseStaticEmbedding")},
+            "structure": {"query": [query], "document": list(modules)},
+            "parameters": {"default_route": "document", "allow_empty_key": True},
+        }
+        files[f"{query}/config.json"] = {"frozen": True}
+        modules = {"": "sentence_transformers.models.Router.Router"}
+    files["modules.json"] = [
+        {"idx": index, "name": str(index), "path": path, "type": kind}
+        for index, (path, kind) in enumerate(modules.items())
+    ]
+    for name, content in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(json.dumps(content), encoding="utf-8")
+    if table:
+        _write_table(directory / query, directory, seed)
+    return directory
+
+
+def _write_table(folder: Path, directory: Path, seed: int) -> None:
+    """Weights from 0 to 1 of every id, and a copy of the tokenizer."""
+    size = GTEConfig.from_pretrained(directory).vocab_size
+    weights = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    save_file({"weight": weights}, folder / "model.safetensors")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(directory / name, folder / name)
