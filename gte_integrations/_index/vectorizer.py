@@ -234,6 +234,15 @@ class Vectorizer:
                 f'search with mode="{there}", or use a model that gives both.'
             )
 
+    def need_sparse(self, what: str) -> None:
+        """The former name of ``need("sparse", what)``."""
+        warnings.warn(
+            "need_sparse(what) is called need('sparse', what) now, and goes with the next version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self.need("sparse", what)
+
     def _coarse(self, dense: Floats) -> Floats | None:
         if self.coarse_dimensions is None:
             return None
