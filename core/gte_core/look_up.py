@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
@@ -60,14 +59,17 @@ class LookUp:
         self, texts: Sequence[TokenizedText], *, sparse: bool = True, name_of: NameOf = as_text
     ) -> TextVectors:
         """Look the tokens of a window of queries up; the arguments are those of an engine."""
-        vocab_size = len(self._weights)
-        rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-        flat = np.fromiter(chain.from_iterable(text.ids for text in texts), np.int64, len(rows))
-        keys = np.unique(rows * vocab_size + flat)
-        keys = keys[self._weights[keys % vocab_size] > 0]
-        bounds = np.searchsorted(keys, np.arange(len(texts) + 1) * vocab_size)
-        ids = (keys % vocab_size).astype(np.int32)
+        flat: list[int] = []
+        bounds = [0]
+        for text in texts:
+            flat += sorted(set(text.ids))
+            bounds.append(len(flat))
+        ids = np.array(flat, dtype=np.int32)
+        weights = self._weights[ids]
+        kept = weights > 0
+        n_before = np.concatenate(([0], np.cumsum(kept)))  # entries in front of each place
         csr = sp.csr_array(
-            (self._weights[ids], ids, bounds.astype(np.int32)), shape=(len(texts), vocab_size)
+            (weights[kept], ids[kept], n_before[bounds].astype(np.int32)),
+            shape=(len(texts), len(self._weights)),
         )
         return TextVectors.of_sparse(csr, texts)

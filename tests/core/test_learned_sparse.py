@@ -28,7 +28,7 @@ from gte_core import (
     WeightsError,
     shared_encoder,
 )
-from gte_core.checkpoint.modules import DESCRIPTION_PATTERNS
+from gte_core.checkpoint.modules import DESCRIPTION_PATTERNS, is_described
 from gte_core.testing import random_checkpoint, random_sparse_encoder
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -434,6 +434,14 @@ def test_other_directories_keep_their_identity(tmp_path):
     edit(path / "config_sentence_transformers.json", model_type="SentenceTransformer")
     (path / "router_config.json").write_text("{}")
     assert load(path).fingerprint == before
+
+
+def test_a_cache_without_the_table_is_filled_up(copy):
+    assert is_described(copy)
+    (copy / QUERY / "model.safetensors").unlink()
+    assert not is_described(copy)
+    (copy / "router_config.json").write_text("[]")
+    assert is_described(copy)  # there is nothing to fetch; loading says what is wrong
 
 
 def test_a_download_brings_all_that_it_needs():

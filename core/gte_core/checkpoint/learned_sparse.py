@@ -109,6 +109,17 @@ def learned_sparse_files(directory: Path) -> list[Path]:
     return [file for file in files if exists(file)]
 
 
+def lacks_query_table(directory: Path) -> bool:
+    """Whether a router names a table that is not there, as in a cache of an earlier version."""
+    if not exists(directory / ROUTER_FILE):
+        return False
+    with suppress(ConfigError):
+        types = _read_router(directory).types.values()
+        folders = [directory / folder for kind, folder in types if kind == "SparseStaticEmbedding"]
+        return any(not any(exists(folder / table) for table in _TABLES) for folder in folders)
+    return False
+
+
 def network_directory(directory: Path) -> Path:
     """The directory of a checkpoint's network: its own, or the folder of the documents' route."""
     if exists(directory / "config.json"):

@@ -23,6 +23,7 @@ from gte_core.checkpoint.files import (
 from gte_core.checkpoint.learned_sparse import (
     SPARSE_PATTERNS,
     LearnedSparse,
+    lacks_query_table,
     read_learned_sparse,
 )
 from gte_core.exceptions import ConfigError
@@ -125,7 +126,7 @@ def read_description(directory: Path) -> Description:
 
 def is_described(directory: Path) -> bool:
     """Whether ``modules.json`` is there, and the settings it cannot be understood without."""
-    if not exists(directory / MODULES_FILE):
+    if not exists(directory / MODULES_FILE) or lacks_query_table(directory):
         return False
     try:
         needed = [folder for kind, folder in _listed(directory) if kind == "Pooling"]
