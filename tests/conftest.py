@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gte_core import GTEEmbedder, release_shared
+from gte_core.runtime.learned_sparse import LearnedSparseEngine
 from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import GTETokenizer
@@ -38,7 +39,7 @@ def encoded(monkeypatch):
     release_shared()
     calls = []
     texts = {}
-    tokenize, compute = GTETokenizer.tokenize, VectorEngine.compute
+    tokenize = GTETokenizer.tokenize
 
     def tokenized(self, given, max_length):
         found = tokenize(self, given, max_length)
@@ -46,12 +47,16 @@ def encoded(monkeypatch):
         texts.update((id(ids), (text, ids)) for text, ids in zip(given, found, strict=True))
         return found
 
-    def recorded(self, given, **options):
-        calls.append([texts[id(ids)][0] for ids in given])
-        return compute(self, given, **options)
+    def recording(compute):
+        def recorded(self, given, **options):
+            calls.append([texts[id(ids)][0] for ids in given])
+            return compute(self, given, **options)
+
+        return recorded
 
     monkeypatch.setattr(GTETokenizer, "tokenize", tokenized)
-    monkeypatch.setattr(VectorEngine, "compute", recorded)
+    for engine in (VectorEngine, LearnedSparseEngine):
+        monkeypatch.setattr(engine, "compute", recording(engine.compute))
     return calls
 
 

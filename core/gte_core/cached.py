@@ -30,6 +30,7 @@ from gte_core.encoder import (
     Role,
     missing_dense_head,
     missing_sparse_head,
+    name_of,
     with_prefix,
 )
 from gte_core.foreign import refuses_foreign
@@ -215,8 +216,7 @@ class CachedEncoder(CachingEncoder):
     @property
     def model(self) -> str:
         """What the encoder calls its model, or else its fingerprint does."""
-        name = getattr(self._source, "model", None)
-        return name if isinstance(name, str) else self.fingerprint.model
+        return name_of(self._source)
 
     @refuses_foreign
     def encode_available(

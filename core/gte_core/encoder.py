@@ -145,6 +145,12 @@ def with_prefix(
     return list(prefixed) if isinstance(given, Sized) else prefixed
 
 
+def name_of(encoder: Encoder) -> str:
+    """What an encoder calls its model, or else its fingerprint does."""
+    name = getattr(encoder, "model", None)
+    return name if isinstance(name, str) else encoder.fingerprint.model
+
+
 def missing_sparse_head(model: str) -> MissingHeadError:
     """The error about a model that gives dense vectors alone."""
     return MissingHeadError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gte_integrations.cli import output
-from gte_integrations.cli.models import label, load_model, recorded_sizes
+from gte_integrations.cli.models import label, load_model, recorded_sizes, with_sparse_half
 from gte_integrations.cli.options import (
     ApiKeyFile,
     AsJson,
@@ -64,8 +64,9 @@ def index(
     embedder = load_model(options, query=query, metadata=metadata)
     if query != QueryOptions():
         _note_other_prefix(embedder.query_prefix, metadata)
+    encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
-    with open_index(to, collection, embedder, sizes) as target:
+    with open_index(to, collection, encoder, sizes) as target:
         target.create()
         report = target.add(
             documents,

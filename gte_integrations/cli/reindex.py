@@ -13,6 +13,7 @@ from gte_integrations.cli.models import (
     open_without_model,
     recorded,
     recorded_sizes,
+    with_sparse_half,
 )
 from gte_integrations.cli.options import (
     ApiKeyFile,
@@ -83,12 +84,13 @@ def reindex(
     if is_other and options.model != old.get("name"):
         metadata = _without_its_own(old)
     embedder = load_model(options, query=query, metadata=metadata)
+    encoder = with_sparse_half(embedder, options, metadata)
     sizes = Sizes() if is_other else recorded_sizes(metadata, embedder, options.dimensions)
     if new is None and store.engine != to.engine:  # which need not keep vectors as the old one does
         sizes = replace(sizes, storage="float32")
     with (
         open_without_model(store, collection) as source,
-        open_index(to, target, embedder, sizes) as filled,
+        open_index(to, target, encoder, sizes) as filled,
     ):
         filled.create()
         report = source.reindex(

@@ -10,7 +10,13 @@ from rich.text import Text
 
 from gte_integrations.cli import output
 from gte_integrations.cli.filters import engine_filter, naming_filter
-from gte_integrations.cli.models import label, load_model, recorded, recorded_sizes
+from gte_integrations.cli.models import (
+    label,
+    load_model,
+    recorded,
+    recorded_sizes,
+    with_sparse_half,
+)
 from gte_integrations.cli.options import (
     ApiKeyFile,
     AsJson,
@@ -67,15 +73,16 @@ def search(
     options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
     condition = engine_filter(store.engine, filter)
     metadata = recorded(store, collection)
-    mode = mode or ("hybrid" if metadata["sparse"] else "dense")
     embedder = load_model(options, query=query, metadata=metadata)
     if query == QueryOptions() and embedder.query_prefix and metadata.get("query_prefix") == "":
         output.note(
             f"The collection records no query prefix; the model's own, {embedder.query_prefix!r}, "
             "goes before queries. Give --query-prefix '' for none."
         )
+    encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
-    with naming_filter(filter), open_index(store, collection, embedder, sizes) as source:
+    with naming_filter(filter), open_index(store, collection, encoder, sizes) as source:
+        mode = mode or source.vectorizer.default_mode
         rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
             _shared_tokens(source, text, hits) if explain else {}

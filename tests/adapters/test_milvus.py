@@ -70,6 +70,17 @@ def test_a_model_without_a_sparse_head_has_no_sparse_field(make_encoder):
     assert "sparse" not in vectorizer.rows([("a", "oak")])[0]
 
 
+def test_a_model_without_dense_vectors_has_no_dense_field(make_encoder):
+    vectorizer = MilvusVectorizer(make_encoder(has_dense=False))
+    assert "dense" not in [field.name for field in vectorizer.schema().fields]
+    assert [one.field_name for one in vectorizer.index_params()] == ["sparse"]
+    assert "dense" not in vectorizer.rows([("a", "oak")])[0]
+    requests = vectorizer.search_requests(["oak", ""])
+    assert [[one.anns_field for one in query] for query in requests] == [["sparse"], []]
+    with pytest.raises(MissingHeadError, match="GTEEmbeddingFunction needs dense vectors"):
+        GTEEmbeddingFunction(vectorizer.encoder)
+
+
 def test_the_embedding_function_is_one_of_pymilvus_models(client, make_encoder):
     encoder = make_encoder(query_prefix="query: ")
     function = GTEEmbeddingFunction(encoder, dimensions=16)

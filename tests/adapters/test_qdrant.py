@@ -74,6 +74,14 @@ def test_a_model_without_a_sparse_head_has_no_sparse_configuration(make_encoder)
     assert vectorizer.points([("a", "oak")])[0].vector.keys() == {"dense"}
 
 
+def test_a_model_without_dense_vectors_has_no_dense_configuration(make_encoder):
+    vectorizer = QdrantVectorizer(make_encoder(has_dense=False))
+    assert vectorizer.vectors_config() == {}
+    assert vectorizer.points([("a", "oak")])[0].vector.keys() == {"sparse"}
+    prefetches = vectorizer.prefetches(["oak", ""])
+    assert [[search.using for search in query] for query in prefetches] == [["sparse"], []]
+
+
 def cuts_in_ties(encoder, texts, queries, depth):
     """For each kind, the rows of the queries whose best ``depth`` end between equal scores."""
     both, wanted = encoder.encode(texts), encoder.encode(queries)

@@ -170,6 +170,16 @@ def test_without_a_sparse_head_only_dense_vectors_are_made(make_encoder):
         vectorizer.query_vectors("one", "hybrid")
 
 
+def test_without_dense_vectors_only_sparse_ones_are_made(make_encoder):
+    encoder = make_encoder(has_dense=False)
+    vectorizer = Vectorizer(encoder)
+    [record] = vectorizer.records([("a", "one two")])
+    assert (record.dense.shape, record.dense_size, len(record.weights)) == ((0,), 0, 2)
+    assert encoder.calls == {"encode_available": 1}
+    with pytest.raises(MissingHeadError, match="mode='hybrid' needs dense vectors, but"):
+        vectorizer.query_vectors("one", "hybrid")
+
+
 def giving(encoder, **vectors):
     """An ``encode`` that gives these in place of some of its vectors."""
     encode = encoder.encode
@@ -207,3 +217,12 @@ def test_the_former_name_of_what_is_compared_warns(encoder):
     with pytest.warns(DeprecationWarning, match=r"called comparable_metadata\(\) now"):
         assert vectorizer.facts() == vectorizer.comparable_metadata()
     assert vectorizer.metadata().items() > vectorizer.comparable_metadata().items()
+
+
+def test_the_former_name_of_what_a_model_must_give_warns(make_encoder):
+    vectorizer = Vectorizer(make_encoder(has_sparse=False))
+    with (
+        pytest.warns(DeprecationWarning, match=r"called need\('sparse', what\) now"),
+        pytest.raises(MissingHeadError, match="This needs sparse vectors, but hash gives none"),
+    ):
+        vectorizer.need_sparse("This")
