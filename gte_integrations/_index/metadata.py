@@ -67,7 +67,7 @@ def compare_metadata(
     """
     check_recorded(name, found, kind)
     # Recorded where there is one, so an encoder without it says nothing.
-    unsaid = {"document_prefix": "", f"{_SPARSE_HALF}document_prefix": ""}
+    unsaid: Metadata = {"document_prefix": "", f"{_SPARSE_HALF}document_prefix": ""}
     check_alike(name, unsaid | expected, found, kind)
 
 
