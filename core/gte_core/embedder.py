@@ -53,6 +53,7 @@ class GTEEmbedder:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
         self._files = loaded.files
         self._config = loaded.config
         self._tokenizer = loaded.tokenizer
@@ -216,6 +217,12 @@ class GTEEmbedder:
             identity = self._files.identity
             self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
         return self._fingerprint
+
+    def with_max_length(self, max_length: int) -> GTEEmbedder:
+        """An embedder that reads this many tokens of a text; both share the loaded weights."""
+        limit = check_max_length(max_length, self._tokenizer.n_special)
+        settings = replace(self._settings, max_length=limit)
+        return type(self)(replace(self._loaded, settings=settings))
 
     @refuses_foreign
     def encode(
