@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gte_core.cached import CachedEncoder as CachedEncoder
     from gte_core.cached import CachingEncoder as CachingEncoder
     from gte_core.checkpoint.config import GTEConfig as GTEConfig
+    from gte_core.checkpoint.download import DownloadedModel as DownloadedModel
+    from gte_core.checkpoint.download import download_model as download_model
     from gte_core.completion import as_encoder as as_encoder
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
@@ -53,6 +55,7 @@ register_former(__name__, {"config": "checkpoint.config"})
 _HOMES = {
     "cached": ("CachedEncoder", "CachingEncoder"),
     "checkpoint.config": ("GTEConfig",),
+    "checkpoint.download": ("DownloadedModel", "download_model"),
     "completion": ("as_encoder",),
     "embedder": ("GTEEmbedder",),
     "embeddings": ("HybridEmbeddings",),

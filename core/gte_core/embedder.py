@@ -214,8 +214,7 @@ class GTEEmbedder:
         """
         if self._fingerprint is None:
             family = _FAMILIES.get(self._dtype, "float")
-            identity = self._files.identity
-            self._fingerprint = Fingerprint(identity, self.revision, self.max_length, family)
+            self._fingerprint = Fingerprint(*self._files.origin, self.max_length, family)
         return self._fingerprint
 
     def with_max_length(self, max_length: int) -> GTEEmbedder:

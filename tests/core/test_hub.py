@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError
+from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError, download_model
 from gte_core.checkpoint import hub as gte_hub
 from gte_core.checkpoint.hub import DEFAULT_MODEL, PINS, Pin, find_model
 from gte_core.testing import random_checkpoint
@@ -240,6 +240,33 @@ def test_only_data_files_are_downloaded(hub, repository, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_a_model_is_downloaded_into_a_directory(hub, repository, tmp_path):
+    describe(repository)
+    downloaded = download_model("someone/new", tmp_path / "model", cache_dir=tmp_path / "cache")
+    assert (downloaded.model, downloaded.revision) == ("someone/new", NEWEST)
+    copied = {
+        path.relative_to(tmp_path / "model").as_posix(): path.read_bytes()
+        for path in (tmp_path / "model").rglob("*")
+        if path.is_file()
+    }
+    assert copied.pop("gte_download.json")
+    assert copied == {name: hub.files[name] for name in hub.fetched}
+    known = load(tmp_path / "cache", revision=NEWEST).fingerprint
+    assert GTEEmbedder.from_pretrained(tmp_path / "model").fingerprint == known
+
+
+def test_a_pinned_model_is_downloaded_with_its_description(
+    hub, repository, tmp_path, small_checkpoint, monkeypatch
+):
+    monkeypatch.setattr(gte_hub, "PINS", {"someone/new": Pin(NEWEST)})
+    cached(tmp_path / "cache", "someone/new", NEWEST, small_checkpoint)
+    describe(repository)
+    load(tmp_path / "cache")
+    assert hub.asked == []
+    download_model("someone/new", tmp_path / "model", cache_dir=tmp_path / "cache")
+    assert (tmp_path / "model" / "1_Pooling" / "config.json").exists()
 
 
 def test_a_commit_in_the_cache_is_loaded_without_asking(hub, repository, tmp_path):

@@ -15,8 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gte_core.checkpoint.files import exists, open_file, shortened, shown
+from gte_core.checkpoint.files import exists, listing, shortened, shown
 from gte_core.checkpoint.modules import DESCRIPTION_PATTERNS, MODULES_FILE, is_described
+from gte_core.checkpoint.origin import Origin, changed_files, file_sha256, read_record
 from gte_core.checkpoint.shards import weight_files
 from gte_core.exceptions import HubError, WeightsError
 
@@ -30,7 +31,7 @@ _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "speci
 _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 # A model cannot be loaded without the first; the others say how its vectors are made.
 _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
-_ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
+MODEL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAY_LACK_MODULES = (
     " It may lack modules.json, which says how vectors are made; CLS pooling is assumed. Load it "
@@ -46,11 +47,13 @@ class Purpose:
         example: the hub id of a model that serves it, for errors to recommend.
         bundled: the name of a bundled one, None where none serves it.
         pools: whether it matters how the states of tokens become one vector.
+        keeps_all: whether all files are wanted, also what is known of a pinned commit.
     """
 
     example: str
     bundled: str | None = None
     pools: bool = False
+    keeps_all: bool = False
 
     def choices(self, *others: str) -> str:
         """Everything that may be given, in words."""
@@ -119,22 +122,48 @@ class ModelFiles:
         return self.revision is not None or self.model == DEMO
 
     @property
-    def identity(self) -> str:
-        """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory.
+    def origin(self) -> Origin:
+        """What their vectors are known by.
 
-        ``WeightsError`` if the files were changed since they were found.
+        That is the hub id and commit, also of a directory that was downloaded and not changed, or
+        the content of a directory. ``WeightsError`` if files changed since they were found.
         """
         if self.revision:
-            return self.model
+            return Origin(self.model, self.revision)
         if _stamp(self.directory) != self.stamp:
             raise WeightsError(
                 f"The files in {self.directory} were changed after they were loaded, so it cannot "
                 "be said which weights these are. Load the model again."
             )
+        return self._recorded() or self._content()
+
+    def _recorded(self) -> Origin | None:
+        """The hub model that was downloaded into this directory, if its files are still the same.
+
+        Where they are not, a warning says so.
+        """
+        record = read_record(self.directory)
+        if record is None:
+            return None
+        pin = PINS.get(record.model)
+        pinned = pin.sha256 if pin and pin.revision == record.revision else {}
+        changed = changed_files(self.directory, MODEL_PATTERNS, {**record.sha256, **pinned})
+        if not changed:
+            return Origin(record.model, record.revision)
+        logger.warning(
+            "%s was downloaded as %s, but %s changed since, so it is known by its content and "
+            "shares no collection with that model. Download it again if that was not meant.",
+            self.directory,
+            shown(record.model),
+            listing(changed),
+        )
+        return None
+
+    def _content(self) -> Origin:
         digest = hashlib.sha256()
         for path in _files_of(self.directory):
-            digest.update(f"{path.name}\0{_sha256(path)}\n".encode())
-        return f"sha256:{digest.hexdigest()[:16]}"
+            digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+        return Origin(f"sha256:{digest.hexdigest()[:16]}")
 
 
 def find_model(
@@ -167,7 +196,7 @@ def find_model(
         pin.revision if pin and pinned else revision,
         str(cache_dir) if cache_dir else None,
         pin.sha256 if pin and pinned else {},
-        known_pooling=pinned or not purpose.pools,
+        known_pooling=(pinned or not purpose.pools) and not purpose.keeps_all,
         purpose=purpose,
     )
     files = source.find(local_files_only=local_files_only)
@@ -289,7 +318,7 @@ class _HubModel:
 
         # Asked for on its own, because the download itself would retry for half a minute.
         commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        files = self._snapshot(commit, _ALL_PATTERNS, offline=False)
+        files = self._snapshot(commit, MODEL_PATTERNS, offline=False)
         if not self._pooling_is_known(files):
             self._ask_for_modules(files)
         return files
@@ -360,7 +389,7 @@ def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
     for name, expected in sha256.items():
         path = directory / name
-        found = _sha256(path) if exists(path) else "none, for it is missing"
+        found = file_sha256(path) if exists(path) else "none, for it is missing"
         if found != expected:
             raise HubError(
                 f"{path} has SHA-256 {found}, but the pinned revision has {expected}. The file is "
@@ -379,8 +408,3 @@ def _files_of(directory: Path) -> list[Path]:
 def _stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
     stats = [(path.name, path.stat()) for path in _files_of(directory)]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-
-
-def _sha256(path: Path) -> str:
-    with open_file(path, HubError) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
