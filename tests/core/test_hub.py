@@ -242,6 +242,17 @@ def test_only_data_files_are_downloaded(hub, repository, tmp_path):
     }
 
 
+def test_what_was_downloaded_of_main_is_there_when_the_hub_is_away(
+    hub, repository, tmp_path, monkeypatch
+):
+    describe(repository)
+    load(tmp_path)
+    hub.asked.clear()
+    assert load(tmp_path, local_files_only=True).revision == NEWEST
+    assert hub.asked == []
+    assert (tmp_path / "models--someone--new" / "refs" / "main").read_text() == NEWEST
+
+
 def test_a_model_is_downloaded_into_a_directory(hub, repository, tmp_path):
     describe(repository)
     downloaded = download_model("someone/new", tmp_path / "model", cache_dir=tmp_path / "cache")

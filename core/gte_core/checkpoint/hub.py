@@ -317,8 +317,9 @@ class _HubModel:
         from huggingface_hub import HfApi
 
         # Asked for on its own, because the download itself would retry for half a minute.
-        commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        files = self._snapshot(commit, MODEL_PATTERNS, offline=False)
+        HfApi().model_info(self.model, revision=self.revision, timeout=10)
+        # By the name of a branch, which the cache then knows when the hub is away.
+        files = self._snapshot(self.revision, MODEL_PATTERNS, offline=False)
         if not self._pooling_is_known(files):
             self._ask_for_modules(files)
         return files
