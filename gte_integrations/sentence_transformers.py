@@ -17,15 +17,31 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from sentence_transformers import SentenceTransformer, SparseEncoder
-from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 import gte_integrations.transformers  # noqa: F401  registers the model type
-from gte_core import CachingEncoder, Encoder, Role, SharedEncoder, as_encoder, shared_encoder
-from gte_core.checkpoint.hub import DEFAULT_MODEL
+from gte_core import (
+    CachingEncoder,
+    Encoder,
+    EncoderSettings,
+    Role,
+    SharedEncoder,
+    as_encoder,
+    shared_encoder,
+)
+
+try:
+    from sentence_transformers import SentenceTransformer, SparseEncoder
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.sentence_transformers needs sentence-transformers; "
+        "pip install 'gte-integrations[sentence-transformers]'"
+    ) from error
 
 __all__ = ["GTESentenceTransformer", "GTESparseEncoder"]
+
+DEFAULT_MODEL = EncoderSettings().model
 
 Half = Literal["dense", "sparse"]
 

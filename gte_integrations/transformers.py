@@ -9,16 +9,22 @@ it changes nothing. Every other model type is as before.
 
 from __future__ import annotations
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Concatenate, WeightConverter
-from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+try:
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
+    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+    from transformers.core_model_loading import Concatenate, WeightConverter
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+except ImportError as error:
+    raise ImportError(
+        "gte_integrations.transformers needs transformers 5.7 or newer; "
+        "pip install 'gte-integrations[transformers]'"
+    ) from error
 
 from gte_integrations._transformers.configuration import NewConfig
 from gte_integrations._transformers.modeling import (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -22,7 +23,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import ModelOutput
 
 from gte_core import GTEModel
-from gte_core.network.layers import RotaryAngles
+from gte_core.network.layers import EncoderLayer, RotaryAngles
 from gte_core.network.model import EncoderStack
 from gte_core.network.padding import Padding, check_mask
 from gte_integrations._transformers.configuration import NewConfig
@@ -54,13 +55,17 @@ class NewPreTrainedModel(PreTrainedModel):
     base_model_prefix = "new"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["EncoderLayer", "Embeddings"]  # noqa: RUF012  as transformers declares them
+    _no_split_modules = ["NewLayer", "Embeddings"]  # noqa: RUF012  as transformers declares them
     # Tables that old files hold.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"rotary_emb\.",
         r"inv_freq$",
         r"position_ids$",
     ]
+
+
+class NewLayer(GradientCheckpointingLayer, EncoderLayer):
+    """A layer of the core that may compute its states once more in place of keeping them."""
 
 
 class NewModel(NewPreTrainedModel):
@@ -81,7 +86,8 @@ class NewModel(NewPreTrainedModel):
         network = config.network
         parts = GTEModel(network, pooler=add_pooling_layer)
         self.embeddings, self.encoder, self.pooler = parts.embeddings, parts.encoder, parts.pooler
-        self.gradient_checkpointing = False
+        layers = (NewLayer(network) for _ in range(network.num_hidden_layers))
+        self.encoder.layer = nn.ModuleList(layers)
         self._network_config = network
         self._kernels = Kernels()
         # Not a buffer: it must stay float32 when the model becomes half.
@@ -152,10 +158,7 @@ class NewModel(NewPreTrainedModel):
         rotary = RotaryAngles.at(layout.positions, self._inverse_frequencies, hidden.dtype)
         yield hidden
         for layer in computed.layer:
-            if self.gradient_checkpointing and self.training:
-                hidden = self._gradient_checkpointing_func(layer.__call__, hidden, rotary, layout)
-            else:
-                hidden = layer(hidden, rotary, layout)
+            hidden = layer(hidden, rotary, layout)
             yield hidden
 
     def _computed_encoder(self, hidden: Tensor) -> EncoderStack:
