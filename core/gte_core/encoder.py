@@ -25,10 +25,9 @@ Role = Literal["document", "query"]
 class Fingerprint:
     """What two sets of vectors must share to be comparable.
 
-    ``model`` is a hub id, also of a directory that ``gte download`` filled and nobody changed; or
-    ``sha256:...`` of the content of another directory. All float types are one family: vectors
-    built in bfloat16 may be searched in float32. The dimensions are not part of it; a collection
-    states its own.
+    ``model`` is a hub id, or ``sha256:...`` of the content of a directory. All float types are one
+    family: vectors built in bfloat16 may be searched in float32. The dimensions are not part of
+    it; a collection states its own.
     """
 
     model: str

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from gte_core import ConfigError, GTEEmbedder, HubError, download_model
+from gte_core.checkpoint import download
 from gte_core.checkpoint import hub as gte_hub
 from gte_core.checkpoint.hub import DEFAULT_MODEL, Pin, find_model
 
@@ -100,6 +101,17 @@ def test_an_interrupted_copy_goes_on(published, tmp_path, monkeypatch):
     assert origin(downloaded.directory).model == DEFAULT_MODEL
 
 
+def test_what_an_old_cache_lacked_is_added(published, tmp_path, monkeypatch):
+    def without_modules(directory, patterns):
+        return {name: path for name, path in found(directory, patterns).items() if "mod" in name}
+
+    found = download.files_like
+    monkeypatch.setattr(download, "files_like", without_modules)
+    target = download_model(DEFAULT_MODEL, tmp_path / "model").directory
+    monkeypatch.setattr(download, "files_like", found)
+    assert names_in(download_model(DEFAULT_MODEL, target).directory) == NAMES | {RECORD}
+
+
 def test_a_damaged_file_is_replaced(downloaded):
     (downloaded.directory / "tokenizer.json").write_text("{}")
     download_model(DEFAULT_MODEL, downloaded.directory)
@@ -120,6 +132,8 @@ def test_what_is_not_in_the_cache(published, tmp_path):
         download_model("someone/else", tmp_path / "model", local_files_only=True)
     with pytest.raises(HubError, match="could not be downloaded"):
         download_model("someone/else", tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    assert download_model(DEFAULT_MODEL, tmp_path / "empty").model == DEFAULT_MODEL
     assert not (tmp_path / "model").exists()
 
 
@@ -127,7 +141,7 @@ def test_something_else_in_the_directory_stays(published, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for target in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(ValueError, match="which holds something without gte_download"):
-            download_model(DEFAULT_MODEL, target)
+            download_model("not/asked-for", target)
     assert names_in(tmp_path) == {"notes.txt"}
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from gte_core.checkpoint.files import shown
 from gte_core.checkpoint.hub import DEFAULT_MODEL, MODEL_PATTERNS, Purpose, find_model
-from gte_core.checkpoint.origin import RECORD_FILE, Record, file_sha256, files_like, read_record
+from gte_core.checkpoint.origin import (
+    RECORD_FILE,
+    Record,
+    file_sha256,
+    files_like,
+    read_record,
+    written_whole,
+)
 
 _COPY = Purpose(DEFAULT_MODEL, keeps_all=True)
 
@@ -56,6 +63,8 @@ def download_model(
             has another SHA-256.
         ValueError: ``model`` is no hub id, or something else is in the directory.
     """
+    target = Path(directory).expanduser().absolute()
+    before = _record_in(target)
     found = find_model(
         model,
         revision=revision,
@@ -68,11 +77,11 @@ def download_model(
             f"model is {shown(model)}, which is on this machine already: use or copy "
             f"{str(found.directory)!r}. To download, give a hub id such as {DEFAULT_MODEL!r}."
         )
-    target = Path(directory).expanduser().absolute()
     sources = files_like(found.directory, MODEL_PATTERNS)
     sha256 = {name: file_sha256(path) for name, path in sources.items()}
     record = Record(found.model, found.revision, sha256)
-    _check_target(target, record)
+    if before is not None and before.name != record.name:
+        raise _holds(target, f"{before.name}, not {record.name}")
     target.mkdir(parents=True, exist_ok=True)
     record.write(target)  # first, so that what was interrupted here is known and goes on
     for name, source in sources.items():
@@ -81,24 +90,24 @@ def download_model(
     return DownloadedModel(target, found.model, found.revision, size)
 
 
-def _check_target(target: Path, record: Record) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    there = read_record(target) if target.is_dir() else None
-    if there == record:
-        return
-    what = f"{there.model} at {there.revision}" if there else f"something without {RECORD_FILE}"
-    raise ValueError(
-        f"directory is {str(target)!r}, which holds {what}, not {record.model} at "
-        f"{record.revision}. Give a new or an empty directory."
+def _record_in(target: Path) -> Record | None:
+    """What was downloaded there before, None where nothing is; ``ValueError`` for other files."""
+    record = read_record(target)
+    if record is None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise _holds(target, f"something without {RECORD_FILE}")
+    return record
+
+
+def _holds(target: Path, what: str) -> ValueError:
+    return ValueError(
+        f"directory is {str(target)!r}, which holds {what}. Give a new or an empty directory."
     )
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    """Copy a file, unless it is there; a file that is there in part never bears its name."""
+    """Copy a file, unless it is there."""
     if target.is_file() and file_sha256(target) == sha256:
         return
     target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+    with written_whole(target) as part:
+        shutil.copyfile(source, part)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gte_core.checkpoint.files import exists, open_file, read_json_object
+from gte_core.checkpoint.files import exists, open_file, read_json_object, shortened
 from gte_core.exceptions import ConfigError, HubError
 
 RECORD_FILE = "gte_download.json"
@@ -45,11 +46,17 @@ class Record:
     revision: str
     sha256: Mapping[str, str]
 
+    @property
+    def name(self) -> str:
+        """The model at its commit, in words."""
+        return f"{shortened(self.model)} at {shortened(self.revision)}"
+
     def write(self, directory: Path) -> None:
         """Write it into a directory."""
         fields = {"model": self.model, "revision": self.revision, "sha256": dict(self.sha256)}
         text = json.dumps(fields, indent=2) + "\n"
-        (directory / RECORD_FILE).write_text(text, encoding="utf-8")
+        with written_whole(directory / RECORD_FILE) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def read_record(directory: Path) -> Record | None:
@@ -86,3 +93,11 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, as hex digits; ``HubError`` if it cannot be read."""
     with open_file(path, HubError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file first, so that it never bears its name before it is all there."""
+    part = path.with_name(f"{path.name}.part")
+    yield part
+    part.replace(path)
