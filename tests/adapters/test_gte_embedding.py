@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gte_core import MissingHeadError
+from gte_core import GTEEmbedder, MissingHeadError
 from gte_core.testing import random_checkpoint
 from gte_integrations.gte_embedding import GTEEmbeddidng
 
@@ -36,7 +36,6 @@ def test_both_vectors_equal_the_script(model, expected, dimension):
     assert_weights(found["token_weights"], expected["token_weights_script"])
 
 
-@pytest.mark.filterwarnings("default")
 def test_fewer_tokens_equal_the_script(model, expected, caplog):
     of = expected["truncated"]
     limits = {"dimension": of["dimension"], "max_length": of["max_length"], "batch_size": 3}
@@ -97,6 +96,23 @@ def test_a_model_without_the_sparse_head_gives_dense_vectors(tmp_path):
 def test_it_computes_in_float32_on_a_cpu(model):
     """The script computes in float16 where ``device="cpu"`` is named."""
     assert (model.embedder.dtype, model.device) == ("float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("device", "use_fp16", "dtype"),
+    [
+        ("cuda", True, "float16"),
+        ("cuda:1", False, "float32"),
+        ("cpu", True, "float32"),
+        (None, True, "float16"),
+    ],
+)
+def test_it_computes_in_float16_on_a_gpu_alone(monkeypatch, device, use_fp16, dtype):
+    asked = {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(GTEEmbedder, "from_pretrained", lambda name, **given: asked.update(given))
+    GTEEmbeddidng("demo", use_fp16=use_fp16, device=device)
+    assert (asked["device"], asked["dtype"]) == (device, dtype)
 
 
 def test_vectors_that_are_not_normalised_are_refused():
