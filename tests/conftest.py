@@ -1,3 +1,5 @@
+import json
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -6,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gte_core import GTEEmbedder, release_shared
+from gte_core.checkpoint import hub
 from gte_core.runtime.learned_sparse import LearnedSparseEngine
 from gte_core.runtime.vectors import VectorEngine
 from gte_core.testing import random_checkpoint
 from gte_core.tokenizer import GTETokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
+HOSTILE_CODE = "import pathlib; pathlib.Path({marker!r}).touch()\n"
 
 # A busy machine is slow, which makes no property false.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -85,3 +89,65 @@ def start():
 @pytest.fixture(scope="session")
 def small(small_checkpoint):
     return GTEEmbedder.from_pretrained(small_checkpoint, dtype="float32")
+
+
+def laid_out(home, model, files):
+    """Lay files out as the Hugging Face cache in a home does after a download of main."""
+    repository = home / "hub" / f"models--{model.replace('/', '--')}"
+    snapshot = repository / "snapshots" / hub.PINS[hub.DEFAULT_MODEL].revision
+    for name, content in files.items():
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_text(content)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    return snapshot
+
+
+@pytest.fixture(scope="session")
+def hub_home(tmp_path_factory):
+    """A home of the hub with the default model in its cache, small: the demo, published like it.
+
+    Its code, in a repository of its own and beside the weights, leaves a file ``executed``.
+    """
+    home = tmp_path_factory.mktemp("hub")
+    demo = hub.find_model("demo").directory
+    code = HOSTILE_CODE.format(marker=str(home / "executed"))
+    elsewhere = "Alibaba-NLP/new-impl"
+    laid_out(home, elsewhere, {"configuration.py": code, "modeling.py": code})
+    classes = {
+        "AutoConfig": "configuration.NewConfig",
+        "AutoModel": "modeling.NewModel",
+        "AutoModelForTokenClassification": "modeling.NewForTokenClassification",
+    }
+    auto_map = {name: f"{elsewhere}--{place}" for name, place in classes.items()}
+    config = json.loads((demo / "config.json").read_text())
+    # Weights are kept in float16; in float32 they give what the tests compare more closely.
+    config |= {"auto_map": auto_map, "torch_dtype": "float32"}
+    types = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(types.items())
+    ]
+    pooling = {"word_embedding_dimension": config["hidden_size"], "pooling_mode_cls_token": True}
+    described = {
+        "config.json": config,
+        "modules.json": modules,
+        "1_Pooling/config.json": pooling | {"pooling_mode_mean_tokens": False},
+        "sentence_bert_config.json": {"max_seq_length": 8192, "do_lower_case": False},
+    }
+    files = {name: json.dumps(value) for name, value in described.items()}
+    files |= {"modeling.py": code, "scripts/gte_embedding.py": code}
+    snapshot = laid_out(home, hub.DEFAULT_MODEL, files)
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(demo / name, snapshot)
+    return home
+
+
+@pytest.fixture
+def published(hub_home, monkeypatch):
+    """The default model is in the cache of this process, and the hub is away."""
+    pin = hub.Pin(hub.PINS[hub.DEFAULT_MODEL].revision)
+    monkeypatch.setattr(hub, "PINS", {hub.DEFAULT_MODEL: pin})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return hub_home

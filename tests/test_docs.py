@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 FACES = ROOT / "gte_integrations"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A block, or our column of a table that says what to write for other libraries' calls.
+CODE = re.compile(r"^```python\n(.*?)^```|^\|[^\n]*\| `([^`\n]+)` \|$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page, language):
@@ -29,15 +31,23 @@ def with_blocks(language):
 
 
 @with_blocks("python")
-def test_code_blocks_run_in_order(page, tmp_path, monkeypatch):
+def test_code_blocks_run_in_order(page, tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
 
 
+def test_what_to_write_for_other_libraries_runs(published):
+    page = ROOT / "docs" / "migrating.md"
+    names = {}
+    for block, call in CODE.findall(page.read_text(encoding="utf-8")):
+        exec(compile(block or call, page.name, "exec"), names)
+    assert len(names["both"]) == len(names["texts"])
+
+
 @with_blocks("sh")
-def test_commands_run_in_order(page, tmp_path, monkeypatch):
+def test_commands_run_in_order(page, tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
     for folder, text in {"notes": "How to print a booklet", "more": "How to add notes"}.items():
         (tmp_path / folder).mkdir()

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 import gte_core
 import gte_integrations
+from gte_core import download_model
+from gte_core.checkpoint import hub
 
 ROOT = Path(__file__).parent.parent
 PLACED_ELSEWHERE = {
@@ -62,6 +65,23 @@ def test_the_wheel_serves_the_name_that_llama_index_users_expect(wheel, tmp_path
         check=True,
     )
     assert done.stdout == "gte_integrations.llama_index\n"
+
+
+def test_the_wheel_and_a_downloaded_model_need_no_network(wheel, published, tmp_path):
+    """As docs/offline.md says; its dependencies, which are wheels of others, are here already."""
+    download_model(hub.DEFAULT_MODEL, tmp_path / "model")
+    site, wheels = tmp_path / "site", Path(wheel.filename).parent
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    pip += ["--find-links", wheels, "--target", site, "gte-integrations"]
+    environment = {"HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    subprocess.run(pip, env=environment, cwd=tmp_path, check=True)
+    environment |= {"PYTHONPATH": str(site)}
+    gte = [sys.executable, "-m", "gte_integrations.cli", "encode", "it works", "--json"]
+    command = [*gte, "--model", "model"]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["model"] == str(tmp_path / "model")
 
 
 def test_the_changelog_opens_with_this_version():

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gte_core.capabilities import Capabilities as Capabilities
     from gte_core.capabilities import read_capabilities as read_capabilities
     from gte_core.checkpoint.config import GTEConfig as GTEConfig
+    from gte_core.checkpoint.download import DownloadedModel as DownloadedModel
+    from gte_core.checkpoint.download import download_model as download_model
     from gte_core.completion import as_encoder as as_encoder
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
@@ -57,6 +59,7 @@ _HOMES = {
     "cached": ("CachedEncoder", "CachingEncoder"),
     "capabilities": ("Capabilities", "read_capabilities"),
     "checkpoint.config": ("GTEConfig",),
+    "checkpoint.download": ("DownloadedModel", "download_model"),
     "completion": ("as_encoder",),
     "embedder": ("GTEEmbedder",),
     "embeddings": ("HybridEmbeddings",),

@@ -11,8 +11,9 @@ from typing import Literal
 
 from gte_core.checkpoint.config import GTEConfig, Task
 from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shortened, shown
-from gte_core.checkpoint.hub import DEFAULT_MODEL, DEMO, ModelFiles, Purpose, find_model
+from gte_core.checkpoint.hub import ModelFiles, find_model
 from gte_core.checkpoint.modules import read_description
+from gte_core.checkpoint.naming import DEFAULT_MODEL, DEMO, Purpose
 from gte_core.checkpoint.prompts import own_max_length, read_prompts
 from gte_core.checkpoint.renamed import class_names
 from gte_core.checkpoint.weights import Checkpoint

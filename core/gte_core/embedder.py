@@ -14,27 +14,20 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from gte_core.capabilities import Capabilities, capabilities_of
-from gte_core.checkpoint.hub import DEFAULT_MODEL
-from gte_core.checkpoint.prompts import Prompts
+from gte_core.checkpoint.naming import DEFAULT_MODEL
 from gte_core.embeddings import HybridEmbeddings, stacked
 from gte_core.encoder import (
-    Fingerprint,
-    NumericFamily,
     Role,
-    missing_dense_head,
-    missing_sparse_head,
     with_prefix,
 )
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
-from gte_core.projection import Projection
 from gte_core.runtime.vectors import TextVectors
 from gte_core.scoring import Scoring
 from gte_core.settings import EncoderSettings, OnTruncation
-from gte_core.texts import FedText, FedTexts, NameOf, as_text, as_texts
-from gte_core.tokenizer import GTETokenizer, TokenizedText
+from gte_core.texts import FedText, FedTexts, NameOf, as_text, as_texts, check_max_length
+from gte_core.tokenizer import TokenizedText
 from gte_core.truncation import WindowedCall
 from gte_core.windows import Part, WindowedEncoding
 
@@ -43,7 +36,6 @@ logger = logging.getLogger(__name__)
 _ASYNC_CALLS = 32  # at once; each waits in a thread for its passes
 
 _NOT_SHOWN = ("prompt_name", "cache_dir", "local_files_only")
-_FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
 class GTEEmbedder(Scoring):
@@ -58,18 +50,7 @@ class GTEEmbedder(Scoring):
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._files = loaded.files
-        self._config = loaded.config
-        self._tokenizer = loaded.tokenizer
-        self._engine = loaded.engine
-        self._description = loaded.description
-        self._projection = loaded.projection
-        self._prompts = loaded.prompts
-        self._query_prefix = loaded.query_prefix
-        self._max_length = loaded.max_length
-        self._settings = loaded.settings
-        self._device = loaded.device
-        self._dtype = loaded.dtype
+        super().__init__(loaded)
         self._windows = WindowedEncoding(
             loaded.engine,
             loaded.tokenizer,
@@ -83,7 +64,6 @@ class GTEEmbedder(Scoring):
             self._query_windows = replace(
                 self._windows, engine=self.look_up, tokenizer=self.look_up.tokenizer, is_ahead=False
             )
-        self._fingerprint: Fingerprint | None = None
         # Its own: in the pool that all of a program shares, waiting lists would hold up queries.
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
 
@@ -168,112 +148,14 @@ class GTEEmbedder(Scoring):
         arguments = self._settings.arguments()
         return _from_arguments, (type(self), arguments.pop("model"), arguments)
 
-    @property
-    def settings(self) -> EncoderSettings:
-        """What it was loaded with; ``model``, ``revision`` and ``dimensions`` are decided."""
-        return self._settings
-
-    @property
-    def model(self) -> str:
-        """The hub id, the absolute path of a directory, or ``"demo"``."""
-        return self._files.model
-
-    @property
-    def revision(self) -> str | None:
-        """The commit of the model's files, None for a directory."""
-        return self._files.revision
-
-    @property
-    def device(self) -> str:
-        """Where it computes, such as ``"cpu"`` or ``"cuda:0"``."""
-        return self._device
-
-    @property
-    def dtype(self) -> str:
-        """The type of the matrix products, such as ``"bfloat16"``; never ``"auto"``."""
-        return self._dtype
-
-    @property
-    def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
-        return self._size(self._settings.dimensions)
-
-    @property
-    def max_dimensions(self) -> int:
-        """The largest size of dense vectors, 0 if there are none."""
-        return self._projection.max_size
-
-    @property
-    def projection(self) -> Projection:
-        """What makes dense vectors of pooled states."""
-        return self._projection
-
-    @property
-    def separate_sizes(self) -> tuple[int, ...]:
-        """The sizes of dense vectors, where each has a matrix of its own; else none.
-
-        Vectors of such sizes cannot be cut.
-        """
-        return self._projection.separate_sizes
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a text that are read, special tokens included."""
-        return self._max_length
-
-    @property
-    def query_prefix(self) -> str:
-        """Text that goes before queries, usually none."""
-        return self._query_prefix
-
-    @property
-    def document_prefix(self) -> str:
-        """Text that goes before documents, rarely any."""
-        return self._prompts.document_prefix
-
-    @property
-    def prompts(self) -> Prompts:
-        """The prompts of the checkpoint, by name."""
-        return self._prompts
-
-    @property
-    def has_dense(self) -> bool:
-        """Whether the checkpoint gives dense vectors; a sparse encoder gives sparse ones alone."""
-        return self._engine.has_dense
-
-    @property
-    def has_sparse(self) -> bool:
-        """Whether the checkpoint gives sparse vectors."""
-        return self._engine.has_sparse
-
-    @property
-    def vocab_size(self) -> int:
-        """Width of the sparse vectors, at least the number of the tokenizer's pieces."""
-        return self._config.vocab_size
-
-    @property
-    def tokenizer(self) -> GTETokenizer:
-        """What turns texts into ids and ids into strings."""
-        return self._tokenizer
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the checkpoint is and gives, whatever it was loaded with; read from its files."""
-        return capabilities_of(self._files)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What vectors of another encoder must share to be comparable with these.
-
-        Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
-        """
-        if self._fingerprint is None:
-            family = _FAMILIES.get(self._dtype, "float")
-            identity = self._files.identity
-            self._fingerprint = Fingerprint(
-                identity, self.revision, self.max_length, family, self.document_prefix
-            )
-        return self._fingerprint
+    def with_max_length(self, max_length: int) -> GTEEmbedder:
+        """An embedder that reads this many tokens of a text; both share the loaded weights."""
+        limit = check_max_length(max_length, self._tokenizer.n_special)
+        settings = replace(self._settings, max_length=limit)
+        look_up = self.look_up and self.look_up.with_max_length(limit)
+        return type(self)(
+            replace(self._loaded, settings=settings, max_length=limit, look_up=look_up)
+        )
 
     @refuses_foreign
     def encode(
@@ -402,16 +284,6 @@ class GTEEmbedder(Scoring):
         given = (fed.text for fed in self._fed(texts, role))
         return self._windows_of(role).tokenizer.count(given)
 
-    def require_dense_head(self) -> None:
-        """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
-        if not self.has_dense:
-            raise missing_dense_head(self.model)
-
-    def require_sparse_head(self) -> None:
-        """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
-        if not self.has_sparse:
-            raise missing_sparse_head(self.model)
-
     def _parts(
         self,
         texts: str | Iterable[str],
@@ -441,12 +313,6 @@ class GTEEmbedder(Scoring):
     def _windows_of(self, role: Role) -> WindowedEncoding:
         return self._query_windows if role == "query" else self._windows
 
-    def _size(self, dimensions: int | None) -> int:
-        if not self.has_dense and dimensions is None:
-            return 0
-        self.require_dense_head()
-        return self._projection.size(self.dimensions if dimensions is None else dimensions)
-
     def tokenized_windows(
         self, texts: Iterable[FedText], *, max_items: int
     ) -> Iterator[list[TokenizedText]]:
@@ -461,11 +327,6 @@ class GTEEmbedder(Scoring):
     ) -> TextVectors:
         """What a pass makes of texts whose ids are known."""
         return self._engine.compute(texts, name_of=name_of)
-
-    @property
-    def pack_tokens(self) -> int:
-        """Tokens that one pass computes at once, unless a single text has more."""
-        return self._engine.pack_tokens
 
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(

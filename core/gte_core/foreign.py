@@ -16,6 +16,8 @@ R = TypeVar("R")
 
 _BATCHES = "leave it out: texts are packed by their tokens, as many at once as compute well"
 _NUMPY = "leave it out: results are NumPy arrays, of which torch.from_numpy makes tensors"
+_PACKED = "leave it out: texts are always packed without padding, by torch alone"
+_HALVES = "leave it out: encode gives both vectors, encode_dense and encode_sparse one"
 _UNIT = "leave it out: dense vectors always have length 1"
 _LOADED = "pass {} where the model is loaded"
 _MODEL = "pass model (in LlamaIndex model_name)"
@@ -34,6 +36,7 @@ _ADVICE = {
     "device_map": _LOADED.format('device, such as "cuda",'),
     "embed_batch_size": _BATCHES,
     "encode_kwargs": "leave it out: vectors have length 1, and batches are made by tokens",
+    "max_length": "pass it where the model is loaded, or take embedder.with_max_length(...)",
     "max_seq_length": _LOADED.format("max_length"),
     "model": "pass model_name",
     "model_kwargs": 'pass what it holds by name, such as device="cuda" or dtype="float16"',
@@ -49,7 +52,9 @@ _ADVICE = {
     "prompt_name": 'pass role="query" for queries; or prompt_name where the model is loaded',
     "query_encode_kwargs": _PREFIX,
     "query_instruction": _PREFIX,
+    "return_dense": _HALVES,
     "return_documents": "leave it out: results always hold their documents",
+    "return_sparse": _HALVES,
     "show_progress_bar": "pass show_progress, where there is one; others draw no bar",
     "show_progress": "leave it out: this draws no bar",
     "target_devices": _ONE_PROCESS,
@@ -57,7 +62,9 @@ _ADVICE = {
     "torch_dtype": _LOADED.format('dtype, such as "float16",'),
     "truncate_dim": "pass dimensions",
     "trust_remote_code": "leave it out: no code of a model's repository is ever run",
+    "unpad_inputs": _PACKED,
     "use_fp16": _LOADED.format('dtype, such as "float16",'),
+    "use_memory_efficient_attention": _PACKED,
 }
 
 

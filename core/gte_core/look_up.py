@@ -36,6 +36,10 @@ class LookUp:
         self._weights = np.maximum(weights, 0)  # only weights above zero are entries
         self._weights[[i for i in tokenizer.dropped_ids if i < len(weights)]] = 0
 
+    def with_max_length(self, max_length: int) -> LookUp:
+        """The same that reads another number of tokens."""
+        return LookUp(self.tokenizer, self._weights, max_length)
+
     def encode(self, queries: Sequence[str]) -> HybridEmbeddings:
         """The vectors of queries that have their prefix; nothing is said of those cut off."""
         found = self.compute(self.tokenizer.tokenize(queries, self._max_length))

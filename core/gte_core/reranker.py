@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gte_core.checkpoint.files import shown
-from gte_core.checkpoint.hub import Purpose, find_model
+from gte_core.checkpoint.hub import find_model
+from gte_core.checkpoint.naming import Purpose
 from gte_core.exceptions import MissingHeadError
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import computing

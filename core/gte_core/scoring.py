@@ -11,34 +11,20 @@ from numpy.typing import NDArray
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Role
 from gte_core.explanation import Explanation
+from gte_core.loaded import LoadedEncoder
 from gte_core.look_up import LookUp
 from gte_core.published import pair_scores
 from gte_core.runtime.vectors import TextVectors
 from gte_core.texts import FedTexts, NameOf, check_max_length, checked_pairs, checked_text
-from gte_core.tokenizer import GTETokenizer
 from gte_core.truncation import WindowedCall
 from gte_core.windows import Part, WindowedEncoding
 
 
-class Scoring(ABC):
+class Scoring(LoadedEncoder, ABC):
     """What an embedder says of a query and a document."""
 
     look_up: LookUp | None
-    _tokenizer: GTETokenizer
     _windows: WindowedEncoding
-
-    @property
-    @abstractmethod
-    def max_length(self) -> int:
-        """Tokens of a text that are read, special tokens included."""
-
-    @abstractmethod
-    def require_dense_head(self) -> None:
-        """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
-
-    @abstractmethod
-    def require_sparse_head(self) -> None:
-        """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
 
     def compute_scores(
         self,
@@ -104,9 +90,6 @@ class Scoring(ABC):
 
     @abstractmethod
     def _fed(self, texts: str | Iterable[str], role: Role) -> FedTexts: ...
-
-    @abstractmethod
-    def _size(self, dimensions: int | None) -> int: ...
 
     @abstractmethod
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from gte_core.checkpoint.hub import DEFAULT_MODEL
+from gte_core.checkpoint.naming import DEFAULT_MODEL
 from gte_core.pickling import restore_by_name, state_by_name
 from gte_core.texts import checked_text
 

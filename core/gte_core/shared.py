@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_core.cached import CACHE_BYTES, CachedEncoder, CachingEncoder
-from gte_core.checkpoint.hub import absolute_model
+from gte_core.checkpoint.naming import absolute_model
 from gte_core.embedder import GTEEmbedder
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Encoder, Role, with_prefix

@@ -17,6 +17,7 @@ except ImportError as error:
 from gte_integrations.cli import INTERRUPTED
 from gte_integrations.cli.bench import bench
 from gte_integrations.cli.delete import delete
+from gte_integrations.cli.download import download
 from gte_integrations.cli.encode import encode
 from gte_integrations.cli.explain import explain
 from gte_integrations.cli.index import index
@@ -102,3 +103,4 @@ app.command()(reindex)
 app.command()(encode)
 app.command()(explain)
 app.command()(bench)
+app.command()(download)

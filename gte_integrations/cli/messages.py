@@ -14,8 +14,9 @@ from gte_integrations.cli.output import note
 
 # Those that are options here.
 ARGUMENTS = (
-    "batch_size|delimiter|device|dimensions|dtype|encoding|id_column|id_prefix|limit|max_length|"
-    "mode|model|moved_from|on_error|on_truncation|prompt_name|query_prefix|revision|text_column"
+    "batch_size|cache_dir|delimiter|device|dimensions|dtype|encoding|id_column|id_prefix|limit|"
+    "local_files_only|max_length|mode|model|moved_from|on_error|on_truncation|prompt_name|"
+    "query_prefix|revision|text_column"
 )
 # Not a part of a path, of a URL, of a string, or the head of a line in a list.
 _NAMED = re.compile(

@@ -119,7 +119,9 @@ def label(model: GTEEmbedder | Capabilities) -> str:
 
 def recorded_label(metadata: Mapping[str, Any]) -> str:
     """Name the model of a collection as results do."""
-    return _label(metadata.get("name", metadata["model"]), metadata.get("revision"))
+    revision = metadata.get("revision")
+    # With a commit it is a hub model, also where it was read from a directory.
+    return _label(metadata["model" if revision or "name" not in metadata else "name"], revision)
 
 
 def _label(model: str, revision: str | None) -> str:
@@ -156,7 +158,7 @@ def _findable(name: str, revision: str | None) -> str:
             f"The collection records what its model contains, {name}, but not where it is; pass "
             "its directory as --model."
         )
-    if revision and Path(name).is_dir():
+    if revision and not Path(name).is_absolute() and Path(name).is_dir():
         raise ValueError(
             f"The collection was filled with {name!r} of the hub, but the directory {name!r} here "
             "would be read in its place; go to another directory, or rename it."

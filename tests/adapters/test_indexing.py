@@ -87,10 +87,10 @@ def test_writing_and_encoding_overlap(index, store, encoder):
     both = threading.Barrier(2, timeout=60)
     encode = encoder.encode
 
-    def meeting_encode(texts, *, dimensions=None):
+    def meeting_encode(texts, *, role, dimensions):
         if texts[0] == "text 10":
             both.wait()
-        return encode(texts, dimensions=dimensions)
+        return encode(texts, role=role, dimensions=dimensions)
 
     encoder.encode = meeting_encode
     store.before_write = lambda: both.wait() if not store.writes else None

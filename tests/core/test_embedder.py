@@ -79,6 +79,21 @@ def test_a_lower_max_length_equals_the_original(s3, golden):
     assert both.truncated.tolist() == [len(ids) > 8 for ids in expected["input_ids"]]
 
 
+def test_another_max_length_shares_the_weights(s3, tmp_path):
+    embedder, expected = s3
+    short = embedder.with_max_length(8)
+    both = short.encode(expected["texts"], dimensions=16)
+    np.testing.assert_allclose(both.dense, expected["truncated"]["dense"], atol=2e-5)
+    assert (short.max_length, short.fingerprint.max_length, embedder.max_length) == (8, 8, 8192)
+    assert pickle.loads(pickle.dumps(short)).max_length == 8
+    directory = random_checkpoint(tmp_path)
+    loaded = GTEEmbedder.from_pretrained(directory)
+    (directory / "model.safetensors").unlink()
+    assert loaded.with_max_length(5).encode("w1 w2 w3 w4 w5").n_tokens.tolist() == [5]
+    with pytest.raises(ValueError, match="max_length is 1, but must be"):
+        loaded.with_max_length(1)
+
+
 @pytest.mark.parametrize(
     ("case", "arguments"),
     [

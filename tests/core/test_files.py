@@ -133,7 +133,7 @@ def test_quoted_texts_and_lists_of_names_are_short():
 
 def test_a_directory_of_strange_files_has_an_identity(described):
     (described / "tokenizer_config.json").unlink()
-    assert find_model(described).identity.startswith("sha256:")
+    assert find_model(described).origin.model.startswith("sha256:")
 
 
 SCALAR = re.compile(rb'(?<=[:\[,])\s*("[^"]*"|-?\d[\d.e+-]*|true|false|null)')

@@ -24,6 +24,8 @@ OF_ENCODE = {
     "convert_to_numpy": "results are NumPy arrays",
     "convert_to_tensor": "torch.from_numpy makes tensors",
     "prompt_name": 'pass role="query" for queries',
+    "max_length": r"with_max_length\(",
+    "return_sparse": "encode gives both vectors",
 }
 OF_LOADING = {
     "torch_dtype": "pass dtype",
@@ -33,6 +35,8 @@ OF_LOADING = {
     "cache_folder": "pass cache_dir",
     "max_seq_length": "pass max_length",
     "truncate_dim": "pass dimensions",
+    "unpad_inputs": "packed without padding",
+    "use_memory_efficient_attention": "packed without padding",
 }
 
 

@@ -10,9 +10,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gte_core import ConfigError, GTEEmbedder, GTEModel, GTEReranker, HubError, read_capabilities
+from gte_core import (
+    ConfigError,
+    GTEEmbedder,
+    GTEModel,
+    GTEReranker,
+    HubError,
+    download_model,
+    read_capabilities,
+)
 from gte_core.checkpoint import hub as gte_hub
-from gte_core.checkpoint.hub import DEFAULT_MODEL, PINS, Pin, find_model
+from gte_core.checkpoint.hub import PINS, Pin, find_model
+from gte_core.checkpoint.naming import DEFAULT_MODEL
 from gte_core.testing import random_checkpoint
 
 COMMIT = PINS[DEFAULT_MODEL].revision
@@ -260,6 +269,44 @@ def test_to_read_what_a_model_is_no_weights_are_downloaded(hub, repository, tmp_
     embedder = load(tmp_path / "cache")
     assert "model.safetensors" in hub.fetched
     assert embedder.capabilities.n_parameters > 0
+
+
+def test_what_was_downloaded_of_main_is_there_when_the_hub_is_away(
+    hub, repository, tmp_path, monkeypatch
+):
+    describe(repository)
+    load(tmp_path)
+    hub.asked.clear()
+    assert load(tmp_path, local_files_only=True).revision == NEWEST
+    assert hub.asked == []
+    assert (tmp_path / "models--someone--new" / "refs" / "main").read_text() == NEWEST
+
+
+def test_a_model_is_downloaded_into_a_directory(hub, repository, tmp_path):
+    describe(repository)
+    downloaded = download_model("someone/new", tmp_path / "model", cache_dir=tmp_path / "cache")
+    assert (downloaded.model, downloaded.revision) == ("someone/new", NEWEST)
+    copied = {
+        path.relative_to(tmp_path / "model").as_posix(): path.read_bytes()
+        for path in (tmp_path / "model").rglob("*")
+        if path.is_file()
+    }
+    assert copied.pop("gte_download.json")
+    assert copied == {name: hub.files[name] for name in hub.fetched}
+    known = load(tmp_path / "cache", revision=NEWEST).fingerprint
+    assert GTEEmbedder.from_pretrained(tmp_path / "model").fingerprint == known
+
+
+def test_a_pinned_model_is_downloaded_with_its_description(
+    hub, repository, tmp_path, small_checkpoint, monkeypatch
+):
+    monkeypatch.setattr(gte_hub, "PINS", {"someone/new": Pin(NEWEST)})
+    cached(tmp_path / "cache", "someone/new", NEWEST, small_checkpoint)
+    describe(repository)
+    load(tmp_path / "cache")
+    assert hub.asked == []
+    download_model("someone/new", tmp_path / "model", cache_dir=tmp_path / "cache")
+    assert (tmp_path / "model" / "1_Pooling" / "config.json").exists()
 
 
 def test_a_commit_in_the_cache_is_loaded_without_asking(hub, repository, tmp_path):

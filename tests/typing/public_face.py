@@ -43,6 +43,7 @@ from gte_core import (
 )
 from gte_core.testing import HashEncoder
 from gte_integrations import langchain, llama_index
+from gte_integrations.gte_embedding import GTEEmbeddidng
 from gte_integrations.langchain_milvus import GTEMilvusSparse
 from gte_integrations.langchain_qdrant import GTEQdrantSparse
 from gte_integrations.milvus import GTEEmbeddingFunction, MilvusHybridIndex, MilvusVectorizer
@@ -76,6 +77,7 @@ async def of_an_embedder(stream: Iterator[str]) -> None:
     assert_type(embedder.encode_sparse(["one"]), Sparse)
     assert_type(embedder.encode_iter(stream, role="query"), Iterator[HybridEmbeddings])
     assert_type(embedder.encode_available(["one"], role="document"), HybridEmbeddings)
+    assert_type(embedder.with_max_length(512), GTEEmbedder)
     assert_type(await embedder.aencode(["one"]), HybridEmbeddings)
     assert_type(embedder.compute_scores([("query", "document")], dense_weight=1.0), Dense)
     assert_type(embedder.explain("query", "document"), Explanation)
@@ -135,6 +137,12 @@ async def of_what_is_shared() -> None:
     assert_type(shared_encoder(HashEncoder()), CachingEncoder)
     assert_type(shared_reranker(RerankerSettings()), SharedReranker)
     assert_type(shared_reranker(RerankerSettings()).score([("query", "document")]), Dense)
+
+
+def of_the_published_script(model: GTEEmbeddidng) -> None:
+    assert_type(model.encode("one")["dense_embeddings"], torch.Tensor)
+    assert_type(model.encode(["one"])["token_weights"], list[dict[str, float]])
+    assert_type(model.compute_scores([("query", "document")], sparse_weight=0.3), list[float])
 
 
 def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: CachedEncoder) -> None:

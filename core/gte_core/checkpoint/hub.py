@@ -6,7 +6,6 @@ downloaded. Known models are pinned to a commit, the main one also to the SHA-25
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import re
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gte_core.checkpoint.config import GTEConfig
-from gte_core.checkpoint.files import exists, open_file, shortened, shown
+from gte_core.checkpoint.files import exists, listing, shortened, shown
 from gte_core.checkpoint.learned_sparse import learned_sparse_files, network_directory
 from gte_core.checkpoint.modules import (
     DESCRIPTION_PATTERNS,
@@ -27,20 +26,27 @@ from gte_core.checkpoint.modules import (
     is_described,
     read_description,
 )
+from gte_core.checkpoint.naming import (
+    DEFAULT_MODEL,
+    DEMO,
+    Purpose,
+    directory_of,
+    is_hub_id,
+    no_such_directory,
+)
+from gte_core.checkpoint.origin import Origin, changed_files, file_sha256, read_record
 from gte_core.checkpoint.shards import weight_files
 from gte_core.exceptions import ConfigError, HubError, WeightsError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
-DEMO = "demo"
 
 _DEMO_DIRECTORY = Path(__file__).parent.parent / "data" / "demo"
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 # A model cannot be loaded without the first; the others say how its vectors are made.
 _NETWORK_PATTERNS = (*_SMALL_FILES, *_WEIGHT_PATTERNS)
-_ALL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
+MODEL_PATTERNS = (*_NETWORK_PATTERNS, *DESCRIPTION_PATTERNS)
 _WEIGHTLESS_PATTERNS = (*_SMALL_FILES, *DESCRIPTION_PATTERNS, "README.md")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LACKS_PROMPTS = (
@@ -51,29 +57,6 @@ _MAY_LACK_MODULES = (
     " It may lack modules.json, which says how vectors are made; CLS pooling is assumed. Load it "
     "once with the hub in reach."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """What a model is needed for.
-
-    Attributes:
-        example: the hub id of a model that serves it, for errors to recommend.
-        bundled: the name of a bundled one, None where none serves it.
-        pools: whether it matters how the states of tokens become one vector.
-        weighs: whether weights are needed; if not, they are neither downloaded nor verified.
-    """
-
-    example: str
-    bundled: str | None = None
-    pools: bool = False
-    weighs: bool = True
-
-    def choices(self, *others: str) -> str:
-        """Everything that may be given, in words."""
-        bundled = [f"{self.bundled!r} for the bundled demo model"] if self.bundled else []
-        *most, last = [*others, *bundled]
-        return f"{', '.join(most)}, or {last}" if most else last
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,24 +133,50 @@ class ModelFiles:
         return self.revision is not None or self.model == DEMO
 
     @property
-    def identity(self) -> str:
-        """The hub id, or ``sha256:`` and 16 hex digits of the content of a directory.
+    def origin(self) -> Origin:
+        """What their vectors are known by.
 
-        ``WeightsError`` if the files were changed since they were found.
+        That is the hub id and commit, also of a directory that was downloaded and not changed, or
+        the content of a directory. ``WeightsError`` if files changed since they were found.
         """
         if self.revision:
-            return self.model
+            return Origin(self.model, self.revision)
         if _stamp(self.directory) != self.stamp:
             raise WeightsError(
                 f"The files in {self.directory} were changed after they were loaded, so it cannot "
                 "be said which weights these are. Load the model again."
             )
+        return self._recorded() or self._content()
+
+    def _recorded(self) -> Origin | None:
+        """The hub model that was downloaded into this directory, if its files are still the same.
+
+        Where they are not, a warning says so.
+        """
+        record = read_record(self.directory)
+        if record is None:
+            return None
+        pin = PINS.get(record.model)
+        pinned = pin.sha256 if pin and pin.revision == record.revision else {}
+        changed = changed_files(self.directory, MODEL_PATTERNS, {**record.sha256, **pinned})
+        if not changed:
+            return Origin(record.model, record.revision)
+        logger.warning(
+            "%s was downloaded as %s, but %s changed since, so it is known by its content and "
+            "shares no collection with that model. Download it again if that was not meant.",
+            self.directory,
+            shown(record.model),
+            listing(changed),
+        )
+        return None
+
+    def _content(self) -> Origin:
         digest = hashlib.sha256()
         for path in _files_of(self.directory):
-            digest.update(f"{_name(path, self.directory)}\0{_sha256(path)}\n".encode())
+            digest.update(f"{_name(path, self.directory)}\0{file_sha256(path)}\n".encode())
         # Empty for CLS alone: collections of version 0.1.0 know such a directory by its files.
         digest.update(_described(self.directory).settings.encode())
-        return f"sha256:{digest.hexdigest()[:16]}"
+        return Origin(f"sha256:{digest.hexdigest()[:16]}")
 
 
 def find_model(
@@ -187,12 +196,12 @@ def find_model(
     if model == DEMO:
         _refuse_revision(DEMO, revision)
         return ModelFiles.of_directory(_DEMO_DIRECTORY, DEMO)
-    directory = _directory(model)
+    directory = directory_of(model)
     if directory is not None:
         _refuse_revision(str(model), revision)
         return ModelFiles.of_directory(directory, str(directory))
-    if isinstance(model, Path) or not _is_hub_id(model):
-        raise HubError(_no_such_directory(str(model), purpose))
+    if isinstance(model, Path) or not is_hub_id(model):
+        raise HubError(no_such_directory(str(model), purpose))
     pin = PINS.get(model)
     pinned = pin is not None and revision in (None, pin.revision)
     source = _HubModel(
@@ -200,7 +209,7 @@ def find_model(
         pin.revision if pin and pinned else revision,
         str(cache_dir) if cache_dir else None,
         pin.sha256 if pin and pinned and purpose.weighs else {},
-        known_pooling=pinned or not purpose.pools,
+        known_pooling=(pinned or not purpose.pools) and not purpose.keeps_all,
         has_prompts=pin is not None and pinned and pin.has_prompts and purpose.pools,
         purpose=purpose,
     )
@@ -210,50 +219,12 @@ def find_model(
     return files
 
 
-def _directory(model: str | Path) -> Path | None:
-    try:
-        path = Path(model).expanduser()
-        return path.absolute() if str(model) and path.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # too long, no such user, a NUL, no permission
-        return None
-
-
-def absolute_model(model: str) -> str:
-    """The absolute path where ``model`` is a directory, ``model`` itself where it is not."""
-    directory = None if model == DEMO else _directory(model)
-    return model if directory is None else str(directory)
-
-
-def _is_hub_id(model: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(model)
-    except HFValidationError:
-        return False
-    return "/" in model
-
-
 def _refuse_revision(model: str, revision: str | None) -> None:
     if revision is not None:
         raise ValueError(
             f"revision is {revision!r}, but {shown(model)} is a directory, which has none. Leave "
             "revision out, or give a hub id."
         )
-
-
-def _no_such_directory(model: str, purpose: Purpose) -> str:
-    hint = ""
-    with suppress(OSError, RuntimeError, ValueError):
-        path = Path(model).expanduser()
-        if path.is_file():
-            return f"{shown(model)} is a file. Give the directory that holds it."
-        names = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()]
-        if close := difflib.get_close_matches(path.name, names, n=1):
-            hint = f" Did you mean {str(path.with_name(close[0]))!r}?"
-    choices = purpose.choices("an existing directory", f"a hub id such as {purpose.example!r}")
-    return f"{shown(model)} is no directory here and no hub id.{hint} Give {choices}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +302,10 @@ class _HubModel:
         from huggingface_hub import HfApi
 
         # Asked for on its own, because the download itself would retry for half a minute.
-        commit = HfApi().model_info(self.model, revision=self.revision, timeout=10).sha
-        patterns = _ALL_PATTERNS if self.purpose.weighs else _WEIGHTLESS_PATTERNS
-        files = self._snapshot(commit, patterns, offline=False)
+        HfApi().model_info(self.model, revision=self.revision, timeout=10)
+        patterns = MODEL_PATTERNS if self.purpose.weighs else _WEIGHTLESS_PATTERNS
+        # By the name of a branch, which the cache then knows when the hub is away.
+        files = self._snapshot(self.revision, patterns, offline=False)
         if not self._pooling_is_known(files):
             self._ask_for_modules(files)
         return files
@@ -406,7 +378,7 @@ def _is_complete(directory: Path, sha256: Mapping[str, str], *, weighs: bool) ->
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
     for name, expected in sha256.items():
         path = directory / name
-        found = _sha256(path) if exists(path) else "none, for it is missing"
+        found = file_sha256(path) if exists(path) else "none, for it is missing"
         if found != expected:
             raise HubError(
                 f"{path} has SHA-256 {found}, but the pinned revision has {expected}. The file is "
@@ -441,8 +413,3 @@ def _stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
 
 def _name(path: Path, directory: Path) -> str:
     return path.relative_to(directory).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with open_file(path, HubError) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
