@@ -150,7 +150,8 @@ class GTEVectorStore(VectorStore):
         from gte_integrations.langchain import GTEEmbeddings
 
         vectorizer = self.index.vectorizer
-        return GTEEmbeddings(encoder=vectorizer.encoder, dimensions=vectorizer.dimensions)
+        size = vectorizer.dimensions or None  # there may be no dense vectors
+        return GTEEmbeddings(encoder=vectorizer.encoder, dimensions=size)
 
     def add_texts(
         self,

@@ -59,10 +59,11 @@ class GTEVectorStore(BasePydanticVectorStore):
 
     Nodes come back whole, without their embeddings. A document that the index was given elsewhere
     comes as a ``TextNode``, and one with the integer id 1 as ``"int:1"``. Query modes are
-    "default" (dense), "sparse" and "text_search" (both sparse), "hybrid" and "mmr". In hybrid
-    mode ``alpha`` weighs ranks, from 0 (sparse) to 1 (dense); without it, scores are added by the
-    model's own rule. Other arguments of ``index.search``, also a ``filter`` in the engine's own
-    language, may be given as ``vector_store_kwargs`` of a retriever.
+    "default" (dense, or sparse where there are no dense vectors), "sparse" and "text_search" (both
+    sparse), "hybrid" and "mmr". In hybrid mode ``alpha`` weighs ranks, from 0 (sparse) to 1
+    (dense); without it, scores are added by the model's own rule. Other arguments of
+    ``index.search``, also a ``filter`` in the engine's own language, may be given as
+    ``vector_store_kwargs`` of a retriever.
 
     Attributes:
         index: whose ``create`` was called.
@@ -187,6 +188,9 @@ class GTEVectorStore(BasePydanticVectorStore):
     def _search_options(self, query: VectorStoreQuery, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of ``index.search``."""
         mode = _MODES.get(query.mode)
+        has_dense = self.index.vectorizer.encoder.has_dense
+        if query.mode == VectorStoreQueryMode.DEFAULT and not has_dense:
+            mode = "sparse"
         if mode is None:
             allowed = ", ".join(repr(known.value) for known in _MODES)
             raise ValueError(f"mode is {query.mode!r}, but must be one of {allowed}.")

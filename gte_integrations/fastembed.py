@@ -45,11 +45,11 @@ __all__ = ["register_fastembed"]
 
 def register_fastembed(
     encoder: Encoder | str | Path, *, name: str | None = None
-) -> tuple[str, str | None]:
+) -> tuple[str | None, str | None]:
     """Make a model known to FastEmbed, for this process; return its dense and its sparse name.
 
-    The sparse name, the dense one with ``-sparse`` behind it, is None for a model without a sparse
-    head. Both vectors of a text come from one pass.
+    The sparse name has ``-sparse`` behind it. The name of vectors that the model does not give is
+    None. Both vectors of a text come from one pass.
     ``Document(options={"dimensions": 128})`` gives shorter dense vectors.
 
     A client keeps the models that it has used: register before it does. Worker processes, as of
@@ -66,12 +66,13 @@ def register_fastembed(
             the new encoder; one of FastEmbed's own models is a ``ValueError``.
     """
     shared = shared_encoder(as_encoder(encoder))
-    dense = name or shared.fingerprint.model
-    _register(TextEmbedding, _dense_model(shared, dense), dense)
-    if not shared.has_sparse:
-        return dense, None
-    sparse = f"{dense}-sparse"
-    _register(SparseTextEmbedding, _sparse_model(shared, sparse), sparse)
+    name = name or shared.fingerprint.model
+    dense = name if shared.has_dense else None
+    sparse = f"{name}-sparse" if shared.has_sparse else None
+    if dense is not None:
+        _register(TextEmbedding, _dense_model(shared, dense), dense)
+    if sparse is not None:
+        _register(SparseTextEmbedding, _sparse_model(shared, sparse), sparse)
     return dense, sparse
 
 

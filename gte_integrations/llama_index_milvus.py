@@ -107,6 +107,7 @@ class GTEMilvusVectorStore(MilvusVectorStore):
                 f"embedding is a {type(embedding).__name__}, but must be a GTEEmbedding, whose "
                 "model gives the sparse half too; GTEEmbedding(encoder=...) takes another."
             )
+        embedding.encoder.require_dense_head()
         embedding.encoder.require_sparse_head()
         super().__init__(
             **store_options,

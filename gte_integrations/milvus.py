@@ -92,11 +92,14 @@ class MilvusVectorizer(Vectorizer):
     metric = METRIC
 
     def schema(self) -> CollectionSchema:
-        """Fields ``id``, ``text``, ``_gte_hash``, ``dense``, ``sparse``; payload is dynamic."""
+        """Fields ``id``, ``text``, ``_gte_hash``, ``dense``, ``sparse``; payload is dynamic.
+
+        The field of a vector that the model does not give is left out.
+        """
         return schema_of(self.comparable_metadata())
 
     def index_params(self) -> Any:
-        """Indexes of the vectors, both by inner product, which is the cosine of dense ones."""
+        """Indexes of the vectors, all by inner product, which is the cosine of dense ones."""
         return index_params_of(self.comparable_metadata())
 
     def rows(self, documents: Iterable[object]) -> list[dict[str, Any]]:
@@ -118,19 +121,18 @@ class MilvusVectorizer(Vectorizer):
     ) -> list[list[AnnSearchRequest]]:
         """Each query's searches, dense then sparse, for ``hybrid_search``.
 
-        The sparse one is left out for a query without positive token weights and for a model
-        without a sparse head.
+        What the model does not give is left out, and the sparse one of a query without positive
+        token weights.
         """
         vectors = self.query_vectors(queries, self.default_mode)
-        searches = [
-            [search_request(row, DENSE, candidates, filter, self.storage)]
-            for row in dense_lists(vectors.dense, self.storage)
-        ]
-        if vectors.sparse is not None:
-            for found, row in zip(searches, sparse_dicts(vectors.sparse), strict=True):
-                if row:
-                    found.append(search_request(row, SPARSE, candidates, filter, self.storage))
-        return searches
+        dense = dense_lists(vectors.dense, self.storage)
+        sparse = [] if vectors.sparse is None else sparse_dicts(vectors.sparse)
+        requests: list[list[AnnSearchRequest]] = [[] for _ in range(len(vectors))]
+        for field, rows in ((DENSE, dense), (SPARSE, sparse)):
+            for found, row in zip(requests, rows, strict=False):
+                if len(row):
+                    found.append(search_request(row, field, candidates, filter, self.storage))
+        return requests
 
 
 class GTEEmbeddingFunction:
@@ -143,9 +145,10 @@ class GTEEmbeddingFunction:
     token weights gets a tiny one, as not every Milvus takes an empty vector.
 
     Args:
-        encoder: the model, with a sparse head: an encoder, or what ``GTEEmbedder.from_pretrained``
-            calls ``model``, which loads it with all other settings at their defaults, once in a
-            process. By default the model that ``from_pretrained`` loads.
+        encoder: the model, which gives both vectors: an encoder, or what
+            ``GTEEmbedder.from_pretrained`` calls ``model``, which loads it with all other settings
+            at their defaults, once in a process. By default the model that ``from_pretrained``
+            loads.
         model_name: the same by the name it has in pymilvus-model; one of both.
         dimensions: size of the dense vectors, from 1 to ``encoder.dimensions`` (the default).
     """
@@ -164,7 +167,7 @@ class GTEEmbeddingFunction:
         if encoder is None:
             encoder = EncoderSettings().model if model_name is None else model_name
         self._vectorizer = MilvusVectorizer(as_encoder(encoder), dimensions=dimensions)
-        self._vectorizer.need_sparse("GTEEmbeddingFunction")
+        self._vectorizer.need("hybrid", "GTEEmbeddingFunction")
 
     @property
     def dim(self) -> dict[str, int]:

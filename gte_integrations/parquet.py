@@ -8,8 +8,8 @@
 
 Columns: ``id`` (string, as in a Milvus collection of this library), ``text``, ``_gte_hash``,
 ``dense`` (list of float), ``_gte_coarse`` (the same, if there are two sizes), ``sparse`` (struct of
-the lists ``indices`` and ``values``) and ``$meta`` (the payload as JSON). Milvus reads them into a
-collection that ``MilvusHybridIndex.create`` has made.
+the lists ``indices`` and ``values``) and ``$meta`` (the payload as JSON). What the model does not
+give has no column. Milvus reads them into a collection that ``MilvusHybridIndex.create`` has made.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ class _File:
 
 def _schema(metadata: Metadata) -> pa.Schema:
     floats = pa.list_(pa.float32())
-    columns = {"id": pa.string(), "text": pa.string(), "_gte_hash": pa.string(), "dense": floats}
+    columns = {"id": pa.string(), "text": pa.string(), "_gte_hash": pa.string()}
+    if metadata["dimensions"]:
+        columns["dense"] = floats
     if metadata["coarse_dimensions"]:
         columns["_gte_coarse"] = floats
     if metadata["sparse"]:
@@ -238,7 +240,7 @@ def _record(document: Prepared) -> Record:
     coarse = row.get("_gte_coarse")
     return Record(
         document,
-        np.asarray(row["dense"], np.float32),
+        np.asarray(row.get("dense", []), np.float32),
         None if coarse is None else np.asarray(coarse, np.float32),
         *_sparse(row.get("sparse")),
         truncated=row[TRUNCATED],

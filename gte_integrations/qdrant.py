@@ -80,7 +80,7 @@ class QdrantVectorizer(Vectorizer):
         return super().comparable_metadata() | ({} if key is None else {"tenant_key": key})
 
     def vectors_config(self) -> dict[str, models.VectorParams]:
-        """The dense vector, for ``create_collection(vectors_config=...)``."""
+        """The dense vector, for ``create_collection(vectors_config=...)``; empty without one."""
         from gte_integrations._index.qdrant.client_points import dense_config
 
         return dense_config(self.comparable_metadata())
@@ -106,8 +106,8 @@ class QdrantVectorizer(Vectorizer):
     ) -> list[list[models.Prefetch]]:
         """Each query's searches, dense then sparse, for ``query_points(prefetch=...)``.
 
-        The sparse one is left out for a query without positive token weights and for a model
-        without a sparse head.
+        What the model does not give is left out, and the sparse one of a query without positive
+        token weights.
         """
         from gte_integrations._index.qdrant.client_points import prefetch, sparse_vector
 

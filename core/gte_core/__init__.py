@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gte_core.explanation import TokenContribution as TokenContribution
     from gte_core.network.model import GTEModel as GTEModel
     from gte_core.network.model import GTEModelOutput as GTEModelOutput
+    from gte_core.paired import PairedEncoder as PairedEncoder
     from gte_core.reranker import GTEReranker as GTEReranker
     from gte_core.reranker import RankedDocument as RankedDocument
     from gte_core.settings import EncoderSettings as EncoderSettings
@@ -71,6 +72,7 @@ _HOMES = {
     ),
     "explanation": ("Explanation", "TokenContribution"),
     "network.model": ("GTEModel", "GTEModelOutput"),
+    "paired": ("PairedEncoder",),
     "reranker": ("GTEReranker", "RankedDocument"),
     "settings": ("EncoderSettings", "OnTruncation", "RerankerSettings"),
     "shared": (

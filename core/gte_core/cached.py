@@ -18,7 +18,15 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings, TokenDecoder, check_dimensions, joint_decoder
-from gte_core.encoder import Encoder, Fingerprint, Role, missing_sparse_head, with_prefix
+from gte_core.encoder import (
+    Encoder,
+    Fingerprint,
+    Role,
+    missing_dense_head,
+    missing_sparse_head,
+    name_of,
+    with_prefix,
+)
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.recent import RecentVectors, Vectors, embeddings_of, vectors_of
@@ -90,6 +98,7 @@ class CachingEncoder(ABC):
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """Both vectors of every text; those encoded lately cost no pass."""
+        self.require_dense_head()
         self.require_sparse_head()
         return self.encode_available(texts, role=role, dimensions=dimensions)
 
@@ -98,6 +107,7 @@ class CachingEncoder(ABC):
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
+        self.require_dense_head()
         return self.encode_available(texts, role=role, dimensions=dimensions).dense
 
     @refuses_foreign
@@ -117,6 +127,7 @@ class CachingEncoder(ABC):
         Of a call that is cancelled, what is not yet computed is dropped.
         """
         await self._ready()
+        self.require_dense_head()
         self.require_sparse_head()
         return await self.aencode_available(texts, role=role, dimensions=dimensions)
 
@@ -125,6 +136,8 @@ class CachingEncoder(ABC):
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """``encode_dense`` without blocking the event loop, as ``aencode``."""
+        await self._ready()
+        self.require_dense_head()
         return (await self.aencode_available(texts, role=role, dimensions=dimensions)).dense
 
     @refuses_foreign
@@ -132,7 +145,9 @@ class CachingEncoder(ABC):
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
         """``encode_sparse`` without blocking the event loop, as ``aencode``."""
-        return (await self.aencode(texts, role=role)).sparse
+        await self._ready()
+        self.require_sparse_head()
+        return (await self.aencode_available(texts, role=role)).sparse
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # it is shared
@@ -140,6 +155,11 @@ class CachingEncoder(ABC):
     @abstractmethod
     async def _ready(self) -> None:
         """Do what must be done before properties are asked on the event loop."""
+
+    def require_dense_head(self) -> None:
+        """Raise ``MissingHeadError`` for a model without dense vectors."""
+        if not self.has_dense:
+            raise missing_dense_head(self.model)
 
     def require_sparse_head(self) -> None:
         """Raise ``MissingHeadError`` for a model without sparse vectors."""
@@ -180,8 +200,7 @@ class CachedEncoder(CachingEncoder):
     @property
     def model(self) -> str:
         """What the encoder calls its model, or else its fingerprint does."""
-        name = getattr(self._source, "model", None)
-        return name if isinstance(name, str) else self.fingerprint.model
+        return name_of(self._source)
 
     @refuses_foreign
     def encode_available(
@@ -214,6 +233,7 @@ class CachedEncoder(CachingEncoder):
     def _size(self, dimensions: int | None) -> int:
         if dimensions is None:
             return self.dimensions
+        self.require_dense_head()
         return check_dimensions(dimensions, self.dimensions)
 
     def _look_up(self, texts: Sequence[str], role: Role) -> tuple[dict[str, Vectors], list[str]]:

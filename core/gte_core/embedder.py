@@ -15,23 +15,26 @@ import torch
 from numpy.typing import NDArray
 
 from gte_core.checkpoint.hub import DEFAULT_MODEL
-from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
-from gte_core.encoder import Fingerprint, NumericFamily, Role, missing_sparse_head, with_prefix
-from gte_core.explanation import Explanation
+from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut, stacked
+from gte_core.encoder import (
+    Fingerprint,
+    NumericFamily,
+    Role,
+    missing_dense_head,
+    missing_sparse_head,
+    with_prefix,
+)
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import Threads
 from gte_core.loading import LoadedModel, load
-from gte_core.published import pair_scores
 from gte_core.runtime.vectors import TextVectors
+from gte_core.scoring import Scoring
 from gte_core.settings import EncoderSettings, OnTruncation
 from gte_core.texts import (
     NameOf,
     as_text,
     as_texts,
-    check_max_length,
     checked,
-    checked_pairs,
-    checked_text,
 )
 from gte_core.tokenizer import GTETokenizer, TokenizedText
 from gte_core.truncation import WindowedCall
@@ -45,11 +48,15 @@ _NOT_SHOWN = ("cache_dir", "local_files_only")
 _FAMILIES: dict[str, NumericFamily] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
-class GTEEmbedder:
+class GTEEmbedder(Scoring):
     """A loaded model that encodes texts; built by ``from_pretrained``.
 
     Safe to call from several threads; passes run one after another. Pickles as the arguments it
     was built with, not as weights.
+
+    Attributes:
+        look_up: what gives queries their vectors without a pass, None where they are encoded as
+            documents are.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -67,6 +74,12 @@ class GTEEmbedder:
             logger,
             is_ahead=loaded.device != "cpu",
         )
+        self.look_up = loaded.look_up
+        self._query_windows = self._windows
+        if self.look_up:
+            self._query_windows = replace(
+                self._windows, engine=self.look_up, tokenizer=self.look_up.tokenizer, is_ahead=False
+            )
         self._fingerprint: Fingerprint | None = None
         # Its own: in the pool that all of a program shares, waiting lists would hold up queries.
         self._threads = Threads(_ASYNC_CALLS, "gte-encode")
@@ -167,13 +180,13 @@ class GTEEmbedder:
 
     @property
     def dimensions(self) -> int:
-        """Size of the dense vectors when a call does not ask for another."""
+        """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
         return self._size(self._settings.dimensions)
 
     @property
     def max_dimensions(self) -> int:
-        """Size of the model's own dense vectors."""
-        return self._config.hidden_size
+        """Size of the model's own dense vectors, 0 if there are none."""
+        return self._config.hidden_size if self.has_dense else 0
 
     @property
     def max_length(self) -> int:
@@ -187,12 +200,12 @@ class GTEEmbedder:
 
     @property
     def has_dense(self) -> bool:
-        """Whether the checkpoint gives dense vectors; every one that loads does."""
-        return True
+        """Whether the checkpoint gives dense vectors; a sparse encoder gives sparse ones alone."""
+        return self._engine.has_dense
 
     @property
     def has_sparse(self) -> bool:
-        """Whether the checkpoint has the sparse head."""
+        """Whether the checkpoint gives sparse vectors."""
         return self._engine.has_sparse
 
     @property
@@ -235,7 +248,8 @@ class GTEEmbedder:
             show_progress: draw a progress bar on stderr.
 
         Raises:
-            MissingHeadError: the checkpoint has no sparse head; use ``encode_dense``.
+            MissingHeadError: the checkpoint gives one kind of vector; use ``encode_dense`` or
+                ``encode_sparse``.
             TypeError: something is not a str, naming its index.
             ValueError: ``dimensions`` or ``role`` is not allowed.
             TruncationError: texts are too long, under ``on_truncation="error"``; it has the
@@ -243,6 +257,7 @@ class GTEEmbedder:
             NonFiniteError: a vector is NaN or infinite even in float32.
             TextTooLargeError: a text does not fit in the device's memory, even alone.
         """
+        self.require_dense_head()
         self.require_sparse_head()
         return self.encode_available(
             texts, role=role, dimensions=dimensions, show_progress=show_progress
@@ -259,8 +274,8 @@ class GTEEmbedder:
     ) -> HybridEmbeddings:
         """``encode`` with what the checkpoint has.
 
-        Without the sparse head, the sparse rows are empty; ``dense``, ``n_tokens`` and
-        ``truncated`` are as ever. Arguments and errors are those of ``encode``.
+        Without the sparse head, the sparse rows are empty; without dense vectors, ``dense`` is
+        ``(n, 0)``. Arguments and errors are those of ``encode``.
         """
         size = self._size(dimensions)
         parts = self._parts(texts, role, show_progress=show_progress)
@@ -277,6 +292,7 @@ class GTEEmbedder:
     ) -> Iterator[HybridEmbeddings]:
         """``encode`` for a stream: reads lazily, yields parts in input order.
 
+        Of a sparse encoder, ``dense`` is ``(n, 0)``.
         Memory follows the token budget, not the stream. An empty stream yields one empty part.
         Of texts that are too long, an error names those of the window that it came to.
         """
@@ -295,9 +311,10 @@ class GTEEmbedder:
         show_progress: bool = False,
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``; works without a sparse head."""
+        self.require_dense_head()
         size = self._size(dimensions)
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
-        return np.concatenate([cut(part.cls, size, name_of=names) for part, names in parts])
+        return np.concatenate([cut(part.pooled, size, name_of=names) for part, names in parts])
 
     @refuses_foreign
     def encode_sparse(
@@ -310,7 +327,7 @@ class GTEEmbedder:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
         self.require_sparse_head()
         parts = self._parts(texts, role, show_progress=show_progress)
-        return sp.csr_array(sp.vstack([part.sparse for part, _ in parts], format="csr"))
+        return stacked([part.sparse for part, _ in parts])
 
     @refuses_foreign
     async def aencode(
@@ -335,60 +352,13 @@ class GTEEmbedder:
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
         """
-        return self._tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
+        given = with_prefix(texts, role, self.query_prefix)
+        return self._windows_of(role).tokenizer.count(checked(given))
 
-    def compute_scores(
-        self,
-        pairs: Iterable[tuple[str, str]],
-        *,
-        dense_weight: float = 1.0,
-        sparse_weight: float = 0.1,
-        dimensions: int | None = None,
-        max_length: int = 1024,
-    ) -> NDArray[np.float32]:
-        """Score ``(query, document)`` pairs as the model's published script does, float32 ``(n,)``.
-
-        ``dense_weight * cosine + sparse_weight * (sum of products of token weights)``, where ids
-        that decode to the same string count as one token; ``explain`` and the indexes go by
-        id instead. At most ``max_length`` tokens of each text are read.
-        """
-        if sparse_weight:
-            self.require_sparse_head()
-        listed = list(checked_pairs(pairs))
-        n = len(listed)
-        size = self._size(dimensions)
-        texts = [
-            *with_prefix([query for query, _ in listed], "query", self.query_prefix),
-            *(document for _, document in listed),
-        ]
-        limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
-        call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
-        parts = self._windows.parts(texts, call)
-        both = HybridEmbeddings.concatenate(self._embeddings(*part, size) for part in parts)
-        return pair_scores(
-            both[:n], both[n:], dense_weight=dense_weight, sparse_weight=sparse_weight
-        )
-
-    def explain(
-        self,
-        query: str,
-        document: str,
-        *,
-        dense_weight: float = 1.0,
-        sparse_weight: float = 0.01,
-        dimensions: int | None = None,
-    ) -> Explanation:
-        """Take a score apart: both parts, and the shared tokens with their contributions."""
-        asked = self.query_prefix + checked_text(query, "query")
-        texts = [asked, checked_text(document, "document")]
-        both = self.encode(texts, dimensions=dimensions)
-        return Explanation.between(
-            both[0],
-            both[1],
-            name=self._tokenizer.piece,
-            dense_weight=dense_weight,
-            sparse_weight=sparse_weight,
-        )
+    def require_dense_head(self) -> None:
+        """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
+        if not self.has_dense:
+            raise missing_dense_head(self.model)
 
     def require_sparse_head(self) -> None:
         """Raise ``MissingHeadError`` for a checkpoint without the sparse head."""
@@ -406,9 +376,16 @@ class GTEEmbedder:
     ) -> Iterator[Part]:
         given = with_prefix(texts, role, self.query_prefix)
         call = WindowedCall(self.max_length, is_stream=is_stream)
-        return self._windows.parts(given, call, sparse=sparse, show_progress=show_progress)
+        windows = self._windows_of(role)
+        return windows.parts(given, call, sparse=sparse, show_progress=show_progress)
+
+    def _windows_of(self, role: Role) -> WindowedEncoding:
+        return self._query_windows if role == "query" else self._windows
 
     def _size(self, dimensions: int | None) -> int:
+        if not self.has_dense and dimensions is None:
+            return 0
+        self.require_dense_head()
         return check_dimensions(
             self.dimensions if dimensions is None else dimensions, self._config.hidden_size
         )
@@ -427,7 +404,7 @@ class GTEEmbedder:
     ) -> HybridEmbeddings:
         """``encode_available`` of texts whose ids are known, dense vectors in full size."""
         encoded = self._engine.compute(texts, name_of=name_of)
-        return self._embeddings(encoded, name_of, self._config.hidden_size)
+        return self._embeddings(encoded, name_of, self.max_dimensions)
 
     @property
     def pack_tokens(self) -> int:
@@ -436,7 +413,7 @@ class GTEEmbedder:
 
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
-            cut(encoded.cls, size, name_of=name_of),
+            cut(encoded.pooled, size, name_of=name_of),
             encoded.sparse,
             encoded.n_tokens,
             encoded.truncated,

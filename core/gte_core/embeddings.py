@@ -30,7 +30,7 @@ class HybridEmbeddings:
     """Both vectors of n texts, from one forward pass each.
 
     Attributes:
-        dense: float32 ``(n, dimensions)``, every row of length 1.
+        dense: float32 ``(n, dimensions)``, every row of length 1; ``(n, 0)`` where there are none.
         sparse: float32 ``csr_array`` ``(n, vocab_size)``; token ids sorted and unique, weights > 0.
         n_tokens: int64 ``(n,)``, tokens fed to the model, special tokens included.
         truncated: bool ``(n,)``, whether a text was longer than ``max_length``.
@@ -60,7 +60,7 @@ class HybridEmbeddings:
             return parts[0]
         return cls(
             np.concatenate([part.dense for part in parts]),
-            sp.csr_array(sp.vstack([part.sparse for part in parts], format="csr")),
+            stacked([part.sparse for part in parts]),
             np.concatenate([part.n_tokens for part in parts]),
             np.concatenate([part.truncated for part in parts]),
             joint_decoder([part.decode_token for part in parts]),
@@ -203,6 +203,11 @@ class _KnownTokens:
         return self.strings[token_id]
 
 
+def stacked(parts: Sequence[sp.csr_array[np.float32]]) -> sp.csr_array[np.float32]:
+    """The rows of all parts; of a single part, itself."""
+    return parts[0] if len(parts) == 1 else sp.csr_array(sp.vstack(parts, format="csr"))
+
+
 def joint_decoder(decoders: Sequence[TokenDecoder]) -> TokenDecoder:
     """A decoder for the tokens of all parts; that of an unpickled part knows only its own."""
     for decoder in decoders:
@@ -232,8 +237,10 @@ def cut(vectors: Floats, dimensions: int, *, name_of: NameOf = as_text) -> Float
     """Keep the leading ``dimensions`` components of each row, then scale rows to length 1.
 
     Scaled before they are cut, they would be shorter than 1. ``name_of`` says what an error calls a
-    row.
+    row. Rows without components, of a model without dense vectors, stay as they are.
     """
+    if vectors.shape[1] == dimensions == 0:
+        return vectors
     leading = vectors[:, : check_dimensions(dimensions, vectors.shape[1])].astype(np.float64)
     lengths = np.linalg.norm(leading, axis=1, keepdims=True)
     if not lengths.all():

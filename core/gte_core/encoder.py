@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.exceptions import MissingHeadError
+from gte_core.pickling import restore_by_name, state_by_name
 from gte_core.texts import as_texts, checked
 
 NumericFamily = Literal["float", "int8", "fp8"]
@@ -28,16 +29,24 @@ class Fingerprint:
     ``model`` is a hub id, or ``sha256:...`` of the content of a directory. All float types are one
     family: vectors built in bfloat16 may be searched in float32. The dimensions are not part of
     it; a collection states its own.
+
+    ``sparse`` is of the model that gives the sparse vectors, where that is another one; see
+    ``PairedEncoder``.
     """
 
     model: str
     revision: str | None
     max_length: int
     numeric: NumericFamily = "float"
+    sparse: Fingerprint | None = None
+
+    __getstate__ = state_by_name
+    __setstate__ = restore_by_name
 
     def __str__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
-        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}"
+        sparse = f" and sparse {self.sparse}" if self.sparse else ""
+        return f"{self.model}{revision} max_length={self.max_length} {self.numeric}{sparse}"
 
 
 class Encoder(Protocol):
@@ -125,10 +134,23 @@ def with_prefix(texts: str | Iterable[str], role: Role, query_prefix: str) -> It
     return list(prefixed) if isinstance(given, Sized) else prefixed
 
 
+def name_of(encoder: Encoder) -> str:
+    """What an encoder calls its model, or else its fingerprint does."""
+    name = getattr(encoder, "model", None)
+    return name if isinstance(name, str) else encoder.fingerprint.model
+
+
 def missing_sparse_head(model: str) -> MissingHeadError:
     """The error about a model that gives dense vectors alone."""
     return MissingHeadError(
         f"{model!r} has no sparse head, so it gives dense vectors alone: use encode_dense."
+    )
+
+
+def missing_dense_head(model: str) -> MissingHeadError:
+    """The error about a model that gives sparse vectors alone."""
+    return MissingHeadError(
+        f"{model!r} has no dense vectors, but sparse ones alone: use encode_sparse."
     )
 
 

@@ -23,6 +23,7 @@ from gte_core.encoder import Encoder, Role, with_prefix
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import located
+from gte_core.look_up import LookUp
 from gte_core.recent import RecentVectors, Vectors, embeddings_of
 from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
@@ -122,8 +123,7 @@ class SharedEncoder(CachingEncoder):
     @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another."""
-        full = self.embedder.max_dimensions
-        return full if self.settings.dimensions is None else self.settings.dimensions
+        return self._size(self.settings.dimensions)
 
     @property
     def query_prefix(self) -> str:
@@ -139,6 +139,8 @@ class SharedEncoder(CachingEncoder):
         Calls from all threads and event loops wait in one queue, where short ones go first.
         """
         wanted, size = self._fed(texts, role), self._size(dimensions)
+        if look_up := self._look_up(role):
+            return self._reported(look_up.encode(wanted))
         vectors = self._model.kept.get(wanted)
         if any(text not in vectors for text in wanted):
             answer: Answer[dict[str, Vectors]] = Answer()
@@ -159,6 +161,8 @@ class SharedEncoder(CachingEncoder):
         wanted = self._fed(texts, role)
         await self._ready()
         size = self._size(dimensions)
+        if look_up := self._look_up(role):
+            return self._reported(await look_up.aencode(wanted))
 
         def finish(call: Call[HybridEmbeddings]) -> HybridEmbeddings:
             return self._embeddings(wanted, call.found, size)
@@ -171,7 +175,9 @@ class SharedEncoder(CachingEncoder):
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> NDArray[np.int64]:
         """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
-        return self.embedder.tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
+        look_up = self._look_up(role)
+        tokenizer = look_up.tokenizer if look_up else self.embedder.tokenizer
+        return tokenizer.count(checked(with_prefix(texts, role, self.query_prefix)))
 
     async def _ready(self) -> None:
         if self._found is None:
@@ -182,8 +188,20 @@ class SharedEncoder(CachingEncoder):
         return list(checked(with_prefix(texts, role, self.query_prefix)))
 
     def _size(self, dimensions: int | None) -> int:
-        size = self.dimensions if dimensions is None else dimensions
-        return check_dimensions(size, self.embedder.max_dimensions)
+        if not self.has_dense and dimensions is None:
+            return 0
+        self.require_dense_head()
+        full = self.embedder.max_dimensions
+        size = self.settings.dimensions if dimensions is None else dimensions
+        return full if size is None else check_dimensions(size, full)
+
+    def _look_up(self, role: Role) -> LookUp | None:
+        """What gives these texts their vectors without a pass: they neither wait nor are kept."""
+        return self.embedder.look_up if role == "query" else None
+
+    def _reported(self, both: HybridEmbeddings) -> HybridEmbeddings:
+        self._report_truncated(both.truncated)
+        return both
 
     def _call(
         self, texts: list[str], finish: Callable[[Call[R]], R], answer: Answer[R] | Future[R]
@@ -194,8 +212,8 @@ class SharedEncoder(CachingEncoder):
     def _refuse(self, rows: Sequence[int]) -> None:
         raise too_long(named(rows), rows, self.settings.max_length)
 
-    def _report_truncated(self, rows: Sequence[Vectors]) -> None:
-        cut_off = [i for i, row in enumerate(rows) if row.truncated]
+    def _report_truncated(self, truncated: Iterable[bool]) -> None:
+        cut_off = [i for i, is_cut_off in enumerate(truncated) if is_cut_off]
         if cut_off and self.settings.on_truncation == "error":
             self._refuse(cut_off)
         if cut_off and self.settings.on_truncation == "warn":
@@ -205,7 +223,7 @@ class SharedEncoder(CachingEncoder):
         self, texts: Sequence[str], vectors: Mapping[str, Vectors], size: int
     ) -> HybridEmbeddings:
         rows = [vectors[text] for text in texts]
-        self._report_truncated(rows)
+        self._report_truncated(row.truncated for row in rows)
         both = embeddings_of(
             rows,
             self.embedder.max_dimensions,

@@ -128,6 +128,10 @@ class GTETokenizer:
         """The vocabulary entry of one id, unique to it: ``▁foo`` stays ``▁foo``."""
         return self._tokenizer.id_to_token(token_id) or f"<{token_id}>"
 
+    def token_id(self, piece: str) -> int | None:
+        """The id of a vocabulary entry, None for what is none."""
+        return self._tokenizer.token_to_id(piece)
+
     @staticmethod
     def _most_characters(max_length: int) -> int:
         return max(max_length, 64) * _CHARACTERS_PER_TOKEN

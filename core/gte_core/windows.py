@@ -13,7 +13,7 @@ from itertools import chain
 
 from gte_core.iteration import progress_bar
 from gte_core.runtime.packs import computed_ahead, windows
-from gte_core.runtime.vectors import TextVectors, VectorEngine
+from gte_core.runtime.vectors import ComputesVectors, TextVectors
 from gte_core.settings import OnTruncation
 from gte_core.texts import NameOf, checked
 from gte_core.tokenizer import GTETokenizer, TokenizedText
@@ -41,7 +41,7 @@ class WindowedEncoding:
         is_ahead: whether the next texts are tokenized while a window is computed.
     """
 
-    engine: VectorEngine
+    engine: ComputesVectors
     tokenizer: GTETokenizer
     on_truncation: OnTruncation
     logger: logging.Logger

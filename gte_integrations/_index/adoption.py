@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gte_core import CollectionMismatch
-from gte_integrations._index.metadata import Metadata, check_alike, is_recorded
+from gte_integrations._index.metadata import Metadata, check_alike, is_recorded, kinds_of
 from gte_integrations._index.records import Record, StoredDocument
 from gte_integrations._index.retry import Sender
 from gte_integrations._index.sparse import Floats
@@ -60,10 +60,9 @@ def _sampled_keys(store: Store[Any], sender: Sender) -> list[str]:
 def _check_complete(
     name: str, expected: Metadata, schema: Metadata, missing: Sequence[str]
 ) -> None:
-    lacking = [] if schema["dimensions"] else ["dense"]
-    if expected["sparse"] and not schema["sparse"]:
-        lacking.append("sparse")
-    lacking = list(dict.fromkeys([*lacking, *missing]))
+    there = kinds_of(schema)
+    kinds = [kind for kind in kinds_of(expected) if kind not in there]
+    lacking = list(dict.fromkeys([*kinds, *missing]))
     if lacking:
         raise CollectionMismatch(
             f"{name} lacks {', '.join(map(repr, lacking))}, which every collection has that a "

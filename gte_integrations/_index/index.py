@@ -275,7 +275,7 @@ class HybridIndex(Searches[FilterT]):
         self._open()
         vectors = ((document_id, self._store.vectors(document_id)) for document_id in ids)
         stored = {document_id: found for document_id, found in vectors if found is not None}
-        return explain(self.vectorizer.encoder, query, stored, fusion)
+        return explain(self.vectorizer.vectors([query], "query"), stored, fusion) if stored else {}
 
     def drop(self) -> None:
         """Remove the collection with all its documents; no error if there is none.
@@ -292,8 +292,10 @@ class HybridIndex(Searches[FilterT]):
         """What is stored about the collection's making; None if there is no collection.
 
         "model", "revision", "max_length", "numeric", "dimensions", "coarse_dimensions", "metric",
-        "storage" and "sparse" are what a ``CollectionMismatch`` compares. "name" is the model as
-        it was given and "query_prefix" what goes before queries; 0.1.0 did not record these two.
+        "storage" and "sparse" are what a ``CollectionMismatch`` compares; from "dimensions" to
+        "storage" they are None without dense vectors. "name" is the model as it was given and
+        "query_prefix" what goes before queries; 0.1.0 did not record these two. Of the sparse half
+        of a ``PairedEncoder`` there is the same as "sparse_model", "sparse_name" and so on.
 
         Raises ``CollectionMismatch`` if the collection was made by something else.
         """

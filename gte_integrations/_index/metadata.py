@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from gte_core import CollectionMismatch
+from gte_core import CollectionMismatch, Fingerprint
 
 Metadata = dict[str, str | int | bool | None]
 Quantization = Literal["float32", "float16", "int8"]
 """How an engine keeps dense vectors; the public argument is called ``storage``."""
+Kind = Literal["dense", "sparse"]
+_OF_FINGERPRINT = ("model", "revision", "max_length", "numeric")
+_SPARSE_HALF = "sparse_"  # before what is recorded of the model that gives the sparse vectors
+
+
+def fingerprint_metadata(fingerprint: Fingerprint) -> Metadata:
+    """What is recorded of a fingerprint; that of a pair's sparse half under keys of its own."""
+    found: Metadata = {name: getattr(fingerprint, name) for name in _OF_FINGERPRINT}
+    if fingerprint.sparse is None:
+        return found
+    return found | of_sparse_half(fingerprint_metadata(fingerprint.sparse))
+
+
+def of_sparse_half(metadata: Metadata) -> Metadata:
+    """The same under the keys that a pair's sparse half has in the metadata of the pair."""
+    return {f"{_SPARSE_HALF}{key}": value for key, value in metadata.items()}
+
+
+def sparse_half(metadata: Mapping[str, Any]) -> Metadata:
+    """Undoes ``of_sparse_half``; {} if it was no pair that filled the collection."""
+    mark = _SPARSE_HALF
+    return {key.removeprefix(mark): metadata[key] for key in metadata if key.startswith(mark)}
+
+
+def recorded_fingerprint(metadata: Mapping[str, Any]) -> Fingerprint:
+    """The fingerprint that ``fingerprint_metadata`` recorded."""
+    sparse = sparse_half(metadata)
+    return Fingerprint(
+        metadata["model"],
+        metadata.get("revision"),
+        metadata["max_length"],
+        metadata.get("numeric", "float"),
+        sparse=recorded_fingerprint(sparse) if sparse else None,
+    )
+
+
+def kinds_of(metadata: Metadata) -> tuple[Kind, ...]:
+    """Which vectors a collection has; without dense ones, what says how they are kept is None."""
+    has: dict[Kind, object] = {
+        "dense": metadata["dimensions"],
+        "sparse": metadata.get("sparse", True),
+    }
+    return tuple(kind for kind, there in has.items() if there)
 
 
 def compare_metadata(
@@ -24,6 +68,9 @@ def compare_metadata(
 
 def check_alike(name: str, expected: Metadata, found: Metadata, kind: str = "collection") -> None:
     """``compare_metadata`` where it does not matter whether the model was recorded."""
+    # What is recorded of a pair alone is a difference also where one of both lacks it.
+    no_pair = of_sparse_half(dict.fromkeys(_OF_FINGERPRINT))
+    expected, found = no_pair | expected, no_pair | found
     differences = [
         f"  {key}: the {kind} has {found.get(key)!r}, this index needs {value!r}"
         for key, value in expected.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Never, cast
 
-from gte_core import Fingerprint, Role
-from gte_integrations._index.metadata import Metadata
+from gte_core import Role
+from gte_integrations._index.metadata import Metadata, kinds_of, recorded_fingerprint
 
 
 class RecordedEncoder:
@@ -20,20 +20,15 @@ class RecordedEncoder:
     """
 
     vocab_size = None
-    has_dense = True
 
     def __init__(self, metadata: Metadata) -> None:
         recorded: dict[str, Any] = metadata
         self.model = cast("str", recorded.get("name", recorded["model"]))
-        self.dimensions = cast("int", recorded["dimensions"])
-        self.has_sparse = bool(recorded.get("sparse", True))
+        self.dimensions = cast("int", recorded["dimensions"] or 0)
+        kinds = kinds_of(metadata)
+        self.has_dense, self.has_sparse = "dense" in kinds, "sparse" in kinds
         self.query_prefix = cast("str", recorded.get("query_prefix") or "")
-        self.fingerprint = Fingerprint(
-            recorded["model"],
-            recorded.get("revision"),
-            recorded["max_length"],
-            recorded.get("numeric", "float"),
-        )
+        self.fingerprint = recorded_fingerprint(metadata)
 
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None

@@ -29,7 +29,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StoredVectors:
-    """A document's vectors as a store gives them back; ``weights`` are by token id."""
+    """A document's vectors as a store gives them back; ``weights`` are by token id.
+
+    Either is empty in a collection without that kind.
+    """
 
     dense: Floats
     weights: Mapping[int, float]
@@ -55,7 +58,8 @@ class StoredDocument:
         text: the stored text; where half of a surrogate pair was given, U+FFFD.
         payload: the payload as JSON gives it back: lists for tuples.
         origin: where it belongs, as of ``Document``.
-        dense: float32 ``(dimensions,)``, of the precision that the collection keeps.
+        dense: float32 ``(dimensions,)``, of the precision that the collection keeps; empty if its
+            model gives none.
         token_ids: int64, sorted; empty if the text has no token weights.
         weights: float32, positive, one for each of ``token_ids``.
     """
@@ -76,10 +80,10 @@ class StoredDocument:
 class Record:
     """A document with its vectors, ready to be written.
 
-    ``dense`` is float32 ``(dimensions,)``, ``coarse`` its leading part or None; ``token_ids`` are
-    int64, sorted and unique, ``weights`` float32 and positive, both of the same length, which may
-    be 0. ``vocab_size`` is above every token id. ``truncated`` says that the model read the
-    beginning of the text alone.
+    ``dense`` is float32 ``(dimensions,)``, empty if the model gives none, ``coarse`` its leading
+    part or None; ``token_ids`` are int64, sorted and unique, ``weights`` float32 and positive, both
+    of the same length, which may be 0. ``vocab_size`` is above every token id. ``truncated`` says
+    that the model read the beginning of the text alone.
     """
 
     document: Prepared

@@ -46,7 +46,7 @@ class Searches(Contents[FilterT]):
             queries: one text or many; all are encoded in one call.
             limit: hits per query.
             mode: "hybrid", or "dense" or "sparse" alone; None (the default) for all that the
-                collection has, which is "dense" if its model gives no sparse vectors.
+                collection has, which is one of these two if its model gives that kind alone.
             fusion: how hybrid mode makes one score of two; ``Linear()`` or ``RRF()``.
             candidates: how many of the best of each kind hybrid mode fuses; ``offset + limit`` if
                 that is more.
@@ -106,8 +106,8 @@ class Searches(Contents[FilterT]):
             group_by: a key of the payload, of whose every value the best hit comes.
 
         Raises:
-            ValueError: the vectors are not of the collection's size, or have no sparse ones where
-                ``mode`` needs them.
+            ValueError: the vectors are not of the collection's size, or lack those that ``mode``
+                needs.
         """
         keys = check_payload_keys(payload_keys)
         wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)

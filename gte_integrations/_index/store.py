@@ -45,7 +45,8 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
     def schema(self) -> Metadata | None:
         """What the collection is built for, recorded or not, None if there is no collection.
 
-        The keys are "dimensions", "coarse_dimensions", "metric", "storage" and "sparse".
+        The keys are "dimensions", "coarse_dimensions", "metric", "storage" and "sparse"; without
+        dense vectors, the first four are None.
         """
         ...
 

@@ -12,10 +12,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_core import Encoder, HybridEmbeddings, MissingHeadError, NonFiniteError, as_encoder
+from gte_core import (
+    Encoder,
+    HybridEmbeddings,
+    MissingHeadError,
+    NonFiniteError,
+    Role,
+    as_encoder,
+)
 from gte_integrations._index.checks import check_choice
 from gte_integrations._index.document import as_document
-from gte_integrations._index.metadata import Metadata, Quantization
+from gte_integrations._index.metadata import (
+    Metadata,
+    Quantization,
+    fingerprint_metadata,
+    of_sparse_half,
+)
 from gte_integrations._index.preparation import Limits, Prepared, prepare
 from gte_integrations._index.records import Embedded, Record
 from gte_integrations._index.sparse import Floats, Sparse, sparse_rows
@@ -66,6 +78,11 @@ class Vectorizer:
         check_choice("storage", storage, Quantization)
         self.storage: Quantization = storage
         self.encoder = encoder = as_encoder(encoder)
+        if not encoder.has_dense:
+            kept = None if storage == "float32" else storage
+            _refuse_for_sparse(
+                encoder, dimensions=dimensions, coarse_dimensions=coarse_dimensions, storage=kept
+            )
         self.dimensions = encoder.dimensions
         self._takes_any_size = dimensions is None
         if dimensions is not None:
@@ -87,16 +104,15 @@ class Vectorizer:
 
     def comparable_metadata(self) -> Metadata:
         """What a collection must have been made with for these vectors to fit into it."""
-        fingerprint = self.encoder.fingerprint
-        return {
-            "model": fingerprint.model,
-            "revision": fingerprint.revision,
-            "max_length": fingerprint.max_length,
-            "numeric": fingerprint.numeric,
+        of_dense: Metadata = {
             "dimensions": self.dimensions,
             "coarse_dimensions": self.coarse_dimensions,
             "metric": self.metric,
             "storage": self.storage,
+        }
+        return {
+            **fingerprint_metadata(self.encoder.fingerprint),
+            **(of_dense if self.encoder.has_dense else dict.fromkeys(of_dense)),
             "sparse": self.encoder.has_sparse,
         }
 
@@ -112,27 +128,21 @@ class Vectorizer:
     def metadata(self) -> Metadata:
         """All that is recorded with a collection: what is compared, and two things that are not.
 
-        These are "name", the model as it was given, and "query_prefix"; with them others can open
-        the collection as it was made.
+        These are "name", the model as it was given, and "query_prefix", both also of the other
+        model of a pair; with them others can open the collection as it was made.
         """
-        return {
-            **self.comparable_metadata(),
-            "name": self._model,
-            "query_prefix": self.encoder.query_prefix,
-        }
+        found = {**self.comparable_metadata(), **_description(self.encoder)}
+        pair = getattr(self.encoder, "source", self.encoder)  # behind a cache
+        half = getattr(pair, "sparse", None) if self.encoder.fingerprint.sparse else None
+        return found if half is None else found | of_sparse_half(_description(half))
 
     def __repr__(self) -> str:
         coarse, storage = self.coarse_dimensions, self.storage
-        parts = [repr(self._model), f"dimensions={self.dimensions}"]
+        parts = [repr(_name_of(self.encoder))]
+        parts += [f"dimensions={self.dimensions}"] if self.dimensions else []
         parts += [] if coarse is None else [f"coarse_dimensions={coarse}"]
         parts += [] if storage == "float32" else [f"storage={storage!r}"]
         return f"{type(self).__name__}({', '.join(parts)})"
-
-    @property
-    def _model(self) -> str:
-        """The model as it was given."""
-        model = getattr(self.encoder, "model", None)
-        return model if isinstance(model, str) else self.encoder.fingerprint.model
 
     def prepare(self, item: object) -> Prepared:
         """Read and check one document in any accepted form."""
@@ -144,27 +154,32 @@ class Vectorizer:
 
     def embed(self, documents: Sequence[Prepared]) -> Embedded:
         """Embed documents that were checked. ``NonFiniteError`` if a vector cannot be stored."""
-        both = self._encode([document.source for document in documents])
+        both = self.vectors([document.source for document in documents])
         return Embedded(self._as_records(documents, both), int(both.n_tokens.sum()))
 
-    def _encode(self, texts: list[str]) -> HybridEmbeddings:
-        """What the model gives, with no columns in ``sparse`` where it has no sparse head."""
+    def vectors(self, texts: list[str], role: Role = "document") -> HybridEmbeddings:
+        """What the model gives; a half that it lacks has no columns."""
+        if self.default_mode == "hybrid":
+            return self.encoder.encode(texts, role=role, dimensions=self.dimensions)
+        size = self.dimensions or None
+        both = self.encoder.encode_available(texts, role=role, dimensions=size)
         if self.encoder.has_sparse:
-            return self.encoder.encode(texts, dimensions=self.dimensions)
-        both = self.encoder.encode_available(texts, dimensions=self.dimensions)
+            return both
         return replace(both, sparse=HybridEmbeddings.of_dense(both.dense).sparse)
 
     @property
     def default_mode(self) -> Mode:
         """How to search with all vectors that the model gives."""
-        return "hybrid" if self.encoder.has_sparse else "dense"
+        if self.encoder.has_dense:
+            return "hybrid" if self.encoder.has_sparse else "dense"
+        return "sparse"
 
     def query_vectors(self, queries: str | Sequence[str], mode: Mode) -> Queries:
         """Dense ``(n, dimensions)`` and sparse ``(n, vocab_size)`` vectors, as far as needed."""
+        self.need(mode, f"mode={mode!r}")
         if mode == "dense":
             dense = self.encoder.encode_dense(queries, role="query", dimensions=self.dimensions)
             return Queries(dense, self._coarse(dense))
-        self.need_sparse(f"mode={mode!r}")
         if mode == "sparse":
             return Queries(sparse=self.encoder.encode_sparse(queries, role="query"))
         both = self.encoder.encode(queries, role="query", dimensions=self.dimensions)
@@ -177,7 +192,8 @@ class Vectorizer:
                 f"embeddings is a {type(embeddings).__name__}, but must be the HybridEmbeddings of "
                 "queries; HybridEmbeddings.of_dense(array) makes them of dense vectors alone."
             )
-        return self.default_mode if embeddings.sparse.shape[1] else "dense"
+        there = _mode_in(embeddings)
+        return self.default_mode if there == "hybrid" else there
 
     def given_vectors(self, embeddings: HybridEmbeddings, mode: Mode) -> Queries:
         """``query_vectors`` of vectors that are there already; ``ValueError`` if they do not fit.
@@ -185,19 +201,17 @@ class Vectorizer:
         Dense ones are scaled to length 1.
         """
         self.mode_of(embeddings)
-        sparse = None
-        if mode != "dense":
-            self.need_sparse(f"mode={mode!r}")
-            sparse = embeddings.sparse
-            if not sparse.shape[1]:
-                raise ValueError(
-                    f"mode is {mode!r}, but embeddings has dense vectors alone; search with "
-                    'mode="dense", or pass what encode(..., role="query") gives.'
-                )
+        self.need(mode, f"mode={mode!r}")
+        there = _mode_in(embeddings)
+        if there not in ("hybrid", mode):
+            raise ValueError(
+                f"mode is {mode!r}, but embeddings has {there} vectors alone; search with "
+                f'mode="{there}", or pass what encode(..., role="query") gives.'
+            )
         if not (np.isfinite(embeddings.dense).all() and np.isfinite(embeddings.sparse.data).all()):
             raise NonFiniteError("embeddings has NaN or infinity, by which nothing can be found.")
         if mode == "sparse":
-            return Queries(sparse=sparse)
+            return Queries(sparse=embeddings.sparse)
         if embeddings.dimensions != self.dimensions:
             raise ValueError(
                 f"embeddings has dense vectors of {embeddings.dimensions} components, but the "
@@ -205,14 +219,19 @@ class Vectorizer:
                 f"encoded with dimensions={self.dimensions}."
             )
         dense = embeddings.with_dimensions(self.dimensions).dense
-        return Queries(dense, self._coarse(dense), sparse)
+        return Queries(dense, self._coarse(dense), embeddings.sparse if mode == "hybrid" else None)
 
-    def need_sparse(self, what: str) -> None:
-        """Raise ``MissingHeadError`` if the model gives no sparse vectors, which ``what`` needs."""
-        if not self.encoder.has_sparse:
+    def need(self, mode: Mode, what: str) -> None:
+        """Raise ``MissingHeadError`` if the model lacks vectors of ``mode``, which ``what`` needs.
+
+        Those of "hybrid" are both.
+        """
+        there = self.default_mode
+        if there not in ("hybrid", mode):
+            lacking = "sparse" if there == "dense" else "dense"
             raise MissingHeadError(
-                f"{what} needs sparse vectors, but {self.encoder.fingerprint.model} gives none; "
-                'search with mode="dense", or use a model with a sparse head.'
+                f"{what} needs {lacking} vectors, but {self.encoder.fingerprint.model} gives none; "
+                f'search with mode="{there}", or use a model that gives both.'
             )
 
     def _coarse(self, dense: Floats) -> Floats | None:
@@ -244,6 +263,34 @@ class Vectorizer:
                 zip(documents, sparse_rows(sparse), strict=True)
             )
         ]
+
+
+def _mode_in(embeddings: HybridEmbeddings) -> Mode:
+    """How to search with all vectors that the embeddings have."""
+    if not embeddings.dimensions:
+        return "sparse"
+    return "hybrid" if embeddings.sparse.shape[1] else "dense"
+
+
+def _description(encoder: Encoder) -> Metadata:
+    """What is recorded of an encoder, and not compared."""
+    return {"name": _name_of(encoder), "query_prefix": encoder.query_prefix}
+
+
+def _name_of(encoder: Encoder) -> str:
+    """The model as it was given."""
+    model = getattr(encoder, "model", None)
+    return model if isinstance(model, str) else encoder.fingerprint.model
+
+
+def _refuse_for_sparse(encoder: Encoder, **given: object) -> None:
+    """Raise ``ValueError`` for what says how dense vectors are kept, where there are none."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is {value!r}, but {encoder.fingerprint.model} gives sparse vectors alone; "
+                "leave it out, for it is about dense ones."
+            )
 
 
 def _check_size(name: str, size: int, limit: int) -> int:

@@ -51,13 +51,14 @@ class _SparseVector:
 class _EncodedText:
     """A text with its vectors, as JSON has them.
 
-    A model without the sparse head gives ``dense`` alone, and None for the rest.
+    A model without the sparse head gives ``dense`` alone, and None for the rest; one without dense
+    vectors None for ``dense``.
     """
 
     text: str
     n_tokens: int | None
     truncated: bool | None
-    dense: list[float]
+    dense: list[float] | None
     sparse: _SparseVector | None
 
 
@@ -72,7 +73,7 @@ def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_Encoded
         tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
         sparse = _SparseVector(ids.tolist(), weights.tolist(), tokens)
         counts = int(both.n_tokens[0]), bool(both.truncated[0])
-        yield _EncodedText(text, *counts, dense.tolist(), sparse)
+        yield _EncodedText(text, *counts, dense.tolist() or None, sparse)
 
 
 def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_EncodedText]:
@@ -84,14 +85,15 @@ def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_E
 
 def _vectors_grid(encoded: _EncodedText, about: str) -> Padding:
     """One text's vectors in short."""
-    values = " ".join(f"{value:+.4f}" for value in encoded.dense[:_MOST_VALUES])
-    more = " …" if len(encoded.dense) > _MOST_VALUES else ""
     grid = output.fields()
     grid.add_row("Text", output.Snippet(encoded.text, "bold"))
     grid.add_row("Model", Text(about, style="dim"))
     if encoded.n_tokens is not None:
         grid.add_row("Tokens", str(encoded.n_tokens))
-    grid.add_row("Dense", f"{len(encoded.dense)} dimensions: {values}{more}")
+    if (dense := encoded.dense) is not None:
+        values = " ".join(f"{value:+.4f}" for value in dense[:_MOST_VALUES])
+        more = " …" if len(dense) > _MOST_VALUES else ""
+        grid.add_row("Dense", f"{len(dense)} dimensions: {values}{more}")
     if (sparse := encoded.sparse) is not None:
         weights = sorted(zip(sparse.tokens, sparse.weights, strict=True), key=lambda item: -item[1])
         counted = f"{len(weights)} tokens: " if weights else "no tokens"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gte_integrations.cli import output
-from gte_integrations.cli.models import label, load_model, recorded_sizes
+from gte_integrations.cli.models import label, load_model, recorded_sizes, with_sparse_half
 from gte_integrations.cli.options import (
     ApiKeyFile,
     AsJson,
@@ -64,8 +64,9 @@ def index(
     metadata = read_metadata(to, collection)
     _note_other_prefix(query_prefix, metadata)
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
-    with open_index(to, collection, embedder, sizes) as target:
+    with open_index(to, collection, encoder, sizes) as target:
         target.create()
         report = target.add(
             documents,

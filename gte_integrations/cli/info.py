@@ -83,11 +83,14 @@ def _write(store: StoreLocation, collection: str, found: dict[str, Any]) -> None
 def _grid(
     where: str, metadata: "Metadata", count: int, origins: list[tuple[str | None, int]]
 ) -> Table:
+    from gte_integrations._index.metadata import sparse_half
+
     grid = output.fields()
     grid.add_row("Collection", Text(where, overflow="fold"))
     grid.add_row("Documents", f"{count:,}")
-    reads = f"reads {metadata['max_length']:,} tokens · {metadata.get('numeric', 'float')}"
-    grid.add_row("Model", Text(f"{recorded_label(metadata)} · {reads}", overflow="fold"))
+    grid.add_row("Model", _model(metadata))
+    if sparse := sparse_half(metadata):
+        grid.add_row("Sparse model", _model(sparse))
     if metadata.get("query_prefix"):
         grid.add_row("Query prefix", Text(repr(metadata["query_prefix"])))
     grid.add_row("Vectors", _vectors(metadata))
@@ -97,7 +100,14 @@ def _grid(
     return grid
 
 
+def _model(metadata: "Metadata") -> Text:
+    reads = f"reads {metadata['max_length']:,} tokens · {metadata.get('numeric', 'float')}"
+    return Text(f"{recorded_label(metadata)} · {reads}", overflow="fold")
+
+
 def _vectors(metadata: "Metadata") -> str:
+    if not metadata["dimensions"]:
+        return "sparse"
     coarse = metadata.get("coarse_dimensions")
     dense = f"dense {metadata['dimensions']}" + (f", gathered by {coarse}" if coarse else "")
     sparse = " and sparse" if metadata.get("sparse", True) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from gte_integrations.cli.stores import (
 if TYPE_CHECKING:
     from gte_core import Encoder, GTEEmbedder
     from gte_integrations._index.index import HybridIndex
-    from gte_integrations._index.metadata import Metadata
+    from gte_integrations._index.metadata import Metadata, Quantization
     from gte_integrations.cli.options import ModelOptions
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
@@ -55,6 +55,24 @@ def load_model(
     return GTEEmbedder.from_pretrained(model, **arguments)
 
 
+def with_sparse_half(
+    embedder: GTEEmbedder, options: ModelOptions, metadata: Mapping[str, Any] | None
+) -> Encoder:
+    """The pair that filled a collection, of which this is the dense half; else the model itself.
+
+    A model that was asked for stands alone.
+    """
+    from gte_integrations._index.metadata import sparse_half
+
+    recorded = sparse_half(metadata or {})
+    if not recorded or options.model is not None:
+        return embedder
+    from gte_core import PairedEncoder
+
+    others = replace(options, revision=None, max_length=None, dimensions=None)
+    return PairedEncoder(dense=embedder, sparse=load_model(others, metadata=recorded))
+
+
 def recorded_sizes(
     metadata: Mapping[str, Any] | None, embedder: Encoder, dimensions: int | None
 ) -> Sizes:
@@ -68,7 +86,8 @@ def recorded_sizes(
     size = embedder.dimensions if dimensions is None else dimensions
     coarse = metadata.get("coarse_dimensions")
     fits = coarse is not None and coarse < size
-    return Sizes(dimensions, coarse if fits else None, metadata.get("storage", "float32"))
+    storage: Quantization = metadata.get("storage") or "float32"  # None without dense vectors
+    return Sizes(dimensions, coarse if fits else None, storage)
 
 
 def recorded(store: StoreLocation, collection: str) -> Metadata:

@@ -13,6 +13,7 @@ from gte_integrations.cli.models import (
     open_without_model,
     recorded,
     recorded_sizes,
+    with_sparse_half,
 )
 from gte_integrations.cli.options import (
     ApiKeyFile,
@@ -76,6 +77,7 @@ def reindex(
     old = recorded(store, collection)
     new = read_metadata(to, target)
     embedder = load_model(options, query_prefix=query_prefix, metadata=new or old)
+    encoder = with_sparse_half(embedder, options, new or old)
     if new is None and options.model is not None:
         sizes = Sizes()
     else:
@@ -84,7 +86,7 @@ def reindex(
         sizes = replace(sizes, storage="float32")
     with (
         open_without_model(store, collection) as source,
-        open_index(to, target, embedder, sizes) as filled,
+        open_index(to, target, encoder, sizes) as filled,
     ):
         filled.create()
         report = source.reindex(

@@ -10,7 +10,13 @@ from rich.text import Text
 
 from gte_integrations.cli import output
 from gte_integrations.cli.filters import engine_filter, naming_filter
-from gte_integrations.cli.models import label, load_model, recorded, recorded_sizes
+from gte_integrations.cli.models import (
+    label,
+    load_model,
+    recorded,
+    recorded_sizes,
+    with_sparse_half,
+)
 from gte_integrations.cli.options import (
     ApiKeyFile,
     AsJson,
@@ -67,10 +73,11 @@ def search(
     options = ModelOptions(**model_options)
     condition = engine_filter(store.engine, filter)
     metadata = recorded(store, collection)
-    mode = mode or ("hybrid" if metadata["sparse"] else "dense")
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
+    encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with naming_filter(filter), open_index(store, collection, embedder, sizes) as source:
+        mode = mode or source.vectorizer.default_mode
         rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
             _shared_tokens(source, text, hits) if explain else {}

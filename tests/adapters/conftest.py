@@ -1,5 +1,6 @@
 """An encoder made of hashes, and the places where an index can live."""
 
+import json
 import logging
 import os
 import socket
@@ -10,10 +11,12 @@ import uuid
 from collections import Counter
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from gte_core import Fingerprint
 from gte_core.encoder import with_prefix
-from gte_core.testing import HashEncoder
+from gte_core.testing import HashEncoder, random_checkpoint
 from gte_core.texts import checked
 
 VOCAB_SIZE = 500
@@ -26,17 +29,25 @@ FINGERPRINT = Fingerprint("hash", "0" * 40, 512)
 class RecordingEncoder:
     """A ``HashEncoder`` that counts calls, keeps texts, and fails at those in ``failures``."""
 
-    has_dense = True
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, dimensions=SIZE, has_sparse=True, query_prefix="", fingerprint=FINGERPRINT):
+    def __init__(
+        self,
+        dimensions=SIZE,
+        has_sparse=True,
+        query_prefix="",
+        fingerprint=FINGERPRINT,
+        has_dense=True,
+    ):
         self.hashes = HashEncoder(
             dimensions=dimensions,
             vocab_size=VOCAB_SIZE,
             has_sparse=has_sparse,
+            has_dense=has_dense,
             max_length=fingerprint.max_length,
         )
-        self.dimensions, self.has_sparse = dimensions, has_sparse
+        self.dimensions = self.hashes.dimensions
+        self.has_dense, self.has_sparse = has_dense, has_sparse
         self.query_prefix, self.fingerprint = query_prefix, fingerprint
         self.calls, self.texts, self.failures = Counter(), [], {}
 
@@ -65,6 +76,36 @@ class RecordingEncoder:
             if text in self.failures:
                 raise self.failures[text]
         return texts
+
+
+@pytest.fixture(scope="session")
+def sparse_checkpoint(tmp_path_factory):
+    """A sparse encoder whose queries are looked up, in the form of sentence-transformers."""
+    directory = tmp_path_factory.mktemp("sparse")
+    network, pooling = "document_0_MLMTransformer", "document_1_SpladePooling"
+    table = "query_0_SparseStaticEmbedding"
+    types = {
+        folder: f"sentence_transformers.models.{folder.rpartition('_')[2]}"
+        for folder in (network, pooling, table)
+    }
+    random_checkpoint(directory / network, task="masked_lm")
+    files = {
+        "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "models.Router"}],
+        "router_config.json": {
+            "types": types,
+            "structure": {"query": [table], "document": [network, pooling]},
+        },
+        f"{network}/sentence_bert_config.json": {"transformer_task": "fill-mask"},
+        f"{pooling}/config.json": {"activation_function": "log1p_relu"},
+        f"{table}/config.json": {},
+    }
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    weights = torch.rand(512, generator=torch.Generator().manual_seed(0))
+    save_file({"weight": weights}, directory / table / "model.safetensors")
+    return directory
 
 
 @pytest.fixture

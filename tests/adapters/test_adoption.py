@@ -108,12 +108,15 @@ def spoil_sparse(item):
 
 
 @pytest.mark.parametrize(
-    ("options", "has_sparse"), [({}, True), ({"dimensions": 16, "coarse_dimensions": 8}, False)]
+    ("options", "halves"),
+    [
+        ({}, {}),
+        ({"dimensions": 16, "coarse_dimensions": 8}, {"has_sparse": False}),
+        ({}, {"has_dense": False}),
+    ],
 )
-def test_what_a_vectorizer_filled_becomes_an_index(
-    theirs, place, make_encoder, options, has_sparse
-):
-    encoder = make_encoder(has_sparse=has_sparse)
+def test_what_a_vectorizer_filled_becomes_an_index(theirs, place, make_encoder, options, halves):
+    encoder = make_encoder(**halves)
     theirs.fill(encoder, **options)
     coarse = options.get("coarse_dimensions")
     index = place.open(encoder, coarse_dimensions=coarse)
@@ -124,7 +127,7 @@ def test_what_a_vectorizer_filled_becomes_an_index(
     index.adopt()
     assert (encoder.calls.total(), len(encoder.texts)) == (1, 8)
     assert index.metadata() == index.vectorizer.metadata()
-    assert index.vectorizer.dimensions == options.get("dimensions", 32)
+    assert index.vectorizer.dimensions == options.get("dimensions", encoder.dimensions)
     assert index.add(DOCUMENTS).unchanged == len(DOCUMENTS)
     index.close()
     with place.open(encoder, coarse_dimensions=coarse) as again:

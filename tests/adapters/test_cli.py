@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from gte_core import Fingerprint, GTEEmbedder, OnTruncation, __version__
+from gte_core import Fingerprint, GTEEmbedder, OnTruncation, PairedEncoder, __version__
 from gte_core.network.device import has_onednn
 from gte_core.testing import random_checkpoint
 from gte_integrations import qdrant
@@ -849,6 +849,79 @@ class TestTheModelOfTheCollection:
             result = gte(*command, *place)
             assert result.exit_code == 1
             assert "holds no record of the model that filled it" in result.stderr
+
+    def test_a_pair_of_models(self, fill, small_checkpoint, passages):
+        sparse = _load(small_checkpoint, dtype="float32", query_prefix="w1 ", max_length=20)
+        pair = PairedEncoder(dense=_load("demo", dtype="float32"), sparse=sparse)
+        place = fill(pair)
+        precise = ("--dtype", "float32", "--json")
+        [found] = lines_of_json(gte("search", "merge cells", "--from", *place, *precise))
+        with QdrantHybridIndex(place[0].removeprefix("qdrant:"), "docs", pair) as index:
+            assert [hit["score"] for hit in found["hits"]] == pytest.approx(
+                [hit.score for hit in index.search("merge cells")[0]], abs=1e-5
+            )
+        [report] = lines_of_json(gte("index", passages, "--to", *place, "--json"))
+        assert (report["replaced"], report["count"]) == (5, 5)  # which have a payload
+        shown = unwrapped(gte("info", "--from", *place, columns=200))
+        assert "Model demo model · reads 8,192 tokens · float" in shown
+        assert f"Sparse model {small_checkpoint} · reads 20 tokens · float" in shown
+        other = gte("search", "x", "--from", *place, "--model", "demo")
+        assert "sparse_model: the collection has 'sha256:" in other.stderr
+
+    def test_a_pair_is_reindexed_as_one(self, fill, small_checkpoint):
+        place = fill(PairedEncoder(dense=_loaded("demo"), sparse=_loaded(str(small_checkpoint))))
+        [report] = lines_of_json(
+            gte("reindex", "--from", *place, "--to", place[0], "--to-collection", "new", "--json")
+        )
+        assert report["written"] == 5
+        assert "Sparse model" in gte("info", "--from", place[0], "-c", "new").stdout
+
+
+class TestWithoutDenseVectors:
+    @pytest.mark.parametrize("location", ["qdrant:{}", "milvus:{}.db"])
+    def test_a_collection_is_filled_and_searched_by_words(
+        self, sparse_checkpoint, passages, tmp_path, location
+    ):
+        place = location.format(tmp_path / "words"), "-c", "docs"
+        for model, key in ((("-m", sparse_checkpoint), "written"), ((), "unchanged")):
+            [report] = lines_of_json(gte("index", passages, "--to", *place, *model, "--json"))
+            assert (report[key], report["count"]) == (5, 5)
+        [found] = lines_of_json(gte("search", "merge", "--from", *place, "--explain", "--json"))
+        best = found["hits"][0]
+        assert best["dense_score"] is None
+        assert (
+            best["score"]
+            == best["sparse_score"]
+            == pytest.approx(sum(token["contribution"] for token in best["tokens"]), rel=1e-4)
+        )
+        shown = gte("search", "merge", "--from", *place, columns=200).stdout
+        assert f"sparse · {sparse_checkpoint}" in shown
+        refused = gte("search", "merge", "--from", *place, "--mode", "dense")
+        assert "--mode dense needs dense vectors, but sha256:" in refused.stderr
+        assert "Vectors sparse" in unwrapped(gte("info", "--from", *place))
+        [shown] = lines_of_json(gte("info", "--from", *place, "--json"))
+        assert (shown["dimensions"], shown["sparse"]) == (None, True)
+
+    def test_a_text_is_encoded_to_words_alone(self, sparse_checkpoint):
+        model = ("-m", sparse_checkpoint)
+        texts = [str(number) for number in range(70)]
+        found = lines_of_json(gte("encode", "-", *model, "--json", input="\n".join(texts)))
+        assert [line["text"] for line in found] == texts
+        assert found[0]["dense"] is None
+        assert found[0]["sparse"]["ids"]
+        shown = unwrapped(gte("encode", "x", *model, columns=200))
+        assert " tokens: " in shown
+        assert "Dense" not in shown
+
+    def test_it_is_the_sparse_half_of_a_pair(self, sparse_checkpoint, tmp_path):
+        pair = PairedEncoder(dense=_loaded("demo"), sparse=_loaded(str(sparse_checkpoint)))
+        place = f"qdrant:{tmp_path}", "-c", "docs"
+        with QdrantHybridIndex(tmp_path, "docs", pair) as index:
+            index.create()
+            index.add([(row["id"], row["text"]) for row in ROWS])
+        [found] = lines_of_json(gte("search", "merge cells", "--from", *place, "--json"))
+        best = found["hits"][0]
+        assert best["score"] == pytest.approx(best["dense_score"] + 0.01 * best["sparse_score"])
 
 
 class TestQueryPrefix:

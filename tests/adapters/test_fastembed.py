@@ -120,6 +120,17 @@ def test_without_a_sparse_head_there_is_no_sparse_name(make_encoder):
     assert register_fastembed(make_encoder(has_sparse=False)) == ("hash", None)
 
 
+def test_without_dense_vectors_there_is_no_dense_name(make_encoder):
+    from fastembed import SparseTextEmbedding, TextEmbedding
+
+    before = len(TextEmbedding.EMBEDDINGS_REGISTRY)
+    encoder = make_encoder(has_dense=False)
+    assert register_fastembed(encoder, name="words") == (None, "words-sparse")
+    assert len(TextEmbedding.EMBEDDINGS_REGISTRY) == before
+    [vector] = SparseTextEmbedding("words-sparse").embed("oak pine")
+    assert vector.indices.tolist() == encoder.encode_sparse("oak pine").indices.tolist()
+
+
 def test_one_text_is_one_vector(encoder):
     from fastembed import SparseTextEmbedding, TextEmbedding
 

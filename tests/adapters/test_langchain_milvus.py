@@ -4,6 +4,7 @@ import pytest
 from langchain_milvus import Milvus
 
 from gte_integrations.langchain import GTEEmbeddings
+from gte_integrations.langchain_milvus import GTEMilvusSparse
 
 TEXTS = [f"Help page {number} on printing and spelling" for number in range(129)] + ["☃"]
 
@@ -32,4 +33,19 @@ def test_documents_are_never_empty_and_queries_may_be(demo):
     _, ids, weights = next(demo.encode("print").rows())
     assert asyncio.run(sparse.aembed_documents(["print"])) == [
         pytest.approx(dict(zip(ids.tolist(), weights.tolist(), strict=True)), rel=1e-5)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:langchain_milvus")
+def test_a_sparse_store_of_a_model_without_dense_vectors(tmp_path, make_encoder):
+    store = Milvus(
+        GTEMilvusSparse(encoder=make_encoder(has_dense=False)),
+        vector_field="sparse",
+        index_params={"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX", "params": {}},
+        search_params={"metric_type": "IP", "params": {}},
+        connection_args={"uri": str(tmp_path / "store.db")},
+    )
+    store.add_texts(["oak and pine", "elm and yew"], ids=["a", "b"])
+    assert [found.page_content for found in store.similarity_search("a yew", k=1)] == [
+        "elm and yew"
     ]

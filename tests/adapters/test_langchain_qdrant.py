@@ -43,3 +43,15 @@ def test_the_sparse_half_of_embeddings_shares_their_encoder(demo):
     assert sparse.embed_query("print a page") == vectors[0]
     assert asyncio.run(sparse.aembed_query("print a page")) == vectors[0]
     assert asyncio.run(sparse.aembed_documents(["print a page", ""])) == vectors
+
+
+def test_a_sparse_store_of_a_model_without_dense_vectors(make_encoder):
+    store = QdrantVectorStore.from_texts(
+        ["oak and pine", "elm and yew"],
+        sparse_embedding=GTEQdrantSparse(encoder=make_encoder(has_dense=False)),
+        retrieval_mode=RetrievalMode.SPARSE,
+        location=":memory:",
+    )
+    assert [found.page_content for found in store.similarity_search("a yew", k=1)] == [
+        "elm and yew"
+    ]

@@ -11,6 +11,7 @@ from langchain_core.indexing import index as langchain_index
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from qdrant_client import AsyncQdrantClient
 
+from gte_core import MissingHeadError
 from gte_core.testing import HashEncoder
 from gte_integrations.langchain import GTEEmbeddings, GTEVectorStore
 from gte_integrations.qdrant import QdrantHybridIndex
@@ -341,6 +342,33 @@ def test_a_text_costs_one_pass(encoded, tmp_path):
         store.similarity_search("frost")
         embeddings.embed_documents(TEXTS)
     assert sorted(text for texts in encoded for text in texts) == sorted([*TEXTS, "frost"])
+
+
+async def test_of_a_model_without_dense_vectors(place, make_encoder):
+    embeddings = GTEEmbeddings(encoder=make_encoder(has_dense=False))
+    store = GTEVectorStore.from_texts(
+        TEXTS,
+        embeddings,
+        location=place.location,
+        collection=f"{place.prefix}docs",
+        engine="milvus" if place.engine.startswith("milvus") else "qdrant",
+        ids=list("abcd"),
+        **place.credentials,
+    )
+    place.opened.append(store.index)
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    assert [found.id for found in retriever.invoke("snow ice")] == ["c"]
+    assert [found.id for found in await retriever.ainvoke("snow ice")] == ["c"]
+    assert store.embeddings.encoder is store.index.vectorizer.encoder
+    for search in (
+        store.similarity_search_with_relevance_scores,
+        store.max_marginal_relevance_search,
+    ):
+        with pytest.raises(MissingHeadError, match="mode='dense' needs dense vectors, but hash"):
+            search("snow")
+    for call in (lambda: embeddings.embed_query("snow"), lambda: embeddings.embed_documents(["s"])):
+        with pytest.raises(MissingHeadError, match=r"'hash' has no dense vectors.* use encode_sp"):
+            call()
 
 
 async def test_it_searches_by_a_vector_of_the_right_size(filled):

@@ -10,7 +10,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from gte_core import GTEEmbedder, MissingHeadError
-from gte_core.testing import random_checkpoint
+from gte_core.testing import HashEncoder, random_checkpoint
 from gte_integrations.llama_index import GTEEmbedding
 from gte_integrations.llama_index_milvus import GTEMilvusVectorStore, GTESparseFunction
 
@@ -140,4 +140,10 @@ def test_the_embedding_is_ours(tmp_path):
 def test_a_model_without_a_sparse_head_is_refused_at_once(tmp_path):
     embedding = GTEEmbedding(model_name=str(random_checkpoint(tmp_path / "model", task=None)))
     with pytest.raises(MissingHeadError, match="no sparse head"):
+        GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"))
+
+
+def test_a_model_without_dense_vectors_is_refused_at_once(tmp_path):
+    embedding = GTEEmbedding(encoder=HashEncoder(has_dense=False))
+    with pytest.raises(MissingHeadError, match="'hash' has no dense vectors"):
         GTEMilvusVectorStore(embedding, uri=str(tmp_path / "store.db"))

@@ -5,6 +5,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient
 
+from gte_core import PairedEncoder
 from gte_integrations.llama_index import GTEEmbedding
 from gte_integrations.llama_index_qdrant import reciprocal_rank_fusion
 
@@ -74,3 +75,19 @@ def test_empty_results():
 def test_alpha_out_of_range():
     with pytest.raises(ValueError, match=r"alpha is 1\.5, but must be from 0"):
         reciprocal_rank_fusion(result(), result(), alpha=1.5)
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_a_pair_gives_both_vectors_of_a_store(make_encoder):
+    dense, sparse = make_encoder(has_sparse=False), make_encoder(has_dense=False)
+    embedding = GTEEmbedding(encoder=PairedEncoder(dense=dense, sparse=sparse))
+    store = QdrantVectorStore("docs", client=QdrantClient(":memory:"), **embedding.qdrant_options())
+    index = VectorStoreIndex.from_documents(
+        [Document(text="oak and pine"), Document(text="elm and yew")],
+        storage_context=StorageContext.from_defaults(vector_store=store),
+        embed_model=embedding,
+    )
+    assert (dense.calls.total(), sparse.calls.total()) == (1, 1)
+    retriever = index.as_retriever(similarity_top_k=1, vector_store_query_mode="hybrid")
+    assert [found.text for found in retriever.retrieve("a yew")] == ["elm and yew"]
+    assert (dense.calls.total(), sparse.calls.total()) == (2, 2)

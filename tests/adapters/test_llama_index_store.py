@@ -25,6 +25,7 @@ from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from gte_core import MissingHeadError
 from gte_integrations.llama_index import GTEEmbedding, GTEVectorStore
 from gte_integrations.milvus import MilvusHybridIndex
 from gte_integrations.qdrant import QdrantHybridIndex
@@ -471,6 +472,25 @@ def test_an_ingestion_pipeline_writes_to_it(store, encoder):
     )
     pipeline.run(documents=[Document(text=text) for text in TEXTS])
     assert {one.text for one in store.get_nodes()} == set(TEXTS)
+
+
+async def test_where_there_are_no_dense_vectors_the_default_is_sparse(place, make_encoder):
+    encoder = make_encoder(has_dense=False)
+    index = place.open(encoder)
+    index.create()
+    store = GTEVectorStore(index=index)
+    store.add([node(text, "abcd"[n], n=n) for n, text in enumerate(TEXTS)])
+    for options in ({}, {"mode": VectorStoreQueryMode.SPARSE}):
+        assert store.query(query("n: 3 fire", **options)).ids[0] == "d"
+        assert (await store.aquery(query("n: 3 fire", **options))).ids[0] == "d"
+    for mode in (VectorStoreQueryMode.MMR, VectorStoreQueryMode.HYBRID):
+        with pytest.raises(MissingHeadError, match='hash gives none; search with mode="sparse"'):
+            store.query(query(mode=mode))
+    embedding = GTEEmbedding(encoder=encoder)
+    nodes = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
+    assert ids(nodes.as_retriever(similarity_top_k=1).retrieve("n: 3 fire")) == ["d"]
+    with pytest.raises(MissingHeadError, match="'hash' has no dense vectors"):
+        nodes.insert(Document(text="rain"))
 
 
 @pytest.mark.parametrize("mode", [VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR])

@@ -26,12 +26,18 @@ def path(tmp_path):
     return tmp_path / "corpus.parquet"
 
 
-@pytest.mark.parametrize("options", [{}, {"dimensions": 16, "coarse_dimensions": 8}])
-@pytest.mark.parametrize("has_sparse", [True, False])
-def test_what_was_written_is_added_without_the_model(
-    place, path, make_encoder, options, has_sparse
-):
-    encoder = make_encoder(has_sparse=has_sparse)
+@pytest.mark.parametrize(
+    ("options", "halves"),
+    [
+        ({}, {}),
+        ({"dimensions": 16, "coarse_dimensions": 8}, {}),
+        ({}, {"has_sparse": False}),
+        ({"dimensions": 16, "coarse_dimensions": 8}, {"has_sparse": False}),
+        ({}, {"has_dense": False}),
+    ],
+)
+def test_what_was_written_is_added_without_the_model(place, path, make_encoder, options, halves):
+    encoder = make_encoder(**halves)
     report = write_parquet(MilvusVectorizer(encoder, **options), iter(DOCUMENTS), path)
     assert report.written == 4
     index = place.open(encoder, **options)
@@ -44,9 +50,17 @@ def test_what_was_written_is_added_without_the_model(
     direct = place.open(encoder, "direct", **options)
     direct.create()
     direct.add(DOCUMENTS)
-    for mode in ("hybrid", "dense", "sparse") if has_sparse else ("dense",):
+    for mode in [direct.vectorizer.default_mode] if halves else ["hybrid", "dense", "sparse"]:
         assert index.search(["oak", ""], mode=mode) == direct.search(["oak", ""], mode=mode)
     assert index.add(DOCUMENTS).unchanged == 4
+
+
+@pytest.mark.parametrize("halves", [{"has_sparse": False}, {"has_dense": False}])
+def test_what_a_model_does_not_give_has_no_column(path, make_encoder, halves):
+    vectorizer = MilvusVectorizer(make_encoder(**halves))
+    write_parquet(vectorizer, DOCUMENTS, path)
+    fields = [field.name for field in vectorizer.schema().fields]
+    assert sorted(pq.read_table(path).column_names) == sorted([*fields, "$meta"])
 
 
 def test_the_columns_are_those_of_a_milvus_collection(path, encoder):

@@ -79,6 +79,22 @@ def test_a_model_without_a_sparse_head():
         asyncio.run(encoder.aencode("oak"))
 
 
+def test_a_model_without_dense_vectors():
+    source = Counting(has_dense=False)
+    encoder = shared_encoder(source)
+    assert (encoder.has_dense, encoder.dimensions) == (False, 0)
+    sparse = encoder.encode_sparse(["oak", "elm"])
+    assert (asyncio.run(encoder.aencode_sparse(["oak", "elm"])) != sparse).nnz == 0
+    assert encoder.encode_available(["oak", "elm"]).dense.shape == (2, 0)
+    assert len(source.asked) == 1
+    for ask in (encoder.encode, encoder.encode_dense):
+        with pytest.raises(MissingHeadError, match=r"'hash' has no dense vectors.*encode_sparse"):
+            ask("oak")
+    for ask in (encoder.aencode, encoder.aencode_dense):
+        with pytest.raises(MissingHeadError, match=r"'hash' has no dense vectors.*encode_sparse"):
+            asyncio.run(ask("oak"))
+
+
 def test_one_for_each_encoder_as_long_as_somebody_holds_it(source, encoder):
     assert isinstance(encoder, CachedEncoder)
     assert shared_encoder(source) is encoder

@@ -149,7 +149,7 @@ def test_replayed_packs_are_the_packs_themselves(model, alone):
         tokenized = [TokenizedText(ids, truncated=False) for ids in texts]
         expected = ordinary.compute(tokenized, sparse=sparse)
         found = replayed.compute(tokenized, sparse=sparse)
-        np.testing.assert_allclose(found.cls, expected.cls, atol=1e-5)
+        np.testing.assert_allclose(found.pooled, expected.pooled, atol=1e-5)
         np.testing.assert_allclose(found.sparse.toarray(), expected.sparse.toarray(), atol=1e-5)
 
     same()
@@ -189,7 +189,7 @@ def test_without_a_capture_it_goes_on(model, monkeypatch, caplog):
     found = engine(model, graphed=True)
     expected = engine(model).compute(texts)
     for _ in range(2):
-        np.testing.assert_array_equal(found.compute(texts).cls, expected.cls)
+        np.testing.assert_array_equal(found.compute(texts).pooled, expected.pooled)
     assert attempts == [32]
     assert found.pack_tokens == 2048
     assert "No CUDA graph of 32 tokens (CUDA out of memory)" in caplog.text

@@ -399,7 +399,7 @@ def test_a_text_without_direction_is_named_by_its_place_in_the_call(small, monke
         encoded = original(self, texts, **options)
         for row, text in enumerate(texts):
             if len(text) > 20:
-                encoded.cls[row, :8] = 0
+                encoded.pooled[row, :8] = 0
         return encoded
 
     monkeypatch.setattr(VectorEngine, "compute", flat)

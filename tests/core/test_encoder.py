@@ -1,5 +1,8 @@
 import asyncio
 import inspect
+import pickle
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from gte_core import (
     EncoderSettings,
     Fingerprint,
     GTEEmbedder,
+    PairedEncoder,
     as_queries,
     shared_encoder,
 )
@@ -22,6 +26,16 @@ def test_fingerprints_show_what_they_compare():
         str(fingerprint) == "Alibaba-NLP/gte-multilingual-base@9bbca17d9273 max_length=8192 float"
     )
     assert fingerprint != Fingerprint(fingerprint.model, fingerprint.revision, 512)
+    pair = replace(fingerprint, sparse=Fingerprint("other", None, 512))
+    assert str(pair) == f"{fingerprint} and sparse other max_length=512 float"
+    assert pair != fingerprint
+
+
+def test_fingerprints_of_former_versions_are_of_one_model():
+    fingerprint = Fingerprint("base", None, 512)
+    again = copy(fingerprint)
+    again.__setstate__(["base", None, 512, "float"])
+    assert again == pickle.loads(pickle.dumps(fingerprint)) == fingerprint
 
 
 def test_the_former_way_to_a_query_names_the_new_one(small):
@@ -49,7 +63,12 @@ def hashes(checkpoint):
     return HashEncoder(query_prefix="w1 ")
 
 
-@pytest.fixture(params=[embedder, shared, cached, hashes])
+def paired(checkpoint):
+    sparse = HashEncoder(has_dense=False, query_prefix="w1 ", vocab_size=300)
+    return PairedEncoder(dense=HashEncoder(has_sparse=False, query_prefix="w1 "), sparse=sparse)
+
+
+@pytest.fixture(params=[embedder, shared, cached, hashes, paired])
 def encoder(request, small_checkpoint):
     """Everything of ours that says it satisfies ``Encoder``."""
     return request.param(small_checkpoint)

@@ -9,6 +9,7 @@ from gte_core import (
     GTEEmbedder,
     GTEModel,
     GTEReranker,
+    PairedEncoder,
     SharedEncoder,
     shared_encoder,
 )
@@ -35,10 +36,12 @@ OF_LOADING = {
 }
 
 
-@pytest.fixture(params=["loaded", "shared", "cached"])
+@pytest.fixture(params=["loaded", "shared", "cached", "paired"])
 def encoder(request, small_checkpoint):
     if request.param == "cached":
         return shared_encoder(HashEncoder())
+    if request.param == "paired":
+        return PairedEncoder(dense=HashEncoder(), sparse=HashEncoder())
     if request.param == "shared":
         return shared_encoder(EncoderSettings(model=str(small_checkpoint)))
     return GTEEmbedder.from_pretrained(small_checkpoint)

@@ -191,27 +191,6 @@ def test_a_masked_language_model_has_no_embedding(checkpoint):
     assert GTEModel.from_pretrained(checkpoint)
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"settings": {"model_type": "SparseEncoder"}}, "model_type is 'SparseEncoder'"),
-        (
-            {"modules": [("", "MLMTransformer"), ("1_SpladePooling", "SpladePooling")]},
-            "type is 'MLMTransformer'",
-        ),
-        (
-            {"modules": [("", "Router")], "settings": {"model_type": "SparseEncoder"}},
-            "model_type is 'SparseEncoder'",
-        ),
-    ],
-)
-def test_a_sparse_encoder_is_refused_as_one(checkpoint, files, message):
-    edit_config(checkpoint, architectures=["NewForMaskedLM"])
-    describe(checkpoint, **files)
-    with pytest.raises(ConfigError, match=f"{message}.*learned sparse vectors.* does not compute"):
-        GTEEmbedder.from_pretrained(checkpoint)
-
-
 @pytest.mark.parametrize("field", ["logn_attention_scale", "logn_attention_clip1"])
 @pytest.mark.parametrize("value", [True, "true"])
 def test_attention_scaled_by_length_is_refused(checkpoint, field, value):

@@ -1,7 +1,9 @@
+import asyncio
+
 import pytest
 
-from gte_core import GTEEmbedder, GTEModel
-from gte_core.testing import random_checkpoint, word_tokenizer
+from gte_core import GTEEmbedder, GTEModel, MissingHeadError
+from gte_core.testing import HashEncoder, random_checkpoint, word_tokenizer
 
 
 def test_a_random_checkpoint_can_be_encoded_with(tmp_path):
@@ -40,3 +42,28 @@ def test_a_reranker(tmp_path):
 def test_too_small_a_vocabulary():
     with pytest.raises(ValueError, match="vocab_size is 50, but must be at least 100"):
         word_tokenizer(50)
+
+
+def test_hashes_without_dense_vectors_have_the_same_sparse_ones():
+    sparse = HashEncoder(has_dense=False)
+    assert (sparse.has_dense, sparse.has_sparse, sparse.dimensions) == (False, True, 0)
+    both = sparse.encode_available(["oak elm", ""])
+    assert both.dense.shape == (2, 0)
+    whole = HashEncoder().encode(["oak elm", ""])
+    for matrix in (both.sparse, sparse.encode_sparse(["oak elm", ""])):
+        assert (matrix != whole.sparse).nnz == 0
+    assert both.n_tokens.tolist() == [4, 2]
+
+
+def test_dense_vectors_of_hashes_without_are_refused():
+    sparse = HashEncoder(has_dense=False)
+    for ask in (
+        sparse.encode,
+        sparse.encode_dense,
+        lambda text: asyncio.run(sparse.aencode(text)),
+        lambda text: sparse.encode_available(text, dimensions=8),
+    ):
+        with pytest.raises(MissingHeadError, match=r"'hash' has no dense vectors.*encode_sparse"):
+            ask("oak")
+    with pytest.raises(ValueError, match="has_dense and has_sparse are both False"):
+        HashEncoder(has_dense=False, has_sparse=False)

@@ -29,6 +29,7 @@ from gte_core import (
     GTEModelOutput,
     GTEReranker,
     HybridEmbeddings,
+    PairedEncoder,
     RankedDocument,
     RerankerSettings,
     SharedEncoder,
@@ -131,7 +132,8 @@ async def of_what_is_shared() -> None:
 
 
 def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: CachedEncoder) -> None:
-    encoders: list[Encoder] = [embedder, shared, cached, HashEncoder(), as_encoder("demo")]
+    pair = PairedEncoder(dense=embedder, sparse="demo")
+    encoders: list[Encoder] = [embedder, shared, cached, pair, HashEncoder(), as_encoder("demo")]
     for encoder in encoders:
         assert_type(as_encoder(encoder), Encoder)
         assert_type(encoder.encode(["one"], role="query", dimensions=8), HybridEmbeddings)
@@ -140,6 +142,7 @@ def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: Cache
         assert_type(encoder.encode_dense(["one"]), Dense)
         assert_type(encoder.encode_sparse(["one"]), Sparse)
         assert_type(encoder.fingerprint, Fingerprint)
+        assert_type(encoder.fingerprint.sparse, Fingerprint | None)
 
 
 async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:

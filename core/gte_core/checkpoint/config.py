@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RotaryScaling = Literal["default", "linear", "ntk"]
-Task = Literal["token_classification", "sequence_classification"]
+Task = Literal["token_classification", "sequence_classification", "masked_lm"]
 
 # What the two published configuration classes assume for a field that config.json leaves out.
 _COMMON_DEFAULTS: dict[str, Any] = {

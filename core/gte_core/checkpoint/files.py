@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
 import stat
 from io import BufferedReader
@@ -17,7 +18,11 @@ from typing import Any
 from gte_core.exceptions import GTEError
 
 # Far above what is published: a tokenizer takes 17 MB, indexes and configurations kilobytes.
-_LARGEST = {"tokenizer.json": 64 * 2**20, "model.safetensors.index.json": 16 * 2**20}
+_LARGEST = {
+    "tokenizer.json": 64 * 2**20,
+    "model.safetensors.index.json": 16 * 2**20,
+    "idf.json": 16 * 2**20,
+}
 _LARGEST_JSON = 4 * 2**20
 _LARGEST_WEIGHTS = 64 * 2**30
 
@@ -29,11 +34,18 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 
+_FOLDER = re.compile(r"(?!\.)[\w.-]{0,100}")
+
 _QUOTED = 200  # characters of a value that an error quotes
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
 _REPR.maxstring = _REPR.maxother = _QUOTED
+
+
+def is_folder_name(value: object) -> bool:
+    """Whether a value names a folder of a checkpoint, or is ``""``, the checkpoint itself."""
+    return isinstance(value, str) and _FOLDER.fullmatch(value) is not None
 
 
 def exists(path: Path) -> bool:

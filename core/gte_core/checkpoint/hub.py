@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gte_core.checkpoint.files import exists, open_file, shortened, shown
+from gte_core.checkpoint.learned_sparse import learned_sparse_files, network_directory
 from gte_core.checkpoint.modules import DESCRIPTION_PATTERNS, MODULES_FILE, is_described
 from gte_core.checkpoint.shards import weight_files
 from gte_core.exceptions import HubError, WeightsError
@@ -97,7 +98,7 @@ class ModelFiles:
     """Where a model's files are.
 
     Attributes:
-        directory: holds config.json, tokenizer.json and the safetensors.
+        directory: what was found; ``network`` says where in it the network is.
         model: the hub id, the absolute path of a directory, or ``"demo"``.
         revision: the commit, None for a directory.
         stamp: sizes and times of the files of a directory when they were found.
@@ -112,6 +113,11 @@ class ModelFiles:
     def of_directory(cls, directory: Path, model: str) -> ModelFiles:
         """The files of a local directory, as they are now."""
         return cls(directory, model, stamp=_stamp(directory))
+
+    @property
+    def network(self) -> Path:
+        """Where config.json, tokenizer.json and the safetensors are."""
+        return network_directory(self.directory)
 
     @property
     def never_change(self) -> bool:
@@ -350,11 +356,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_complete(directory: Path, sha256: Mapping[str, str]) -> bool:
+    network = network_directory(directory)
     try:
-        weight_files(directory)
+        weight_files(network)
     except WeightsError:
         return False
-    return all(exists(directory / name) for name in {"config.json", "tokenizer.json", *sha256})
+    return all(exists(network / name) for name in {"config.json", "tokenizer.json", *sha256})
 
 
 def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
@@ -369,9 +376,11 @@ def _verify(directory: Path, sha256: Mapping[str, str]) -> None:
 
 
 def _files_of(directory: Path) -> list[Path]:
-    small = [directory / name for name in _SMALL_FILES if exists(directory / name)]
+    network = network_directory(directory)
+    small = [network / name for name in _SMALL_FILES if exists(network / name)]
+    small += learned_sparse_files(directory)
     try:
-        return small + weight_files(directory)
+        return small + weight_files(network)
     except WeightsError:
         return small  # loading says what is wrong
 

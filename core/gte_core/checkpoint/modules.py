@@ -7,14 +7,24 @@ reads what the files say; ``check_computed`` refuses what this version does not 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gte_core.checkpoint.config import GTEConfig
-from gte_core.checkpoint.files import exists, read_json, read_json_object, shown
+from gte_core.checkpoint.files import (
+    exists,
+    is_folder_name,
+    read_json,
+    read_json_object,
+    shown,
+)
+from gte_core.checkpoint.learned_sparse import (
+    SPARSE_PATTERNS,
+    LearnedSparse,
+    read_learned_sparse,
+)
 from gte_core.exceptions import ConfigError
 
 MODULES_FILE = "modules.json"
@@ -26,7 +36,7 @@ DESCRIPTION_PATTERNS = (
     "*/config.json",
     SETTINGS_FILE,
     "sentence_bert_config.json",
-    "router_config.json",
+    *SPARSE_PATTERNS,
 )
 
 # The older form of a pooling's settings: for each mode a field that is true or false.
@@ -40,9 +50,7 @@ _POOLING_FIELDS = {
 }
 
 _LIBRARY = "sentence_transformers."
-_FOLDER = re.compile(r"(?!\.)[\w.-]{0,100}")
 _MOST_MODULES = 100
-_SPARSE_KINDS = frozenset({"MLMTransformer", "SpladePooling", "SparseStaticEmbedding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +134,21 @@ def is_described(directory: Path) -> bool:
     return all(exists(directory / folder / "config.json") for folder in needed)
 
 
-def check_computed(directory: Path, config: GTEConfig) -> None:
-    """``ConfigError``, naming file, field and value, for vectors that are made another way."""
+def check_computed(directory: Path, config: GTEConfig) -> LearnedSparse | None:
+    """What makes it a sparse encoder, if it is one.
+
+    ``ConfigError``, naming file, field and value, for vectors that are made another way.
+    """
+    if found := read_learned_sparse(directory):
+        return found
     description = read_description(directory)
-    _refuse_learned_sparse(description)
+    _check_model_type(description)
     _refuse_masked_lm(directory / "config.json", config)
     if description.modules:
         _check_order(description)
         for module in description.modules:
             _CHECKS[module.kind](module)
+    return None
 
 
 def _listed(directory: Path) -> list[tuple[str, str]]:
@@ -155,9 +169,9 @@ def _entry(file: Path, entry: Any) -> tuple[str, str]:
     name, folder = fields.get("type"), fields.get("path")
     if not isinstance(name, str) or not name.startswith(_LIBRARY):
         raise _refusal(file, "type", name, f"a class of {_LIBRARY[:-1]}")
-    if not isinstance(folder, str) or not _FOLDER.fullmatch(folder):
+    if not is_folder_name(folder):
         raise _refusal(file, "path", folder, "the name of a folder beside it")
-    return name.rpartition(".")[2], folder
+    return name.rpartition(".")[2], str(folder)
 
 
 def _read_module(directory: Path, kind: str, folder: str) -> Module:
@@ -168,32 +182,20 @@ def _read_module(directory: Path, kind: str, folder: str) -> Module:
     return Module(kind, file, read_json_object(file, ConfigError))
 
 
-def _refuse_learned_sparse(description: Description) -> None:
-    modules, settings = description.directory / MODULES_FILE, description.directory / SETTINGS_FILE
-    found = [
-        (modules, "type", module.kind)
-        for module in description.modules
-        if module.kind in _SPARSE_KINDS
-    ]
-    if description.model_type == "SparseEncoder":
-        found.append((settings, "model_type", description.model_type))
-    for file, name, value in found:
-        raise ConfigError(
-            f"{file}: {name} is {value!r}. This is a sparse encoder, which learned sparse vectors "
-            "over its whole vocabulary; this version does not compute them. Load a model that "
-            "gives dense vectors, such as gte-multilingual-base."
-        )
+def _check_model_type(description: Description) -> None:
     if description.model_type not in (None, "SentenceTransformer"):
-        raise _refusal(settings, "model_type", description.model_type, "'SentenceTransformer'")
+        file = description.directory / SETTINGS_FILE
+        raise _refusal(file, "model_type", description.model_type, "'SentenceTransformer'")
 
 
 def _refuse_masked_lm(file: Path, config: GTEConfig) -> None:
     names = read_json_object(file, ConfigError).get("architectures") or []
     if config.task is None and any(name.endswith("ForMaskedLM") for name in names):
         raise ConfigError(
-            f"{file}: architectures is {shown(names)}, a masked language model. It has no trained "
-            "embedding, so its vectors would mean nothing. Load a model that was trained to embed, "
-            "such as gte-multilingual-base; GTEModel loads the encoder of this one."
+            f"{file}: architectures is {shown(names)}, a masked language model, and no "
+            f"{MODULES_FILE} makes it a sparse encoder. It has no trained embedding, so its "
+            "vectors would mean nothing. Load a model that was trained to embed, such as "
+            "gte-multilingual-base; GTEModel loads the encoder of this one."
         )
 
 

@@ -30,14 +30,16 @@ _RENAMES = (
     (re.compile(r"\.self_attn\."), ".attention."),
     (re.compile(r"\.post_attention_layernorm\."), ".attn_ln."),
     (re.compile(r"\.post_mlp_layernorm\."), ".mlp_ln."),
+    (re.compile(r"^lm_head\.layer_norm\."), "lm_head.norm."),
 )
 
 # Parameters that some files hold in parts, to be stacked along the first axis in this order.
 _STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "up_gate_proj": ("up_proj", "gate_proj")}
 _WHOLE_OF = {part: whole for whole, parts in _STACKED.items() for part in parts}
 
-# Some files hold the head of the language model and rotary tables, which nothing here reads.
-_IGNORED = re.compile(r"lm_head\.|.*(rotary_emb\.|inv_freq$|position_ids$)")
+# Some files hold rotary tables, which nothing here reads, and the head of the language model.
+_IGNORED = re.compile(r".*(rotary_emb\.|inv_freq$|position_ids$)")
+_LM_HEAD = "lm_head."
 
 # Six digits are enough: a tensor with a longer number is reported as unexpected.
 _LAYER = re.compile(r"encoder\.layer\.([0-9]{1,6})\.")
@@ -47,10 +49,15 @@ class Checkpoint:
     """The tensors of a model directory under their original names, read one at a time.
 
     Tensors are read in blocks. Mapped, they would count twice towards the memory of the process.
+
+    Args:
+        directory: holds the safetensors.
+        lm_head: whether the head of the language model is wanted, which is ignored otherwise.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lm_head: bool = False) -> None:
         self._directory = directory
+        self._has_lm_head = lm_head
         # name -> part -> where it is stored; the part of a tensor stored whole is its own name.
         self._stored: dict[str, dict[str, StoredTensor]] = {}
         self._duplicates: list[str] = []
@@ -131,7 +138,7 @@ class Checkpoint:
         for stored in stored_tensors(path):
             key = stored.key
             name, part = _original_name(key)
-            if _IGNORED.match(name):
+            if _IGNORED.match(name) or (name.startswith(_LM_HEAD) and not self._has_lm_head):
                 continue
             if stored.dtype not in FLOATS:
                 raise WeightsError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from gte_core.network.attention import PackLayout, has_varlen_kernel
 from gte_core.network.device import best_float, choose_device, choose_dtype, is_quantized, to_device
 from gte_core.network.kernels import choose_kernels
 from gte_core.network.layers import Embeddings, EncoderLayer, Pooler, RotaryAngles
+from gte_core.network.masked_lm import MaskedLMHead
 from gte_core.network.placement import Placement
 
 
@@ -66,9 +67,10 @@ class GTEModel(nn.Module):
 
     Args:
         config: the shape of the network.
-        task: the classification head to build, or None for none.
+        task: the head to build, or None for none.
         num_labels: outputs of the classifier; 1 in every published checkpoint.
         pooler: whether to build a pooler; a sequence classifier always has one.
+        tied: whether the decoder of ``"masked_lm"`` is the word embeddings.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class GTEModel(nn.Module):
         task: Task | None = None,
         num_labels: int = 1,
         pooler: bool = False,
+        tied: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -86,7 +89,9 @@ class GTEModel(nn.Module):
         self.encoder = EncoderStack(config)
         pooled = pooler or task == "sequence_classification"
         self.pooler = Pooler(config.hidden_size) if pooled else None
-        self.classifier = nn.Linear(config.hidden_size, num_labels) if task else None
+        classifies = task is not None and task != "masked_lm"
+        self.classifier = nn.Linear(config.hidden_size, num_labels) if classifies else None
+        self.lm_head = MaskedLMHead(config, tied=tied) if task == "masked_lm" else None
         # Not a buffer: it must stay float32 when the model becomes half.
         self.inverse_frequencies = config.rotary.inverse_frequencies(config.head_dim)
 
@@ -117,7 +122,7 @@ class GTEModel(nn.Module):
                 "inside GTEEmbedder and GTEReranker alone."
             )
         placement = Placement(computed_on, computed_in, head_dtype=computed_in)
-        return cls._from_directory(files.directory, placement)
+        return cls._from_directory(files.network, placement)
 
     @classmethod
     def for_inference(
@@ -127,12 +132,15 @@ class GTEModel(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         torch_compile: bool = False,
+        masked_lm: bool = False,
     ) -> GTEModel:
         """The same network with the fastest kernels for this device and this type of products.
 
         It only computes: its layers may hold no parameters that could be moved, cast or saved. On
         a CPU its word embeddings stay mapped from the file, if that never changes.
         ``torch_compile`` fuses the steps of a layer between its products and its attention.
+        ``masked_lm`` loads the head of a masked language model, whose passes read all of the word
+        embeddings.
         """
         kernels = choose_kernels(dtype, device)
         activations = best_float(device) if is_quantized(dtype) else dtype
@@ -141,32 +149,35 @@ class GTEModel(nn.Module):
             activations,
             head_dtype=torch.float32,
             kernels=kernels,
-            table_stays_mapped=files.never_change,
+            table_stays_mapped=files.never_change and not masked_lm,
         )
         if torch_compile:
-            _check_compilable(files.directory, device, activations)
-        model = cls._from_directory(files.directory, placement)
+            _check_compilable(files.network, device, activations)
+        model = cls._from_directory(files.network, placement, masked_lm=masked_lm)
         if torch_compile:
             for layer in model.encoder.layer:
                 layer.compile()
         return model
 
     @classmethod
-    def _from_directory(cls, directory: Path, placement: Placement) -> GTEModel:
+    def _from_directory(
+        cls, directory: Path, placement: Placement, *, masked_lm: bool = False
+    ) -> GTEModel:
         """The model that a directory describes, filled with its weights.
 
         The head is the one that config.json announces or, where it announces none, the one that
         the weights hold.
         """
         config = GTEConfig.from_pretrained(directory)
-        checkpoint = Checkpoint(directory)
+        checkpoint = Checkpoint(directory, lm_head=masked_lm)
         checkpoint.check_layers(config.num_hidden_layers)
         with torch.device("meta"):
             model = cls(
                 config,
-                task=config.task or checkpoint.task,
+                task="masked_lm" if masked_lm else config.task or checkpoint.task,
                 num_labels=config.num_labels or checkpoint.num_labels,
                 pooler="pooler.dense.weight" in checkpoint,
+                tied="lm_head.decoder.weight" not in checkpoint,
             )
         checkpoint.check({name: tuple(p.shape) for name, p in model.named_parameters()})
         placement.fill(model, checkpoint)
@@ -261,6 +272,15 @@ class GTEModel(nn.Module):
             )
         weights: Tensor = self.classifier(self._as_heads_want(hidden)).squeeze(-1).relu()
         return weights
+
+    def vocabulary_logits(self, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Logits of the states ``(total_tokens, hidden_size)``, as ``MaskedLMHead.logits``."""
+        if self.lm_head is None:
+            raise MissingHeadError(
+                "This model has no head of a masked language model. Load a sparse encoder, such as "
+                "opensearch-neural-sparse-encoding-doc-v3-gte."
+            )
+        return self.lm_head.logits(hidden, self.embeddings.word_embeddings.weight)
 
     def sequence_logits(self, cls: Tensor) -> Tensor:
         """Raw logits ``(n, num_labels)`` from the states ``(n, hidden_size)`` of CLS tokens."""

@@ -11,7 +11,8 @@ from gte_core.checkpoint.weights import Checkpoint
 from gte_core.network.kernels import Kernels
 
 _ENCODER = "encoder."
-_HEADS = ("classifier.", "pooler.")
+_HEADS = ("classifier.", "pooler.", "lm_head.")
+_DECODER = "lm_head.decoder.weight"
 _TABLE = "embeddings.word_embeddings.weight"
 
 
@@ -22,7 +23,8 @@ class Placement:
     Attributes:
         device: where the model computes.
         dtype: of the activations, and of every parameter but those named below.
-        head_dtype: of classifier and pooler, which cost little and whose rounding shows.
+        head_dtype: of the heads, which cost little and whose rounding shows. The decoder of a
+            language model, as large as the word embeddings, is of the activations' type.
         kernels: what computes the encoder's products and keeps their weights; None for torch's
             own layers.
         table_stays_mapped: whether a CPU reads word embeddings from the file, in their stored type.
@@ -48,7 +50,8 @@ class Placement:
     def _read(self, name: str, checkpoint: Checkpoint) -> Tensor:
         if self.table_stays_mapped and name == _TABLE and self.device.type == "cpu":
             return checkpoint.mapped(name)
-        dtype = self.head_dtype if name.startswith(_HEADS) else self.dtype
+        is_head = name.startswith(_HEADS) and name != _DECODER
+        dtype = self.head_dtype if is_head else self.dtype
         return checkpoint.copy(name, device=self.device, dtype=dtype)
 
     def _product(

@@ -1,9 +1,10 @@
-"""Tokenized texts -> the states of their CLS tokens and their sparse vectors."""
+"""Tokenized texts -> their pooled states and their sparse vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,20 +25,44 @@ class TextVectors:
     """What the model makes of n texts.
 
     Attributes:
-        cls: float32 ``(n, hidden_size)``, the states of the CLS tokens, neither cut nor scaled.
+        pooled: float32 ``(n, hidden_size)``, neither projected, cut nor scaled.
         sparse: float32 CSR ``(n, vocab_size)``, empty rows where it was not asked for.
         n_tokens: int64 ``(n,)``.
         truncated: bool ``(n,)``.
     """
 
-    cls: NDArray[np.float32]
+    pooled: NDArray[np.float32]
     sparse: sp.csr_array[np.float32]
     n_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
 
+    @classmethod
+    def of_sparse(
+        cls, sparse: sp.csr_array[np.float32], texts: Sequence[TokenizedText]
+    ) -> TextVectors:
+        """Sparse vectors alone, of these texts."""
+        n_tokens = np.array([len(text) for text in texts], dtype=np.int64)
+        truncated = np.array([text.truncated for text in texts], dtype=np.bool_)
+        return cls(np.empty((len(texts), 0), np.float32), sparse, n_tokens, truncated)
+
+
+class ComputesVectors(Protocol):
+    """What makes vectors of a window of texts: a model's engine, or a table."""
+
+    @property
+    def pack_tokens(self) -> int:
+        """Tokens of a pack, unless a single text has more."""
+        ...
+
+    def compute(
+        self, texts: Sequence[TokenizedText], *, sparse: bool = True, name_of: NameOf = as_text
+    ) -> TextVectors:
+        """The vectors of a window of texts; ``sparse`` says whether those are wanted."""
+        ...
+
 
 class VectorEngine(PackedEngine):
-    """The engine of an embedder.
+    """The engine of a model with dense vectors.
 
     Args:
         model: as of ``PackedEngine``.
@@ -46,6 +71,8 @@ class VectorEngine(PackedEngine):
         deterministic: as of ``PackedEngine``.
         graphed: as of ``PackedEngine``.
     """
+
+    has_dense = True
 
     def __init__(
         self,
@@ -72,11 +99,11 @@ class VectorEngine(PackedEngine):
         Raises what ``run`` does.
         """
         vocab_size = self._model.config.vocab_size
-        cls = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        pooled = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
         keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
         compute = compute_both if sparse and self.has_sparse else compute_cls
         for pack, (states, *entries) in self.run(texts, compute, name_of=name_of):
-            cls[pack] = states
+            pooled[pack] = states
             if entries:
                 found, largest, kept = entries
                 places, token_ids = np.divmod(found, vocab_size)
@@ -85,7 +112,7 @@ class VectorEngine(PackedEngine):
                 keys.append(np.array(pack)[places[kept]] * vocab_size + token_ids[kept])
                 weights.append(largest[kept])
         return TextVectors(
-            cls,
+            pooled,
             to_csr(np.concatenate(keys), np.concatenate(weights), (len(texts), vocab_size)),
             np.array([len(text) for text in texts], dtype=np.int64),
             np.array([text.truncated for text in texts], dtype=np.bool_),

@@ -22,6 +22,7 @@ _SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 _ARCHITECTURES = {
     "token_classification": "NewForTokenClassification",
     "sequence_classification": "NewForSequenceClassification",
+    "masked_lm": "NewForMaskedLM",
     None: "NewModel",
 }
 _SMALL_CONFIG: dict[str, Any] = {
@@ -57,7 +58,7 @@ def random_checkpoint(
         directory: created if it is missing.
         config: fields of config.json that differ from a small gte-multilingual-base.
         task: the head it gets, None for the encoder alone.
-        prefix: of every tensor's name but the classifier's, ``"new."`` or ``""``.
+        prefix: of every tensor's name but a head's, ``"new."`` or ``""``.
         dtype: the type the weights are stored in.
         seed: of the random weights.
         initializer_range: standard deviation of the weights. The default makes every layer of a
@@ -74,7 +75,9 @@ def random_checkpoint(
     weights = random_weights(parsed, task=task, seed=seed, initializer_range=initializer_range)
     save_file(
         {
-            name if name.startswith("classifier.") else prefix + name: weight.to(dtype)
+            name if name.startswith(("classifier.", "lm_head.")) else prefix + name: weight.to(
+                dtype
+            )
             for name, weight in weights.items()
         },
         directory / "model.safetensors",
@@ -103,7 +106,9 @@ def random_weights(
     weights = {}
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        is_norm = "LayerNorm.weight" in name or "_ln.weight" in name
+        is_norm = (
+            "LayerNorm.weight" in name or "_ln.weight" in name or name == "lm_head.norm.weight"
+        )
         weights[name] = 1 + 2 * initializer_range * noise if is_norm else initializer_range * noise
     return weights
 

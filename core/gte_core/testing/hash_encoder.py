@@ -13,7 +13,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings, check_dimensions, cut
-from gte_core.encoder import Fingerprint, Role, missing_sparse_head, with_prefix
+from gte_core.encoder import (
+    Fingerprint,
+    Role,
+    missing_dense_head,
+    missing_sparse_head,
+    with_prefix,
+)
 from gte_core.texts import check_max_length, checked
 
 _N_SPECIAL = 2  # tokens that every text gets, as with a real model
@@ -26,15 +32,14 @@ class HashEncoder:
     in every process. Nothing else about them means anything.
 
     Args:
-        dimensions: size of the dense vectors.
+        dimensions: size of the dense vectors, where there are any.
         vocab_size: width of the sparse vectors; words whose hashes meet share a token id.
         has_sparse: whether there are sparse vectors.
+        has_dense: whether there are dense vectors; without, ``dimensions`` is 0.
         query_prefix: text that ``role="query"`` puts before each text.
         max_length: tokens of a text that are read, two special ones included.
         name: of the model in the fingerprint.
     """
-
-    has_dense = True
 
     def __init__(
         self,
@@ -42,12 +47,16 @@ class HashEncoder:
         dimensions: int = 64,
         vocab_size: int = 1024,
         has_sparse: bool = True,
+        has_dense: bool = True,
         query_prefix: str = "",
         max_length: int = 512,
         name: str = "hash",
     ) -> None:
-        self.dimensions = dimensions
+        if not (has_dense or has_sparse):
+            raise ValueError("has_dense and has_sparse are both False; leave one of them True.")
+        self.dimensions = dimensions if has_dense else 0
         self.vocab_size = vocab_size
+        self.has_dense = has_dense
         self.has_sparse = has_sparse
         self.query_prefix = query_prefix
         self.fingerprint = Fingerprint(name, None, check_max_length(max_length, _N_SPECIAL))
@@ -55,7 +64,8 @@ class HashEncoder:
     def encode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
-        """Both vectors of every text; ``MissingHeadError`` without sparse ones."""
+        """Both vectors of every text; ``MissingHeadError`` if there are not both."""
+        self._require_dense()
         self._require_sparse()
         return self.encode_available(texts, role=role, dimensions=dimensions)
 
@@ -63,6 +73,8 @@ class HashEncoder:
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> HybridEmbeddings:
         """What there is of both vectors, with the counts of words and special tokens."""
+        if dimensions is not None:
+            self._require_dense()
         words = self._words(texts, role)
         size = self.dimensions if dimensions is None else dimensions
         limit = self.fingerprint.max_length
@@ -80,13 +92,15 @@ class HashEncoder:
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
     ) -> NDArray[np.float32]:
         """Dense vectors alone, float32 ``(n, dimensions)``."""
+        self._require_dense()
         return self.encode_available(texts, role=role, dimensions=dimensions).dense
 
     def encode_sparse(
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> sp.csr_array[np.float32]:
         """Sparse vectors alone, float32 CSR ``(n, vocab_size)``."""
-        return self.encode(texts, role=role).sparse
+        self._require_sparse()
+        return self.encode_available(texts, role=role).sparse
 
     async def aencode(
         self, texts: str | Iterable[str], *, role: Role = "document", dimensions: int | None = None
@@ -94,6 +108,10 @@ class HashEncoder:
         """``encode`` in a thread."""
         encode = partial(self.encode, texts, role=role, dimensions=dimensions)
         return await asyncio.to_thread(encode)
+
+    def _require_dense(self) -> None:
+        if not self.has_dense:
+            raise missing_dense_head(self.fingerprint.model)
 
     def _require_sparse(self) -> None:
         if not self.has_sparse:
@@ -104,6 +122,8 @@ class HashEncoder:
         return [re.findall(r"\w+", text.lower()) for text in given]
 
     def _dense(self, texts: Sequence[Sequence[str]], size: int) -> NDArray[np.float32]:
+        if not self.has_dense:
+            return np.zeros((len(texts), 0), np.float32)
         size = check_dimensions(size, self.dimensions)
         total = np.zeros((len(texts), self.dimensions), np.float32)
         for row, words in enumerate(texts):

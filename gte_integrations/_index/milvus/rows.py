@@ -62,7 +62,8 @@ def schema_of(metadata: Metadata, tenant_key: str | None = None) -> CollectionSc
     schema.add_field(HASH, DataType.VARCHAR, max_length=32)
     half = metadata["storage"] == "float16"
     dense = DataType.FLOAT16_VECTOR if half else DataType.FLOAT_VECTOR
-    schema.add_field(DENSE, dense, dim=metadata["dimensions"])
+    if metadata["dimensions"]:
+        schema.add_field(DENSE, dense, dim=metadata["dimensions"])
     if metadata["coarse_dimensions"]:
         schema.add_field(COARSE, dense, dim=metadata["coarse_dimensions"])
     if metadata["sparse"]:
@@ -111,7 +112,8 @@ def index_params_of(
 def _index_params(metadata: Metadata, float_index: str) -> Any:
     params = MilvusClient.prepare_index_params()
     dense = _INT8_INDEX if metadata["storage"] == "int8" else {"index_type": float_index}
-    params.add_index(DENSE, metric_type=METRIC, **dense)
+    if metadata["dimensions"]:
+        params.add_index(DENSE, metric_type=METRIC, **dense)
     if metadata["coarse_dimensions"]:
         params.add_index(COARSE, metric_type=METRIC, **dense)
     if metadata["sparse"]:
@@ -131,9 +133,10 @@ def _row(record: Record) -> dict[str, Any]:
         ID: primary_key(document.key),
         TEXT: document.text,
         HASH: document.content_hash,
-        DENSE: record.dense,
         **record.marks,
     }
+    if len(record.dense):
+        row[DENSE] = record.dense
     if record.coarse is not None:
         row[COARSE] = record.coarse
     if record.vocab_size:
@@ -191,8 +194,9 @@ def _dynamic(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_vectors(row: Mapping[str, Any]) -> StoredVectors:
-    """Both vectors of a row."""
-    return StoredVectors(floats(row[DENSE]), row.get(SPARSE, {}))
+    """Those vectors of a row that there are."""
+    dense = floats(row[DENSE]) if DENSE in row else np.empty(0, np.float32)
+    return StoredVectors(dense, row.get(SPARSE, {}))
 
 
 def floats(vector: Any) -> Floats:

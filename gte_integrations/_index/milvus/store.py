@@ -209,7 +209,7 @@ class MilvusStore:
         return {document_id(row[ID]): (row[TEXT], payload_of(row)) for row in rows}
 
     def vectors(self, document_id: DocumentId) -> StoredVectors | None:
-        # Without a sparse field, that name is read as a payload key, which no document has.
+        # Without such a field, its name is read as a payload key, which no document has.
         found = self._get([primary_key(id_to_key(document_id))], [DENSE, SPARSE])
         return stored_vectors(found[0]) if found else None
 
@@ -332,7 +332,7 @@ class MilvusStore:
             "dimensions": dense.get("params", {}).get("dim"),
             "coarse_dimensions": coarse.get("params", {}).get("dim"),
             "metric": index.get("metric_type"),
-            "storage": quantization_of(dense, index),
+            "storage": quantization_of(dense, index) if dense else None,
             "sparse": SPARSE in fields,
         }
 
@@ -398,7 +398,7 @@ class MilvusStore:
         )
 
     def _document_fields(self, *, with_vectors: bool) -> list[str]:
-        # Without a sparse field, that name is read as a payload key, which no document has.
+        # Without such a field, its name is read as a payload key, which no document has.
         return [TEXT, *self._payload_fields, *([DENSE, SPARSE] if with_vectors else [])]
 
     def _get(self, keys: list[str], fields: list[str], **options: Any) -> list[dict[str, Any]]:

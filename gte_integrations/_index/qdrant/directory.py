@@ -331,7 +331,7 @@ def _schema(config: Mapping[str, Any]) -> Metadata:
         "dimensions": dense.get("size"),
         "coarse_dimensions": coarse.get("size"),
         "metric": dense.get("distance"),
-        "storage": "int8" if dense.get("quantization_config") else storage,
+        "storage": ("int8" if dense.get("quantization_config") else storage) if dense else None,
         "sparse": SPARSE in (config.get("sparse_vectors") or {}),
     }
 

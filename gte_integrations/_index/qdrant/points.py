@@ -82,7 +82,9 @@ def sizes_of(metadata: Metadata) -> dict[str, int]:
 
 
 def vectors_of(record: Record, make_sparse: MakeSparse) -> dict[str, Any]:
-    vectors: dict[str, Any] = {DENSE: record.dense.tolist()}
+    vectors: dict[str, Any] = {}
+    if len(record.dense):
+        vectors[DENSE] = record.dense.tolist()
     if record.coarse is not None:
         vectors[COARSE] = record.coarse.tolist()
     if len(record.token_ids):  # servers differ on empty vectors; all take a point without one
@@ -101,10 +103,11 @@ def content_of(payload: Mapping[str, Any]) -> tuple[DocumentId, tuple[str, Mappi
     return payload[ID], (payload[TEXT], users)
 
 
-def stored_vectors(vectors: Mapping[str, Any]) -> StoredVectors:
+def stored_vectors(vectors: Mapping[str, Any] | None) -> StoredVectors:
+    vectors = vectors or {}
     sparse = vectors.get(SPARSE)  # a text without positive token weights has none
     weights = {} if sparse is None else dict(zip(sparse.indices, sparse.values, strict=True))
-    return StoredVectors(np.asarray(vectors[DENSE], np.float32), weights)
+    return StoredVectors(np.asarray(vectors.get(DENSE, []), np.float32), weights)
 
 
 def document_of(point: Any, *, with_vectors: bool) -> StoredDocument:

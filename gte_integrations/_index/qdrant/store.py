@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
+from gte_integrations._index.metadata import Metadata
 from gte_integrations._index.qdrant.points import (
     DENSE,
     HASH,
@@ -97,6 +98,8 @@ class QdrantStore(ABC, Generic[FilterT]):
 
     def missing(self) -> list[str]:
         lacking: dict[str, None] = {}
+        has_dense = bool((self.schema() or {}).get("dimensions"))
+        needed = (*((DENSE,) if has_dense else ()), ID, TEXT, HASH)
         after = None
         while True:
             points, after = self._scroll(
@@ -104,7 +107,7 @@ class QdrantStore(ABC, Generic[FilterT]):
             )
             for point in points:
                 there = {*(point.vector or {}), *(point.payload or {})}
-                lacking |= {name: None for name in (DENSE, ID, TEXT, HASH) if name not in there}
+                lacking |= {name: None for name in needed if name not in there}
             if after is None:
                 return list(lacking)
 
@@ -127,6 +130,9 @@ class QdrantStore(ABC, Generic[FilterT]):
 
     def is_empty(self, condition: object) -> bool:
         return _says_nothing(condition)
+
+    @abstractmethod
+    def schema(self) -> Metadata | None: ...
 
     @abstractmethod
     def _scroll(
