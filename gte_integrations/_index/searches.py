@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +25,7 @@ class Searches(Contents[FilterT]):
     vectorizer: Vectorizer
 
     @abstractmethod
-    def _open(self) -> None: ...
+    def _opened(self) -> AbstractContextManager[None]: ...
 
     def search(
         self,
@@ -133,11 +134,11 @@ class Searches(Contents[FilterT]):
         candidates = check_count("candidates", candidates, most=MAX_DEPTH)
         check_choice("mode", mode, Mode)
         hybrid = mode == "hybrid"
-        self._open()
-        return search(
-            self._store,
-            vectors_of(mode),
-            wanted if hybrid else replace(wanted, fusion=_ALONE),
-            depth=max(wanted.end, candidates) if hybrid else wanted.end,
-            condition=condition,
-        )
+        with self._opened():
+            return search(
+                self._store,
+                vectors_of(mode),
+                wanted if hybrid else replace(wanted, fusion=_ALONE),
+                depth=max(wanted.end, candidates) if hybrid else wanted.end,
+                condition=condition,
+            )

@@ -76,7 +76,7 @@ def search(
     embedder = load_model(options, query_prefix=query_prefix, metadata=metadata)
     encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
-    with naming_filter(filter), open_index(store, collection, embedder, sizes) as source:
+    with naming_filter(filter), open_index(store, collection, encoder, sizes) as source:
         mode = mode or source.vectorizer.default_mode
         rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
         shared = [
