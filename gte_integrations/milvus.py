@@ -19,6 +19,7 @@ from typing import Any
 import scipy.sparse as sp
 
 from gte_core import Encoder, EncoderSettings, HybridEmbeddings, Role, as_encoder
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.checks import check_options
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
@@ -235,6 +236,7 @@ class MilvusHybridIndex(HybridIndex[str]):
 
     engine = "milvus"
 
+    @refuses_foreign
     def __init__(
         self,
         location: str | Path | MilvusClient | AsyncMilvusClient,

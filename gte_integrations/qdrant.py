@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gte_core import Encoder
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.checks import check_options, refuse_for
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
@@ -164,6 +165,7 @@ class QdrantHybridIndex(HybridIndex[Any]):
 
     engine = "qdrant"
 
+    @refuses_foreign
     def __init__(
         self,
         location: str | Path | QdrantClient | AsyncQdrantClient,

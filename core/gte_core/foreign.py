@@ -18,7 +18,7 @@ _BATCHES = "leave it out: texts are packed by their tokens, as many at once as c
 _NUMPY = "leave it out: results are NumPy arrays, of which torch.from_numpy makes tensors"
 _UNIT = "leave it out: dense vectors always have length 1"
 _LOADED = "pass {} where the model is loaded"
-_MODEL = "pass model (in LlamaIndex model_name)"
+_MODEL = "pass model (in LlamaIndex model_name, to an index encoder)"
 _ONE_PROCESS = "leave it out: one process computes, with all threads of its device"
 _PREFIX = "pass query_prefix where the model is loaded; it goes before queries"
 
@@ -36,7 +36,7 @@ _ADVICE = {
     "encode_kwargs": "leave it out: vectors have length 1, and batches are made by tokens",
     "max_seq_length": _LOADED.format("max_length"),
     "model": "pass model_name",
-    "model_kwargs": 'pass what it holds by name, such as device="cuda" or dtype="float16"',
+    "model_kwargs": 'pass what it holds by name where the model is loaded, such as device="cuda"',
     "model_name": _MODEL,
     "model_name_or_path": _MODEL,
     "multi_process": _ONE_PROCESS,
@@ -53,7 +53,7 @@ _ADVICE = {
     "show_progress_bar": "pass show_progress, where there is one; others draw no bar",
     "show_progress": "leave it out: this draws no bar",
     "target_devices": _ONE_PROCESS,
-    "top_k": "pass top_n",
+    "top_k": "pass limit (of a search) or top_n (of a reranker)",
     "torch_dtype": _LOADED.format('dtype, such as "float16",'),
     "truncate_dim": "pass dimensions",
     "trust_remote_code": "leave it out: no code of a model's repository is ever run",

@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
 from gte_core import CollectionMismatch, CollectionNotFound, Explanation
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index import aliases
 from gte_integrations._index.adoption import adopt
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
@@ -101,6 +102,7 @@ class HybridIndex(Searches[FilterT]):
         """
         self._verify(adopt(self.vectorizer, self._store, self._sender()))
 
+    @refuses_foreign
     def add(
         self,
         documents: Iterable[object],
@@ -165,6 +167,7 @@ class HybridIndex(Searches[FilterT]):
                 moved_from=moved_from,
             )
 
+    @refuses_foreign
     async def aadd(
         self,
         documents: Iterable[object],
@@ -340,6 +343,12 @@ class HybridIndex(Searches[FilterT]):
 
     def __bool__(self) -> bool:
         return True  # also without documents: an index is there or not
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be copied or sent to another process, for it has its collection "
+            "open; open an index there, from the same arguments."
+        )
 
     def __repr__(self) -> str:
         collection = self._store.name.replace("The", "the", 1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from gte_core import HybridEmbeddings
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.awaited import awaited
 from gte_integrations._index.checks import check_choice, check_count, check_payload_keys
 from gte_integrations._index.contents import Contents
@@ -27,6 +28,7 @@ class Searches(Contents[FilterT]):
     @abstractmethod
     def _opened(self) -> AbstractContextManager[None]: ...
 
+    @refuses_foreign
     def search(
         self,
         queries: str | Sequence[str],
@@ -76,6 +78,7 @@ class Searches(Contents[FilterT]):
             filter,
         )
 
+    @refuses_foreign
     def search_vectors(
         self,
         embeddings: HybridEmbeddings,

@@ -133,7 +133,10 @@ class QdrantStore(ABC, Generic[FilterT]):
         return [key_of_point(point) for point in points], following
 
     def is_empty(self, condition: object) -> bool:
-        return _says_nothing(condition)
+        try:
+            return _says_nothing(condition)
+        except RecursionError:  # it is refused where it would be sent
+            return False
 
     @abstractmethod
     def schema(self) -> Metadata | None: ...
