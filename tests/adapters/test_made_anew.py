@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -91,6 +92,19 @@ def test_an_index_that_takes_any_size_goes_on_in_the_new_one(shared, encoder):
         index.search("oak")
     assert index.add(DOCUMENTS).written == 2
     assert index.search("oak", limit=1)[0][0].id == "a"
+
+
+def test_a_call_that_writes_looks_once(tmp_path, encoder, make_place, monkeypatch):
+    place = make_place("memory", tmp_path)
+    index = place.open(encoder)
+    index.create()
+    looked = Mock(wraps=place.client.get_collection)
+    monkeypatch.setattr(place.client, "get_collection", looked)
+    index.add([(str(number), f"text {number}") for number in range(5)], batch_size=1)
+    assert looked.call_count == 1
+    index.search("text")
+    assert looked.call_count == 1
+    place.close()
 
 
 def test_an_error_of_ones_own_stays_what_it_is(opened):
