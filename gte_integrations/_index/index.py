@@ -414,7 +414,6 @@ class HybridIndex(Searches[FilterT]):
             found = self._described_again(before)
             if found == before:
                 raise
-            self._found = None
             self._verify(found)
             raise CollectionMismatch(
                 f"{self._store.name} was dropped and made anew while this index used it. The index "
@@ -430,6 +429,8 @@ class HybridIndex(Searches[FilterT]):
             return before
 
     def _verify(self, found: Metadata | None) -> None:
+        if found != self._found:
+            self._found = None  # whatever is wrong, the next verb compares again
         if found is None:
             raise CollectionNotFound(f"{self._store.name} does not exist; call create() first.")
         self.vectorizer.fit_to(found)

@@ -68,6 +68,8 @@ def test_nothing_is_written_to_a_collection_of_another_model(shared, opened, mak
     with pytest.raises(CollectionMismatch, match="model: the collection has 'other'"):
         VERBS[verb](opened)
     assert {document.id for document in other} == {"a", "b"}
+    with pytest.raises(CollectionMismatch, match="model: the collection has 'other'"):
+        opened.search("oak")
 
 
 def test_a_collection_that_goes_while_it_is_written_is_not_found(shared, opened, make_encoder):
