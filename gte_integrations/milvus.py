@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 import scipy.sparse as sp
 
 from gte_core import Encoder, EncoderSettings, HybridEmbeddings, Role, as_encoder
-from gte_integrations._index.checks import check_collection, check_options
+from gte_core.foreign import refuses_foreign
+from gte_integrations._index.checks import check_options
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
@@ -35,7 +35,11 @@ from gte_integrations._index.milvus.client import (
     MilvusClient,
 )
 from gte_integrations._index.milvus.connection import Connection
-from gte_integrations._index.milvus.options import COLLECTION_OPTIONS, payload_types
+from gte_integrations._index.milvus.options import (
+    COLLECTION_OPTIONS,
+    check_collection,
+    payload_types,
+)
 from gte_integrations._index.milvus.rows import (
     DENSE,
     MARK_BYTES,
@@ -68,8 +72,6 @@ __all__ = [
     "MilvusVectorizer",
     "StoredDocument",
 ]
-
-_COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
 class MilvusVectorizer(Vectorizer):
@@ -234,6 +236,7 @@ class MilvusHybridIndex(HybridIndex[str]):
 
     engine = "milvus"
 
+    @refuses_foreign
     def __init__(
         self,
         location: str | Path | MilvusClient | AsyncMilvusClient,
@@ -328,11 +331,7 @@ def _store(
     tenant_key: str | None = None,
     collection_options: Mapping[str, Any] | None = None,
 ) -> MilvusStore:
-    check_collection(
-        collection,
-        _COLLECTION,
-        "1 to 255 ASCII letters, digits or '_', and not begin with a digit",
-    )
+    check_collection("collection", collection)
     return MilvusStore(
         Connection(location, token, client_options),
         collection,

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gte_core import Encoder
-from gte_integrations._index.checks import check_collection, check_options, refuse_for
+from gte_core.foreign import refuses_foreign
+from gte_integrations._index.checks import check_options, refuse_for
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import RRF, Linear
 from gte_integrations._index.index import HybridIndex
@@ -30,7 +31,11 @@ from gte_integrations._index.metadata import (
 from gte_integrations._index.preparation import with_tenant
 from gte_integrations._index.qdrant.directory import EdgeStore
 from gte_integrations._index.qdrant.embedded import edge
-from gte_integrations._index.qdrant.options import DIRECTORY_OPTIONS, payload_schemas
+from gte_integrations._index.qdrant.options import (
+    DIRECTORY_OPTIONS,
+    check_collection,
+    payload_schemas,
+)
 from gte_integrations._index.qdrant.points import searches_of
 from gte_integrations._index.records import StoredDocument
 from gte_integrations._index.reports import IndexReport
@@ -53,9 +58,6 @@ __all__ = [
     "QdrantVectorizer",
     "StoredDocument",
 ]
-
-_COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
-_MAX_NAME_BYTES = 255  # of a directory, here and on servers
 
 
 class QdrantVectorizer(Vectorizer):
@@ -163,6 +165,7 @@ class QdrantHybridIndex(HybridIndex[Any]):
 
     engine = "qdrant"
 
+    @refuses_foreign
     def __init__(
         self,
         location: str | Path | QdrantClient | AsyncQdrantClient,
@@ -249,20 +252,6 @@ class QdrantHybridIndex(HybridIndex[Any]):
         )
 
 
-def _check_name(collection: str) -> None:
-    check_collection(
-        collection,
-        _COLLECTION,
-        "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
-    )
-    length = len(collection.encode())
-    if length > _MAX_NAME_BYTES:
-        raise ValueError(
-            f"collection is {collection!r}, which takes {length} bytes in UTF-8, but must take at "
-            f"most {_MAX_NAME_BYTES}: it becomes the name of a directory."
-        )
-
-
 def _store(
     location: object,
     collection: str,
@@ -274,7 +263,7 @@ def _store(
     tenant_key: str | None = None,
     collection_options: Mapping[str, Any] | None = None,
 ) -> ClientStore | EdgeStore:
-    _check_name(collection)
+    check_collection("collection", collection)
     place = str(os.fspath(location)) if isinstance(location, (str, os.PathLike)) else None
     if place is not None and not place.startswith(("http://", "https://")):
         directory = _directory(place)

@@ -248,6 +248,22 @@ class CachedEncoder(CachingEncoder):
             found |= self._keep(missing, role, await asyncio.to_thread(encode))
         return self._embeddings([found[text] for text in wanted], size)
 
+    def count_tokens(
+        self, texts: str | Iterable[str], *, role: Role = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of every text, int64 ``(n,)``, as the encoder counts them.
+
+        ``NotImplementedError`` if it does not.
+        """
+        count = getattr(self._source, "count_tokens", None)
+        if count is None:
+            raise NotImplementedError(
+                f"{type(self._source).__name__} has no count_tokens; give it one, or read n_tokens "
+                "of what encode gives."
+            )
+        counts: NDArray[np.int64] = count(texts, role=role)
+        return counts
+
     async def _ready(self) -> None:
         """Nothing: the encoder is there."""
 

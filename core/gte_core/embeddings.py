@@ -146,8 +146,10 @@ class HybridEmbeddings:
         """Score every text against every document, float32 ``(len(self), len(documents))``.
 
         ``dense_weight * cosine + sparse_weight * (dot product of the sparse weights by id)``; the
-        default weight is the upper end of the range in arXiv 2407.19669.
+        default weight is the upper end of the range in arXiv 2407.19669. ``ValueError`` for vectors
+        of another size.
         """
+        _check_comparable(self, documents, with_sparse=bool(sparse_weight))
         scores = dense_weight * (self.dense @ documents.dense.T)
         if sparse_weight:
             scores = scores + sparse_weight * (self.sparse @ documents.sparse.T).toarray()
@@ -181,6 +183,24 @@ class HybridEmbeddings:
         return type(self), values
 
 
+def _check_comparable(
+    queries: HybridEmbeddings, documents: HybridEmbeddings, *, with_sparse: bool
+) -> None:
+    if not isinstance(documents, HybridEmbeddings):
+        raise TypeError(
+            f"documents is a {type(documents).__name__}, but must be HybridEmbeddings, such as "
+            "encode gives; HybridEmbeddings.of_dense(array) makes them of dense vectors alone."
+        )
+    kinds = ("dense", "sparse") if with_sparse else ("dense",)
+    for kind in kinds:
+        own, other = (getattr(both, kind).shape[1] for both in (queries, documents))
+        if own != other:
+            raise ValueError(
+                f"documents has {kind} vectors of {other} components, but these have {own}; "
+                "compare vectors of one model and size, for which with_dimensions cuts dense ones."
+            )
+
+
 def _chosen(key: Rows, n: int) -> slice | Integers:
     """The chosen ones of n rows; those chosen by a single integer as a slice, which copies nothing.
 
@@ -189,6 +209,8 @@ def _chosen(key: Rows, n: int) -> slice | Integers:
     if isinstance(key, slice):
         return key
     single = np.ndim(key) == 0
+    if single and not hasattr(key, "__index__"):
+        raise TypeError(_no_rows(key, n))
     rows = np.asarray([operator.index(key)] if single else key)  # type: ignore[arg-type]
     if rows.dtype == bool and rows.shape != (n,):
         raise IndexError(
@@ -197,15 +219,19 @@ def _chosen(key: Rows, n: int) -> slice | Integers:
     if rows.dtype == bool:
         return np.flatnonzero(rows)
     if isinstance(key, tuple) or rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise TypeError(
-            f"rows are {key!r}, but must be an integer, a slice, a list of integers, or a mask of "
-            f"{n} booleans."
-        )
+        raise TypeError(_no_rows(key, n))
     outside = rows[(rows < -n) | (rows >= n)]
     if outside.size:
         raise IndexError(f"index {outside[0]} is out of range: there are {n} texts.")
     rows = rows.astype(np.int64)
     return slice(rows[0] % n, rows[0] % n + 1) if single else rows
+
+
+def _no_rows(key: object, n: int) -> str:
+    return (
+        f"{key!r} cannot be interpreted as an integer or as rows, which must be an integer, a "
+        f"slice, a list of integers, or a mask of {n} booleans."
+    )
 
 
 @dataclass(frozen=True, slots=True)

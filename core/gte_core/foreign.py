@@ -20,7 +20,7 @@ _PACKED = "leave it out: texts are always packed without padding, by torch alone
 _HALVES = "leave it out: encode gives both vectors, encode_dense and encode_sparse one"
 _UNIT = "leave it out: dense vectors always have length 1"
 _LOADED = "pass {} where the model is loaded"
-_MODEL = "pass model (in LlamaIndex model_name)"
+_MODEL = "pass model (in LlamaIndex model_name, to an index encoder)"
 _ONE_PROCESS = "leave it out: one process computes, with all threads of its device"
 _PREFIX = "pass query_prefix where the model is loaded; it goes before queries"
 
@@ -39,7 +39,7 @@ _ADVICE = {
     "max_length": "pass it where the model is loaded, or take embedder.with_max_length(...)",
     "max_seq_length": _LOADED.format("max_length"),
     "model": "pass model_name",
-    "model_kwargs": 'pass what it holds by name, such as device="cuda" or dtype="float16"',
+    "model_kwargs": 'pass what it holds by name where the model is loaded, such as device="cuda"',
     "model_name": _MODEL,
     "model_name_or_path": _MODEL,
     "multi_process": _ONE_PROCESS,
@@ -58,7 +58,7 @@ _ADVICE = {
     "show_progress_bar": "pass show_progress, where there is one; others draw no bar",
     "show_progress": "leave it out: this draws no bar",
     "target_devices": _ONE_PROCESS,
-    "top_k": "pass top_n",
+    "top_k": "pass limit (of a search) or top_n (of a reranker)",
     "torch_dtype": _LOADED.format('dtype, such as "float16",'),
     "truncate_dim": "pass dimensions",
     "trust_remote_code": "leave it out: no code of a model's repository is ever run",

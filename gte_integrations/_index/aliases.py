@@ -24,6 +24,10 @@ class Aliased(Protocol):
         """The name that the collection was opened by."""
         ...
 
+    def check_alias(self, alias: str) -> None:
+        """Raise ``ValueError`` for what no index could open a collection by."""
+        ...
+
     def alias_target(self, alias: str) -> str | None:
         """The collection that an alias leads to, or that has this name; None if there is neither.
 
@@ -82,6 +86,7 @@ def _targets(store: Aliased, alias: str, sender: Sender) -> tuple[str | None, st
     """Where an alias leads, if there is one, and the name of the store's own collection."""
     if not isinstance(alias, str) or not alias:
         raise TypeError(f"alias is {alias!r}, but must be a name, a str.")
+    store.check_alias(alias)
     target = sender.retry(partial(store.alias_target, alias))
     own = sender.retry(partial(_real_name, store))  # engines differ on an alias of an alias
     if alias in (target, own):

@@ -15,10 +15,10 @@ from gte_integrations._index.fusion import Fusion, Linear
 from gte_integrations._index.preparation import is_reserved
 
 
-def check_collection(name: object, allowed: re.Pattern[str], wording: str) -> str:
-    """The name of a collection; ``ValueError`` with ``wording`` unless it matches ``allowed``."""
+def check_name(what: str, name: object, allowed: re.Pattern[str], wording: str) -> str:
+    """What names a collection; ``ValueError`` with ``wording`` unless it matches ``allowed``."""
     if not isinstance(name, str) or not allowed.fullmatch(name):
-        raise ValueError(f"collection is {name!r}, but must be {wording}.")
+        raise ValueError(f"{what} is {name!r}, but must be {wording}.")
     return name
 
 

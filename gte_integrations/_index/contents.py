@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +27,7 @@ class Contents(ABC, Generic[FilterT]):
     _store: Store[FilterT]
 
     @abstractmethod
-    def _open_with_retries(self) -> Sender: ...
+    def _sending(self, *, anew: bool = False) -> AbstractContextManager[Sender]: ...
 
     def get(self, ids: Iterable[DocumentId], *, with_vectors: bool = False) -> list[StoredDocument]:
         """Documents by their ids, in the order of those, each once.
@@ -38,12 +39,12 @@ class Contents(ABC, Generic[FilterT]):
             with_vectors: whether the vectors come along, which takes longer.
         """
         check_ids("ids", ids)
-        sender = self._open_with_retries()
         documents: list[StoredDocument] = []
-        for keys in batched(dict.fromkeys(map(id_to_key, ids)), DOCUMENTS_PER_PAGE):
-            read = sender.retry(partial(self._store.read, keys, with_vectors=with_vectors))
-            found = {id_to_key(document.id): document for document in read}
-            documents += [found[key] for key in keys if key in found]
+        with self._sending() as sender:
+            for keys in batched(dict.fromkeys(map(id_to_key, ids)), DOCUMENTS_PER_PAGE):
+                read = sender.retry(partial(self._store.read, keys, with_vectors=with_vectors))
+                found = {id_to_key(document.id): document for document in read}
+                documents += [found[key] for key in keys if key in found]
         return documents
 
     def documents(
@@ -92,7 +93,8 @@ class Contents(ABC, Generic[FilterT]):
         """
         if ids is not None and filter is None:
             check_ids("ids", ids)
-            return self._remove(map(id_to_key, ids), self._open_with_retries())
+            with self._sending(anew=True) as sender:
+                return self._remove(map(id_to_key, ids), sender)
         if ids is not None or filter is None:
             raise TypeError(
                 f"delete was given {'neither' if ids is None else 'both'} of ids and filter, but "
@@ -103,8 +105,8 @@ class Contents(ABC, Generic[FilterT]):
                 "filter is empty, so every document would be removed. drop() removes the "
                 "collection, and prune(keep_ids) all documents but some; else give a condition."
             )
-        sender = self._open_with_retries()
-        return self._remove(self._keys(filter, sender), sender)
+        with self._sending(anew=True) as sender:
+            return self._remove(self._keys(filter, sender), sender)
 
     def prune(self, keep_ids: Iterable[DocumentId]) -> int:
         """Remove every document whose id is not given; return how many those were.
@@ -119,16 +121,17 @@ class Contents(ABC, Generic[FilterT]):
                 "keep_ids is empty, so every document would be removed; an iterator that was used "
                 "up before? To empty a collection, drop() and create() it again."
             )
-        sender = self._open_with_retries()
-        return self._remove((key for key in self._keys(None, sender) if key not in keep), sender)
+        with self._sending(anew=True) as sender:
+            gone = (key for key in self._keys(None, sender) if key not in keep)
+            return self._remove(gone, sender)
 
     aget = awaited(get)
     adelete = awaited(delete)
     aprune = awaited(prune)
 
     def __contains__(self, document_id: DocumentId) -> bool:
-        sender = self._open_with_retries()
-        return bool(sender.retry(partial(self._store.stored, [id_to_key(document_id)])))
+        with self._sending() as sender:
+            return bool(sender.retry(partial(self._store.stored, [id_to_key(document_id)])))
 
     def __iter__(self) -> Iterator[StoredDocument]:
         return self.documents()
@@ -137,9 +140,9 @@ class Contents(ABC, Generic[FilterT]):
         self, condition: FilterT | None, *, with_vectors: bool
     ) -> Iterator[list[StoredDocument]]:
         """The documents that meet the condition; no page is empty."""
-        sender = self._open_with_retries()
         page = partial(self._store.page, condition=condition, with_vectors=with_vectors)
-        yield from filter(None, _read(page, sender))
+        with self._sending() as sender:
+            yield from filter(None, _read(page, sender))
 
     def _keys(self, condition: FilterT | None, sender: Sender) -> Iterator[str]:
         for keys in _read(partial(self._store.key_page, condition=condition), sender):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from gte_integrations._index.fusion import DocumentId
 
 ID_MAX_BYTES = 4096
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Neither pymilvus nor every server escapes string literals in the same way, so what would need
 # escaping is not in a key.
 _UNSAFE = {ord(char): f"%{ord(char):02X}" for char in "%\"'\\" + "".join(map(chr, range(32)))}
@@ -24,6 +26,11 @@ def id_to_key(document_id: DocumentId) -> str:
                 f"The id {document_id} does not fit in 64 bits; use the string '{document_id}'."
             )
         return f"int:{document_id}"
+    if not document_id.isascii() and LONE_SURROGATE.search(document_id):
+        raise ValueError(
+            f"The id {document_id!r:.50} holds half of a surrogate pair, which is no character; "
+            "remove it."
+        )
     return f"str:{document_id}" if document_id.startswith(("int:", "str:")) else document_id
 
 

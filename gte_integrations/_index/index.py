@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
-from gte_core import CollectionNotFound, Explanation
+from gte_core import CollectionMismatch, CollectionNotFound, Explanation
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index import aliases
 from gte_integrations._index.adoption import adopt
 from gte_integrations._index.awaited import Stoppable, awaited, in_thread
@@ -51,7 +53,7 @@ class HybridIndex(Searches[FilterT]):
         self.vectorizer = vectorizer
         self._store = store
         self._retry_seconds = retry_seconds
-        self._verified = False
+        self._found: Metadata | None = None  # of the collection, as it was last compared
 
     def create(self, *, alias: str | None = None) -> None:
         """Make the collection, or verify the one that is there. May be called again and again.
@@ -83,7 +85,8 @@ class HybridIndex(Searches[FilterT]):
         Returns:
             The collection that it led to before; None if there was none, or it was this one.
         """
-        return aliases.switch(self._store, alias, self._open_with_retries())
+        with self._sending(anew=True) as sender:
+            return aliases.switch(self._store, alias, sender)
 
     def adopt(self) -> None:
         """Make a collection this index's own that a vectorizer filled through another client.
@@ -99,6 +102,7 @@ class HybridIndex(Searches[FilterT]):
         """
         self._verify(adopt(self.vectorizer, self._store, self._sender()))
 
+    @refuses_foreign
     def add(
         self,
         documents: Iterable[object],
@@ -151,18 +155,19 @@ class HybridIndex(Searches[FilterT]):
     ) -> IndexReport:
         """``add`` with vectors from elsewhere, which must be those of this index's encoder."""
         read = documents_of(documents)
-        self._open_with_retries()
-        return ingest(
-            producer,
-            self._store,
-            read,
-            batch_size=batch_size,
-            show_progress=show_progress,
-            on_error=on_error,
-            retry_seconds=self._retry_seconds,
-            moved_from=moved_from,
-        )
+        with self._sending(anew=True):
+            return ingest(
+                producer,
+                self._store,
+                read,
+                batch_size=batch_size,
+                show_progress=show_progress,
+                on_error=on_error,
+                retry_seconds=self._retry_seconds,
+                moved_from=moved_from,
+            )
 
+    @refuses_foreign
     async def aadd(
         self,
         documents: Iterable[object],
@@ -272,10 +277,12 @@ class HybridIndex(Searches[FilterT]):
         check_query(query)
         check_linear(fusion)
         check_ids("ids", ids)
-        self._open()
-        vectors = ((document_id, self._store.vectors(document_id)) for document_id in ids)
-        stored = {document_id: found for document_id, found in vectors if found is not None}
-        return explain(self.vectorizer.vectors([query], "query"), stored, fusion) if stored else {}
+        with self._opened():
+            vectors = ((document_id, self._store.vectors(document_id)) for document_id in ids)
+            stored = {document_id: found for document_id, found in vectors if found is not None}
+            if not stored:
+                return {}
+            return explain(self.vectorizer.vectors([query], "query"), stored, fusion)
 
     def drop(self) -> None:
         """Remove the collection with all its documents; no error if there is none.
@@ -286,7 +293,7 @@ class HybridIndex(Searches[FilterT]):
         sender = self._sender()
         sender.retry(self.metadata)
         sender.retry(self._store.drop)
-        self._verified = False
+        self._found = None
 
     def metadata(self) -> Metadata | None:
         """What is stored about the collection's making; None if there is no collection.
@@ -304,8 +311,8 @@ class HybridIndex(Searches[FilterT]):
 
     def count(self) -> int:
         """Number of documents in the collection."""
-        self._open()
-        return self._store.count()
+        with self._opened():
+            return self._store.count()
 
     def optimize(self) -> None:
         """Build what makes a large collection fast, best after adding much to it.
@@ -314,13 +321,13 @@ class HybridIndex(Searches[FilterT]):
         searches many by graph, and by int8 vectors if that is their ``storage``. Other places do
         so by themselves, and there it does nothing.
         """
-        self._open()
-        self._store.optimize()
+        with self._opened():
+            self._store.optimize()
 
     def close(self) -> None:
         """Release files and connections; a client that was passed in stays open."""
         self._store.close()
-        self._verified = False
+        self._found = None
 
     acreate = awaited(create)
     aswitch_alias = awaited(switch_alias)
@@ -337,6 +344,12 @@ class HybridIndex(Searches[FilterT]):
 
     def __bool__(self) -> bool:
         return True  # also without documents: an index is there or not
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be copied or sent to another process, for it has its collection "
+            "open; open an index there, from the same arguments."
+        )
 
     def __repr__(self) -> str:
         collection = self._store.name.replace("The", "the", 1)
@@ -371,19 +384,56 @@ class HybridIndex(Searches[FilterT]):
         self._store.create(self.vectorizer.metadata())
         return self._store.describe()
 
-    def _open(self) -> None:
-        if not self._verified:
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The collection, compared with this index before its first use."""
+        if self._found is None:
             self._verify(self._store.describe())
+        with self._noticing_a_change():
+            yield
 
-    def _open_with_retries(self) -> Sender:
+    @contextmanager
+    def _sending(self, *, anew: bool = False) -> Iterator[Sender]:
+        """``_opened`` with retries; what writes has it compared ``anew``."""
         sender = self._sender()
-        if not self._verified:
-            self._verify(sender.retry(self._store.describe))
-        return sender
+        if anew or self._found is None:
+            # Another thread may be closing the index: only what begins after that opens it again.
+            describe = partial(self._store.describe, reopen=self._found is None)
+            self._verify(sender.retry(describe))
+        with self._noticing_a_change():
+            yield sender
+
+    @contextmanager
+    def _noticing_a_change(self) -> Iterator[None]:
+        """Let an error be one of the collection, if that was dropped or made anew meanwhile."""
+        try:
+            yield
+        except Exception as error:
+            before = self._found
+            if before is None or self._store.classify(error).kind != "permanent":
+                raise  # closed meanwhile, or the server is away
+            found = self._described_again(before)
+            if found == before:
+                raise
+            self._verify(found)
+            raise CollectionMismatch(
+                f"{self._store.name} was dropped and made anew while this index used it. The index "
+                "fits to the new one, too; call again."
+            ) from error
+
+    def _described_again(self, before: Metadata) -> Metadata | None:
+        try:
+            return self._store.describe(reopen=False)
+        except CollectionMismatch:
+            raise
+        except Exception:  # noqa: BLE001  the error that led here says more
+            return before
 
     def _verify(self, found: Metadata | None) -> None:
+        if found != self._found:
+            self._found = None  # whatever is wrong, the next verb compares again
         if found is None:
             raise CollectionNotFound(f"{self._store.name} does not exist; call create() first.")
         self.vectorizer.fit_to(found)
         compare_metadata(self._store.name, self.vectorizer.comparable_metadata(), found)
-        self._verified = True
+        self._found = found

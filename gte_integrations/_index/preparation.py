@@ -12,13 +12,12 @@ from unicodedata import category
 
 from gte_integrations._index.document import Document
 from gte_integrations._index.fusion import DocumentId
-from gte_integrations._index.ids import ID_MAX_BYTES, id_to_key
+from gte_integrations._index.ids import ID_MAX_BYTES, LONE_SURROGATE, id_to_key
 
 RESERVED_KEYS = frozenset({"id", "text", "dense", "sparse", "$meta"})
 RESERVED_PREFIX = "_gte_"
 _DEEPEST = 64
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MANY_DIGITS = re.compile(r"\d{19}")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -108,7 +107,7 @@ def _storable(document: Document) -> str:
             f"The text of document {document.id!r} must be a str, got {type(text).__name__}."
         )
     # The model reads a lone surrogate as U+FFFD; no engine could store it.
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _encode(what: str, document: Document, text: str, limit: int | None) -> bytes:

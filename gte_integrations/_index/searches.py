@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
 from gte_core import HybridEmbeddings
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.awaited import awaited
 from gte_integrations._index.checks import check_choice, check_count, check_payload_keys
 from gte_integrations._index.contents import Contents
@@ -24,8 +26,9 @@ class Searches(Contents[FilterT]):
     vectorizer: Vectorizer
 
     @abstractmethod
-    def _open(self) -> None: ...
+    def _opened(self) -> AbstractContextManager[None]: ...
 
+    @refuses_foreign
     def search(
         self,
         queries: str | Sequence[str],
@@ -75,6 +78,7 @@ class Searches(Contents[FilterT]):
             filter,
         )
 
+    @refuses_foreign
     def search_vectors(
         self,
         embeddings: HybridEmbeddings,
@@ -133,11 +137,11 @@ class Searches(Contents[FilterT]):
         candidates = check_count("candidates", candidates, most=MAX_DEPTH)
         check_choice("mode", mode, Mode)
         hybrid = mode == "hybrid"
-        self._open()
-        return search(
-            self._store,
-            vectors_of(mode),
-            wanted if hybrid else replace(wanted, fusion=_ALONE),
-            depth=max(wanted.end, candidates) if hybrid else wanted.end,
-            condition=condition,
-        )
+        with self._opened():
+            return search(
+                self._store,
+                vectors_of(mode),
+                wanted if hybrid else replace(wanted, fusion=_ALONE),
+                depth=max(wanted.end, candidates) if hybrid else wanted.end,
+                condition=condition,
+            )

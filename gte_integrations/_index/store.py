@@ -30,8 +30,11 @@ class Store(Sink, Aliased, Source[FilterT_contra], Protocol[FilterT_contra]):
         """The way to an async client; None for any other."""
         ...
 
-    def describe(self) -> Metadata | None:
-        """The metadata of the collection as it is, None if there is no collection."""
+    def describe(self, *, reopen: bool = True) -> Metadata | None:
+        """The metadata of the collection as it is, None if there is no collection.
+
+        It may be opened again after ``close``, or else stays closed, which may be an error.
+        """
         ...
 
     def create(self, metadata: Metadata) -> None:

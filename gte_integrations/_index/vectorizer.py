@@ -21,6 +21,7 @@ from gte_core import (
     Role,
     as_encoder,
 )
+from gte_core.foreign import refuses_foreign
 from gte_integrations._index.checks import check_choice
 from gte_integrations._index.document import as_document
 from gte_integrations._index.metadata import (
@@ -68,6 +69,7 @@ class Vectorizer:
     limits = Limits()
     metric = "dot product"
 
+    @refuses_foreign
     def __init__(
         self,
         encoder: Encoder | str | Path,

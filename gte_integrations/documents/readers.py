@@ -25,7 +25,14 @@ from gte_integrations.documents.rows import (
     parquet_rows,
     read_text,
 )
-from gte_integrations.documents.sources import Source, check_link, ending, find_sources, name_twins
+from gte_integrations.documents.sources import (
+    Source,
+    check_link,
+    ending,
+    find_sources,
+    name_twins,
+    spelled,
+)
 
 AnyPath = str | os.PathLike[str]
 _Documents = Iterator[Document | Unreadable]
@@ -42,10 +49,10 @@ def read_documents(
 
     A row of a .jsonl, .csv or .parquet file, or an object in the array of a .json file, has a
     ``text``, may have an ``id`` (else it is the file's name and the row's number), and its other
-    fields are the payload. A .txt or .md file is
-    one document: its id is its path below the folder that was given, and its payload holds the
-    path as ``source``. Folders are read in sorted order with their subfolders; hidden files and
-    links to folders are left out, and files of other kinds are named in a logged warning.
+    fields are the payload. A .txt or .md file is one document: its id is its path below the folder
+    that was given, and its payload holds the path as ``source``, relative to the working directory
+    if it is below, else absolute. Folders are read in sorted order with their subfolders; hidden
+    files and links to folders are left out, and files of other kinds are named in a logged warning.
 
     A derived id is relative to the folder that was given, or that the given file is in; this folder
     is the document's ``origin``.
@@ -111,7 +118,7 @@ def _check_regular(path: Path) -> None:
 
 def _text_document(source: Source, id_prefix: str, layout: Layout) -> _Documents:
     text = read_text(source.path, layout)
-    payload = {"source": source.path.as_posix()}
+    payload = {"source": spelled(source.path)}
     yield Document(_derived_id(source, id_prefix), text, payload, source.origin)
 
 

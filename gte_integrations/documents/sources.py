@@ -53,6 +53,16 @@ def ending(path: Path) -> str:
     return path.suffix.lower()
 
 
+def spelled(path: Path) -> str:
+    """A path as payloads have it, however it was typed.
+
+    It is relative to the working directory if it is below, as most paths are typed, else absolute.
+    """
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 - links keep the names they have
+    here = Path.cwd()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else whole).as_posix()
+
+
 def name_twins(sources: Iterable[Source]) -> list[Source]:
     """Drop files that were given twice, and let different files of one name know each other."""
     once: dict[str, Source] = {}

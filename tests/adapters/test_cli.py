@@ -1507,6 +1507,24 @@ class TestTrial:
         texts = gte("search", "one", "-", "two", "--from", *place, "--json", input="\n")
         assert [each["query"] for each in lines_of_json(texts)] == ["one", "", "two"]
 
+    def test_a_folder_is_the_same_however_it_is_typed(self, tmp_path, monkeypatch):
+        write(tmp_path / "notes", {"a.md": "one", "sub/b.md": "two"})
+        monkeypatch.chdir(tmp_path)
+
+        def index(*paths):
+            place = ["--to", "qdrant:index", "-c", "docs", "-m", "demo", "--json"]
+            [report] = lines_of_json(gte("index", *paths, *place))
+            return report["written"], report["replaced"], report["unchanged"]
+
+        assert index("notes") == (2, 0, 0)
+        for typed in ("./notes", "notes/", tmp_path / "notes", "notes/../notes"):
+            assert index(typed) == (0, 0, 2)
+        assert index("notes", "./notes", "notes/sub") == (0, 0, 2)
+        assert index("notes/sub") == (1, 0, 0)  # in a run of its own, as b.md
+        Path("notes").rename("moved")
+        assert index("moved", "--moved-from", "./notes") == (0, 2, 0)
+        assert index(tmp_path / "moved") == (0, 0, 2)
+
     def test_a_file_of_two_nested_folders_is_one_document(self, tmp_path):
         write(tmp_path / "a", {"b/x.md": "one", "y.md": "two"})
         place = ["--to", f"qdrant:{tmp_path / 'index'}", "-c", "docs", "-m", "demo", "--json"]

@@ -514,3 +514,39 @@ class TestOrigins:
         text, rows = write("a.md", "x"), write("rows.csv", "id,text\n7,x\n,y\n")
         found = read(text, rows, id_prefix="manual/")
         assert [document.id for document in found] == ["manual/a.md", "7", "manual/rows.csv:2"]
+
+
+def test_documents_are_the_same_however_their_folder_is_spelled(tmp_path, monkeypatch, index):
+    (tmp_path / "notes" / "sub").mkdir(parents=True)
+    for name in ("a.md", "sub/b.txt"):
+        (tmp_path / "notes" / name).write_text(f"About {name}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert index.add(read_documents("notes")).written == 2
+    assert {one.payload["source"] for one in index} == {"notes/a.md", "notes/sub/b.txt"}
+    for spelling in (
+        "notes/",
+        "./notes",
+        "notes/../notes",
+        "notes/sub/..",
+        str(tmp_path / "notes"),
+    ):
+        assert index.add(read_documents(spelling)).unchanged == 2, spelling
+    together = read_documents(["notes", "./notes", str(tmp_path / "notes"), "notes/sub"])
+    assert index.add(together).unchanged == 2  # files given twice are read once
+
+
+def test_paths_outside_the_working_directory_are_absolute(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("oak", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "work")
+    [one] = read_documents("../notes")
+    assert [one] == list(read_documents(tmp_path / "notes"))
+    assert one.payload["source"] == (tmp_path / "notes" / "a.md").as_posix()
+
+
+def test_a_folder_in_a_folder_has_other_ids_by_itself(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.md").write_text("oak", encoding="utf-8")
+    assert [one.id for one in read_documents(tmp_path)] == ["sub/a.md"]
+    assert [one.id for one in read_documents(tmp_path / "sub")] == ["a.md"]

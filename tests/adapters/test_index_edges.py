@@ -1,5 +1,7 @@
 """What a trial of the indexes found: filters that say too much, keys that get lost, odd tuples."""
 
+import copy
+import pickle
 from collections import namedtuple
 from functools import partial
 
@@ -118,3 +120,85 @@ def test_a_named_tuple_is_read_by_its_names(milvus):
     milvus.add([row])
     [found] = milvus.get(["doc-1"])
     assert (found.text, found.payload) == ("a long text", {"lang": "en"})
+
+
+FOREIGN = {
+    "show_progress_bar": "pass show_progress",
+    "model_kwargs": "by name where the model is loaded",
+    "top_k": r"pass limit \(of a search\) or top_n",
+    "normalize_embeddings": "always have length 1",
+}
+
+
+@pytest.mark.parametrize(("name", "advice"), FOREIGN.items())
+async def test_verbs_say_what_stands_for_a_foreign_argument(index, name, advice):
+    message = f"'{name}' is no argument here, .*{advice}"
+    given = {name: 1}
+    for verb in (index.search, index.search_vectors, index.add):
+        with pytest.raises(TypeError, match=message):
+            verb("oak", **given)
+    for verb in (index.asearch, index.aadd):
+        with pytest.raises(TypeError, match=message):
+            await verb("oak", **given)
+
+
+@pytest.mark.parametrize("kind", [QdrantVectorizer, MilvusVectorizer])
+def test_vectorizers_say_what_stands_for_a_foreign_argument(kind):
+    with pytest.raises(TypeError, match="'batch_size' is no argument here, leave it out"):
+        kind(HashEncoder(), batch_size=3)
+
+
+@pytest.mark.parametrize("kind", [QdrantHybridIndex, MilvusHybridIndex])
+def test_indexes_say_what_stands_for_a_foreign_argument(kind, tmp_path):
+    with pytest.raises(TypeError, match=f"{kind.__name__}.__init__: 'model_name' is .* encoder"):
+        kind(tmp_path / "index.db", "docs", HashEncoder(), model_name="demo")
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'dimension'"):
+        kind(tmp_path / "index.db", "docs", HashEncoder(), dimension=3)
+
+
+def test_half_of_a_surrogate_pair_is_no_id(index):
+    message = r"The id 'a\\ud800' holds half of a surrogate pair"
+    for verb in (index.get, index.delete, index.prune):
+        with pytest.raises(ValueError, match=message):
+            verb(["a\ud800"])
+    with pytest.raises(ValueError, match=message):
+        index.__contains__("a\ud800")
+    with pytest.raises(ValueError, match=message):
+        index.add([("a\ud800", "oak")])
+
+
+def test_an_index_is_not_copied(index):
+    with pytest.raises(TypeError, match=r"HybridIndex on .* cannot be copied or sent to another"):
+        pickle.dumps(index)
+    with pytest.raises(TypeError, match="cannot be copied"):
+        copy.deepcopy(index)
+
+
+@pytest.mark.parametrize("depth", [300, 800])
+@pytest.mark.parametrize("place", ["edge", "memory"], indirect=True)
+def test_a_filter_that_nests_too_deep_is_refused(index, depth):
+    condition = models.Filter(must=[models.HasIdCondition(has_id=[1])])
+    for _ in range(depth):
+        condition = models.Filter.model_construct(must=[condition])
+    for verb in (partial(index.search, "oak"), index.documents, index.delete):
+        with pytest.raises(ValueError, match="within one another, more than 100 deep"):
+            list(verb(filter=condition))
+
+
+@pytest.mark.parametrize("key", ["text", "id"])
+def test_what_no_payload_has_groups_nothing(index, key):
+    with pytest.raises(ValueError, match=f"group_by is '{key}', which the index uses itself"):
+        index.search("oak", group_by=key)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8])
+def test_sizes_may_be_integers_of_numpy(place, encoder, integer):
+    sizes = {"dimensions": integer(16), "coarse_dimensions": integer(8)}
+    index = place.open(encoder, **sizes)
+    index.create()
+    assert index.add([("a", "oak")]).written == 1
+    metadata = index.metadata()
+    assert (metadata["dimensions"], metadata["coarse_dimensions"]) == (16, 8)
+    assert type(metadata["dimensions"]) is type(metadata["coarse_dimensions"]) is int
+    assert place.open(encoder, dimensions=16, coarse_dimensions=8).metadata() == metadata
+    assert index.search("oak")[0][0].id == "a"

@@ -25,7 +25,7 @@ class DictStore:
         self.failures = []
         self.before_write = lambda: None
 
-    def describe(self):
+    def describe(self, *, reopen=True):
         return self.metadata
 
     def create(self, metadata):

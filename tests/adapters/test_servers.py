@@ -257,6 +257,17 @@ def test_an_alias_that_is_taken_is_left_alone(aliased, encoder):
         new.switch_alias(3)
 
 
+def test_an_alias_is_checked_before_anything_is_done(aliased, encoder):
+    index = aliased.open(encoder)
+    for alias in ("two words", "a/b", ".", "a" * 256):
+        with pytest.raises(ValueError, match=r"alias is .*, but must be 1 to 255"):
+            index.create(alias=alias)
+    assert index.metadata() is None
+    index.create()
+    with pytest.raises(ValueError, match=r"alias is 'two words', but must be 1 to 255"):
+        index.switch_alias("two words")
+
+
 @pytest.mark.parametrize("place", ["edge"], indirect=True)
 def test_a_directory_has_no_aliases(place, encoder):
     index = place.open(encoder)

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from gte_core import CachedEncoder, MissingHeadError, shared_encoder
+from gte_core import CachedEncoder, GTEEmbedder, MissingHeadError, shared_encoder
 from gte_core.testing import HashEncoder
 
 
@@ -31,6 +31,14 @@ def source():
 @pytest.fixture
 def encoder(source):
     return shared_encoder(source)
+
+
+def test_tokens_are_counted_by_who_can(small_checkpoint):
+    embedder = GTEEmbedder.from_pretrained(small_checkpoint)
+    counts = CachedEncoder(embedder).count_tokens(["w3", "w3 w4"], role="query")
+    assert counts.tolist() == embedder.count_tokens(["w3", "w3 w4"], role="query").tolist()
+    with pytest.raises(NotImplementedError, match=r"HashEncoder has no count_tokens; .* n_tokens"):
+        CachedEncoder(HashEncoder()).count_tokens("w3")
 
 
 def test_whichever_half_comes_second_is_free(source, encoder):

@@ -112,6 +112,16 @@ def test_similarity_is_the_cosine(three):
     np.testing.assert_array_equal(three.similarity(other_vocabulary), three.similarity(three))
 
 
+def test_only_embeddings_of_one_size_are_compared(three):
+    for documents in ([three], three.dense, None):
+        with pytest.raises(TypeError, match=r"documents is a .*, but must be HybridEmbeddings"):
+            three.similarity(documents)
+    with pytest.raises(ValueError, match="dense vectors of 1 components, but these have 4"):
+        three.similarity(three.with_dimensions(1))
+    with pytest.raises(ValueError, match="sparse vectors of 0 components, but these have 5"):
+        three.scores(HybridEmbeddings.of_dense(three.dense))
+
+
 def test_a_data_frame_has_a_row_for_each_text(three):
     frame = three.to_pandas()
     assert list(frame.columns) == ["dense", "token_ids", "weights", "n_tokens", "truncated"]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gte_integrations._index.checks import check_name
 from gte_integrations._index.milvus.client import MilvusClient
 
 # MilvusClient takes most of them as **kwargs, which no signature names.
@@ -27,7 +28,14 @@ CLIENT_OPTIONS = frozenset(
 )
 COLLECTION_OPTIONS = frozenset({"num_shards", "num_partitions", "consistency_level", "properties"})
 PAYLOAD_TYPES = ("varchar", "double", "bool", "array_varchar", "array_double", "array_bool")
+_COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_collection(what: str, name: object) -> None:
+    """Raise ``ValueError`` unless a collection, or an alias, may be called so."""
+    wording = "1 to 255 ASCII letters, digits or '_', and not begin with a digit"
+    check_name(what, name, _COLLECTION, wording)
 
 
 def payload_types(given: Mapping[str, str] | None, tenant_key: str | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from gte_integrations._index.metadata import Metadata, Quantization
 from gte_integrations._index.milvus.client import LoadState, MilvusException, grpc
 from gte_integrations._index.milvus.connection import Connection
 from gte_integrations._index.milvus.expressions import checked
-from gte_integrations._index.milvus.options import payload_index_params
+from gte_integrations._index.milvus.options import check_collection, payload_index_params
 from gte_integrations._index.milvus.rows import (
     COARSE,
     DENSE,
@@ -96,8 +96,9 @@ class MilvusStore:
         self.place = (self._connection.place, collection)
         self.name = f"The Milvus collection {collection!r}"
 
-    def describe(self) -> Metadata | None:
-        self._connection.allow()
+    def describe(self, *, reopen: bool = True) -> Metadata | None:
+        if reopen:
+            self._connection.allow()
         if not self._client.has_collection(self._collection):
             return None
         collection = self._client.describe_collection(self._collection)
@@ -157,6 +158,9 @@ class MilvusStore:
     def collection(self) -> str:
         return self._collection
 
+    def check_alias(self, alias: str) -> None:
+        check_collection("alias", alias)
+
     def alias_target(self, alias: str) -> str | None:
         if not self._client.has_collection(alias):
             return None
@@ -169,8 +173,7 @@ class MilvusStore:
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {primary_key(key): key for key in keys}
-        fields = [HASH, ORIGIN, TRUNCATED]
-        rows = self._get(list(key_of), fields, consistency_level="Strong")
+        rows = self._get(list(key_of), [HASH, ORIGIN, TRUNCATED], consistency_level="Strong")
         return {key_of[row[ID]]: as_stored(row, row[HASH]) for row in rows}
 
     def set_origins(self, origins: Mapping[str, str]) -> None:
@@ -214,11 +217,8 @@ class MilvusStore:
         return stored_vectors(found[0]) if found else None
 
     def read(self, keys: Sequence[str], *, with_vectors: bool) -> list[StoredDocument]:
-        rows = self._get(
-            [primary_key(key) for key in keys],
-            self._document_fields(with_vectors=with_vectors),
-            consistency_level="Strong",
-        )
+        fields = self._document_fields(with_vectors=with_vectors)
+        rows = self._get([primary_key(key) for key in keys], fields, consistency_level="Strong")
         return [document_of(row, with_vectors=with_vectors) for row in rows]
 
     def page(

@@ -92,7 +92,7 @@ class ClientStore(QdrantStore[models.Filter]):
         self._is_local = in_memory or path is not None
         self.name = f"The Qdrant collection {collection!r}"
 
-    def describe(self) -> Metadata | None:
+    def describe(self, *, reopen: bool = True) -> Metadata | None:
         config = self._config()
         if config is None:
             if self._path is not None:

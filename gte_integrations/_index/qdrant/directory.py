@@ -80,8 +80,9 @@ class EdgeStore(QdrantStore[edge.Filter]):
         self.name = f"The Qdrant collection {str(self._path)!r}"
         self._shard = SharedShard(self.name, self._load)
 
-    def describe(self) -> Metadata | None:
-        self._shard.allow()
+    def describe(self, *, reopen: bool = True) -> Metadata | None:
+        if reopen:
+            self._shard.allow()
         metadata = _read(self._record)
         if metadata is not None:
             return metadata

@@ -12,6 +12,7 @@ from gte_integrations._index.qdrant.client import edge, models
 T = TypeVar("T")
 R = TypeVar("R")
 PointIdOf = Callable[[str], str]
+_DEEPEST = 100
 
 
 def to_client_filter(condition: object, point_id: PointIdOf) -> models.Filter | None:
@@ -55,16 +56,21 @@ def _kind(value: object) -> str:
 # ------------------------------------------------------------------ document ids
 
 
-def _with_point_ids(condition: models.Filter, point_id: PointIdOf) -> models.Filter:
+def _with_point_ids(condition: models.Filter, point_id: PointIdOf, depth: int = 1) -> models.Filter:
     """A copy whose ``has_id`` names points; what the user gave stays as it is."""
+    if depth > _DEEPEST:
+        raise ValueError(
+            f"filter has filters within one another, more than {_DEEPEST} deep; put their "
+            "conditions side by side, into one list."
+        )
 
     def renamed(part: Any) -> Any:
         if isinstance(part, models.HasIdCondition):
             return models.HasIdCondition(has_id=[_point(id_, point_id) for id_ in part.has_id])
         if isinstance(part, models.Filter):
-            return _with_point_ids(part, point_id)
+            return _with_point_ids(part, point_id, depth + 1)
         if isinstance(part, models.NestedCondition):
-            inner = _with_point_ids(part.nested.filter, point_id)
+            inner = _with_point_ids(part.nested.filter, point_id, depth + 1)
             return models.NestedCondition(nested=models.Nested(key=part.nested.key, filter=inner))
         return part
 

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from inspect import signature
 from types import ModuleType
 from typing import Any
 
+from gte_integrations._index.checks import check_name
 from gte_integrations._index.qdrant.embedded import edge
 
 PAYLOAD_TYPES = ("keyword", "integer", "float", "geo", "text", "bool", "datetime", "uuid")
 DIRECTORY_OPTIONS = frozenset(signature(edge.EdgeConfig).parameters)
 DIRECTORY_OPTIONS -= {"vectors", "sparse_vectors", "quantization_config", "wal_enabled"}
+
+_COLLECTION = re.compile(r"[\w-][\w.-]{0,254}")
+_MAX_NAME_BYTES = 255  # of a directory, here and on servers
+
+
+def check_collection(what: str, name: object) -> None:
+    """Raise ``ValueError`` unless a collection, or an alias, may be called so."""
+    checked = check_name(
+        what,
+        name,
+        _COLLECTION,
+        "1 to 255 letters, digits, '_', '-' or '.', and not begin with a dot",
+    )
+    length = len(checked.encode())
+    if length > _MAX_NAME_BYTES:
+        raise ValueError(
+            f"{what} is {name!r}, which takes {length} bytes in UTF-8, but must take at most "
+            f"{_MAX_NAME_BYTES}: it becomes the name of a directory."
+        )
 
 
 def payload_schemas(

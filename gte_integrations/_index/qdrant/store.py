@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from gte_integrations._index.fusion import DocumentId, ScoredIds
 from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.metadata import Metadata
+from gte_integrations._index.qdrant.options import check_collection
 from gte_integrations._index.qdrant.points import (
     DENSE,
     HASH,
@@ -53,6 +54,9 @@ class QdrantStore(ABC, Generic[FilterT]):
     @property
     def collection(self) -> str:
         return self._collection
+
+    def check_alias(self, alias: str) -> None:
+        check_collection("alias", alias)
 
     def stored(self, keys: Sequence[str]) -> dict[str, Stored]:
         key_of = {point_id(key): key for key in keys}
@@ -129,7 +133,10 @@ class QdrantStore(ABC, Generic[FilterT]):
         return [key_of_point(point) for point in points], following
 
     def is_empty(self, condition: object) -> bool:
-        return _says_nothing(condition)
+        try:
+            return _says_nothing(condition)
+        except RecursionError:  # it is refused where it would be sent
+            return False
 
     @abstractmethod
     def schema(self) -> Metadata | None: ...
