@@ -47,6 +47,7 @@ from gte_core import (
     Reranker,
     RerankerSettings,
     SharedEncoder,
+    SharedReranker,
     as_encoder,
     shared_encoder,
     shared_reranker,
@@ -271,7 +272,8 @@ class GTERerank(BaseNodePostprocessor):
     place of them, ``reranker`` takes what ``gte_core.as_reranker`` takes: a loaded
     ``GTEReranker``, or any other object that satisfies ``Reranker``.
 
-    ``to_dict()`` holds the name of an object's model, not the object.
+    ``to_dict()`` holds the name of an object's model, not the object; give ``from_dict`` that
+    again as ``reranker=``.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -298,6 +300,9 @@ class GTERerank(BaseNodePostprocessor):
                 self.given_reranker, _OF_A_RERANKER & self.model_fields_set, "reranker"
             )
             self.__dict__["model_name"] = name_of_reranker(self.given_reranker)
+        if isinstance(self.given_reranker, SharedReranker):
+            settings = self.given_reranker.settings
+            self.__dict__ |= {name: getattr(settings, name) for name in _RERANKER_SETTINGS}
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -314,6 +319,13 @@ class GTERerank(BaseNodePostprocessor):
     def class_name(cls) -> str:
         """The name under which it is serialised."""
         return "GTERerank"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **options: Any) -> GTERerank:
+        """Make it again, with the object in ``reranker=`` in place of the model's settings."""
+        if options.get("reranker") is not None:
+            data = {name: value for name, value in data.items() if name not in _OF_A_RERANKER}
+        return super().from_dict(data, **options)
 
     @property
     def reranker(self) -> Reranker:
