@@ -45,7 +45,7 @@ except ImportError as error:
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
-from gte_core import Reranker, RerankerSettings, shared_reranker
+from gte_core import Reranker, RerankerSettings, TruncationSide, shared_reranker
 from gte_integrations._encoder_fields import (
     EncoderFields,
     GivenReranker,
@@ -202,6 +202,7 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False
+    truncation_side: TruncationSide = "right"
     given_reranker: GivenReranker = Field(default=None, alias="reranker", exclude=True, repr=False)
 
     _reranker: Reranker | None = PrivateAttr(default=None)

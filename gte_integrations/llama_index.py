@@ -48,6 +48,7 @@ from gte_core import (
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
+    TruncationSide,
     as_encoder,
     shared_encoder,
     shared_reranker,
@@ -281,6 +282,7 @@ class GTERerank(BaseNodePostprocessor):
     model_name: str = Field(default=RerankerSettings().model)
     revision: str | None = None
     max_length: int | None = None
+    truncation_side: TruncationSide = "right"
     top_n: int = Field(default=2, ge=1)
     keep_retrieval_score: bool = False
     device: str | None = Field(default=None, exclude=True)

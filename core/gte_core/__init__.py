@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gte_core.shared import release_shared as release_shared
     from gte_core.shared import shared_encoder as shared_encoder
     from gte_core.shared import shared_reranker as shared_reranker
+    from gte_core.texts import TruncationSide as TruncationSide
 
 __version__ = "0.3.0"
 
@@ -92,6 +93,7 @@ _HOMES = {
         "shared_encoder",
         "shared_reranker",
     ),
+    "texts": ("TruncationSide",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

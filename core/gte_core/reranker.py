@@ -26,7 +26,7 @@ from gte_core.network.model import GTEModel
 from gte_core.ranking import RankedDocument, ScoringReranker
 from gte_core.runtime.engine import PackedEngine
 from gte_core.settings import DEFAULT_RERANKER
-from gte_core.texts import as_pair, checked_pairs
+from gte_core.texts import TruncationSide, as_pair, checked_pairs
 from gte_core.tokenizer import PairTokenizer, TokenizedText, check_vocabulary
 
 __all__ = ["GTEReranker", "RankedDocument"]  # the second is where pickles of 0.2.0 look for it
@@ -42,8 +42,8 @@ class GTEReranker(ScoringReranker):
     Scores are raw logits, as the original gives them: only their order means something.
 
     Pairs are packed by their tokens, long and short ones together. Of a pair that is longer than
-    ``max_length``, the longer text loses tokens first, at its end, until both are equally long:
-    of a question and a long document, the end of the document.
+    ``max_length``, the longer text loses tokens first, at its ``truncation_side``, until both are
+    equally long: of a question and a long document, the end of the document.
     """
 
     def __init__(
@@ -65,10 +65,12 @@ class GTEReranker(ScoringReranker):
         torch_compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        truncation_side: TruncationSide = "right",
     ) -> GTEReranker:
         """Load a reranker from the hub or a directory; arguments as in ``GTEEmbedder``.
 
-        ``torch_compile`` compiles the layers; pairs are too long for graphs.
+        ``torch_compile`` compiles the layers; pairs are too long for graphs. ``truncation_side`` is
+        the end that the texts of a pair lose where it is too long, "right" or "left".
 
         Raises:
             MissingHeadError: the checkpoint has no sequence classifier of one label.
@@ -83,7 +85,9 @@ class GTEReranker(ScoringReranker):
             local_files_only=local_files_only,
             purpose=Purpose(DEFAULT_RERANKER),
         )
-        tokenizer = PairTokenizer(files.directory, decided_length(max_length, files))
+        tokenizer = PairTokenizer(
+            files.directory, decided_length(max_length, files), truncation_side
+        )
         load = partial(GTEModel.for_inference, files, device=computed_on)
         computed_in = choose_dtype(dtype, computed_on)
         with computing():
