@@ -60,6 +60,7 @@ from gte_integrations.qdrant import (
     QdrantVectorizer,
     StoredDocument,
 )
+from gte_integrations.remote import DashScopeReranker, TEIReranker
 
 Dense = NDArray[np.float32]
 Sparse = sp.csr_array[np.float32]
@@ -119,6 +120,7 @@ def of_a_reranker_and_a_model(ids: torch.Tensor) -> None:
     assert_type(reranker.score([("query", "document")]), Dense)
     shared = shared_reranker(RerankerSettings())
     given: list[Reranker] = [HashReranker(), reranker, shared, as_reranker("model")]
+    given += [TEIReranker("http://localhost:8080"), DashScopeReranker("gte-rerank-v2")]
     assert_type(given[0].rank("query", ["document"]), list[RankedDocument])
     assert_type(GTEModel.from_pretrained("model", dtype=torch.float32), GTEModel)
     output = GTEModelOutput(ids, None, None)
