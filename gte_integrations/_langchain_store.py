@@ -407,10 +407,10 @@ def _diverse(k: int, fetch_k: int, lambda_mult: float, options: dict[str, Any]) 
 
 def _dense(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a search whose scores are cosines."""
-    if "mode" in options:
+    for name in options.keys() & {"mode", "rerank"}:
         raise ValueError(
-            f"mode is {options['mode']!r}, but this search goes by the cosine of dense vectors; "
-            "leave mode out, or use similarity_search_with_score, which takes it."
+            f"{name} is {options[name]!r}, but this search goes by the cosine of dense vectors; "
+            f"leave {name} out, or use similarity_search_with_score, which takes it."
         )
     return options | {"mode": "dense"}
 
