@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 _NAMED = 20  # indices that an error names
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NameOf = Callable[[int], str]
 
@@ -88,6 +91,13 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
             raise TypeError(f"pairs[{index}] must be (query, document), got {pair!r}.")
         first, second = (checked_text(t, f"pairs[{index}][{i}]") for i, t in enumerate(pair))
         yield first, second
+
+
+def encodable(text: str) -> str:
+    """The text with surrogates that form no pair replaced; pairs become their character."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def named(indices: Sequence[int], name_of: NameOf = as_text) -> str:
