@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,6 +12,8 @@ _NAMED = 20  # indices that an error names
 
 TruncationSide = Literal["right", "left"]
 """The end that a text loses where it is too long: the right one is that of its last words."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NameOf = Callable[[int], str]
 
@@ -91,6 +94,13 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
             raise TypeError(f"pairs[{index}] must be (query, document), got {pair!r}.")
         first, second = (checked_text(t, f"pairs[{index}][{i}]") for i, t in enumerate(pair))
         yield first, second
+
+
+def encodable(text: str) -> str:
+    """The text with surrogates that form no pair replaced; pairs become their character."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def named(indices: Sequence[int], name_of: NameOf = as_text) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -73,13 +74,21 @@ class Key:
 
     def value(self) -> str | None:
         """The key; ``ValueError``, which does not show it, for what no header can carry."""
-        found = (self._given or os.environ.get(self.variable) or "").strip()
-        if not (found.isascii() and found.isprintable()):
+        if not self._is_usable():  # asked there, so that no variable here holds the key
             raise ValueError(
-                f"api_key, or {self.variable} of the environment, has characters that no key has; "
-                "pass the key alone, in one line."
+                f"api_key, or {self.variable} of the environment, is empty or has characters that "
+                "no key has; pass the key alone, in one line, or None."
             )
-        return found or None
+        return self._found()
+
+    def _found(self) -> str | None:
+        if self._given is not None:
+            return self._given
+        return os.environ.get(self.variable, "").strip() or None
+
+    def _is_usable(self) -> bool:
+        found = self._found()
+        return found is None or re.fullmatch("[!-~]+", found) is not None
 
     def hidden(self, text: str) -> str:
         """The text with stars in the place of the key."""
@@ -91,6 +100,9 @@ class Key:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Key, (None, self.variable)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Key:
+        return self
 
 
 class _Bearer(httpx.Auth):
@@ -271,7 +283,7 @@ class Connection:
         return self._read(path, response)
 
     def _unreached(self, path: str, error: httpx.HTTPError) -> RemoteError:
-        said = self.key.hidden(str(error) or type(error).__name__)
+        said = self.key.hidden((str(error) or type(error).__name__).rstrip("."))
         message = f"{self.url}{path} cannot be reached: {said}"
         if isinstance(error, httpx.ConnectError) and not self._was_reached:
             # A server that was never there is rather a wrong address than one that restarts.

@@ -6,17 +6,16 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_core import NonFiniteError, ScoringReranker
-from gte_core.texts import as_pair, checked_pairs
+from gte_core.texts import as_pair, checked_pairs, encodable
 from gte_integrations.remote.base import Connection, RemoteError
+from gte_integrations.remote.encoder import shown
 from gte_integrations.remote.loop import all_of
-
-_SHOWN = 200  # characters of an answer that an error repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,16 @@ class RemoteReranker(ScoringReranker):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.connection.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what connections there are; the next call makes new ones."""
+        self.connection.close()
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``.
@@ -120,15 +129,12 @@ def in_order(results: Any, score: str, n_documents: int, where: str) -> list[flo
     except (KeyError, TypeError, ValueError):
         found = {}
     if set(found) != set(range(n_documents)) or len(results) != n_documents:
-        said = str(results)
-        said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
         raise RemoteError(
-            f"{where} answered {said}, but must give index and {score} of each of {n_documents} "
-            "documents."
+            f"{where} answered {shown(results)}, but must give index and {score} of each of "
+            f"{n_documents} documents."
         )
     return [found[place] for place in range(n_documents)]
 
 
 def _sendable(text: str) -> str:
-    """The text with surrogates that form no pair replaced, which UTF-8 cannot hold."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") or " "
+    return encodable(text) or " "

@@ -7,11 +7,9 @@ from typing import Any
 
 from gte_core import MissingHeadError, TruncationSide
 from gte_core.texts import check_side
-from gte_integrations._retry import TOO_LARGE, Failure, classify_http
 from gte_integrations.remote.base import Connection, Key, RemoteError
 from gte_integrations.remote.reranker import Limits, RemoteReranker, in_order
-
-KEY_VARIABLE = "TEI_API_KEY"
+from gte_integrations.remote.tei import KEY_VARIABLE, classify
 
 _MOST_DOCUMENTS = 32  # of a server that does not say it
 _MOST_BYTES = 1_900_000  # below the 2 MB that a server takes by default
@@ -52,7 +50,7 @@ class TEIReranker(RemoteReranker):
             timeout=timeout,
             deadline=deadline,
             max_in_flight=max_in_flight,
-            classify=_classify,
+            classify=classify,
         )
         super().__init__(connection)
         self.model = connection.url
@@ -93,10 +91,3 @@ class TEIReranker(RemoteReranker):
         answer = await self.connection.post("/rerank", body)
         where = f"{self.connection.url}/rerank"
         return in_order(answer.body, "score", len(documents), where)
-
-
-def _classify(status: int, content: bytes, retry_after: str | None) -> Failure:
-    """Classify a refusal; too many texts are 413 before version 1.9 of the server, then 422."""
-    if status == 422 and b"batch size" in content:
-        return TOO_LARGE
-    return classify_http(status, content, retry_after)

@@ -141,7 +141,7 @@ def make(request, server):
 
     yield one
     for reranker in made:
-        reranker.connection.close()
+        reranker.close()
 
 
 async def test_scores_are_those_of_the_server_in_the_order_of_the_pairs(make, server):
@@ -187,7 +187,7 @@ def test_what_tei_is_asked(server):
     ]
     reranker.score([("oak", "ash")])
     assert [path for path, _ in server.asked].count("/info") == 1
-    reranker.connection.close()
+    reranker.close()
     with pytest.raises(ValueError, match="truncation_side is 'end'; allowed are"):
         tei(server, truncation_side="end")
 
@@ -205,7 +205,7 @@ def test_what_dashscope_is_asked(server):
             },
         )
     ]
-    reranker.connection.close()
+    reranker.close()
 
 
 def test_requests_keep_to_the_limits_of_tei(server):
@@ -216,7 +216,7 @@ def test_requests_keep_to_the_limits_of_tei(server):
     assert sorted(len(body["texts"]) for body in server.requests) == [2, 3, 3]
     server.max_client_batch_size = 1  # since it was started anew
     np.testing.assert_allclose(reranker.score(pairs), HashReranker().score(pairs), atol=1e-6)
-    reranker.connection.close()
+    reranker.close()
 
 
 def test_requests_keep_to_the_tokens_of_dashscope(server):
@@ -224,7 +224,7 @@ def test_requests_keep_to_the_tokens_of_dashscope(server):
     pairs = [("oak elm", "oak " * 5_000) for _ in range(6)]
     reranker.score(pairs)
     assert [len(body["input"]["documents"]) for body in server.requests] == [2, 2, 2]
-    reranker.connection.close()
+    reranker.close()
 
 
 def test_a_busy_server_is_asked_again(make, server, quick_retries):
@@ -276,7 +276,7 @@ def test_an_error_that_comes_with_200(server):
     server.failures = [(200, {}, json.dumps(answer).encode())]
     with pytest.raises(RemoteError, match=r"no \*\*\* \(InvalidParameter\)"):
         reranker.score(PAIRS)
-    reranker.connection.close()
+    reranker.close()
 
 
 def test_a_server_of_embeddings_is_no_reranker(server):
@@ -287,7 +287,7 @@ def test_a_server_of_embeddings_is_no_reranker(server):
     server.model_type = None
     with pytest.raises(RemoteError, match="does not say what kind of model it serves"):
         reranker.score(PAIRS)
-    reranker.connection.close()
+    reranker.close()
 
 
 async def test_cancelled_it_closes_its_request(make, server):
@@ -323,7 +323,7 @@ def test_a_pickle_reads_the_key_of_the_environment(make, server, monkeypatch):
     monkeypatch.setenv("TEI_API_KEY", KEY)
     monkeypatch.setenv("DASHSCOPE_API_KEY", KEY)
     assert again.score(PAIRS).shape == (len(PAIRS),)
-    again.connection.close()
+    again.close()
 
 
 def test_indexes_and_frameworks_take_them(make, server, tmp_path):
@@ -345,7 +345,7 @@ def test_a_model_behind_tei_scores_as_it_does_here(server, tmp_path):
     reranker = tei(server)
     pairs = [("w1 w2", "w3 w4"), ("w1 w2", "w5"), ("w6", "w7 w8")]
     np.testing.assert_allclose(reranker.score(pairs), server.reranker.score(pairs), atol=1e-5)
-    reranker.connection.close()
+    reranker.close()
 
 
 @pytest.mark.server

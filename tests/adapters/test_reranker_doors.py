@@ -132,7 +132,7 @@ def test_the_stores_of_both_give_the_score_of_the_ranking(tmp_path, reranker):
     assert [(document.page_content, score) for document, score in found] == expected
     [best] = store.similarity_search("oak elm", k=1, rerank=reranker)
     assert best.page_content == "elm oak"
-    with pytest.raises(ValueError, match="rerank is .*; leave rerank out, or use similarity_sear"):
+    with pytest.raises(ValueError, match=r"rerank is .*; leave rerank out, or use similarity_sear"):
         store.similarity_search_with_relevance_scores("oak elm", rerank=reranker)
     store.index.close()
     with QdrantHybridIndex(tmp_path, "li", HashEncoder()) as index:

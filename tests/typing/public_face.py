@@ -60,7 +60,7 @@ from gte_integrations.qdrant import (
     QdrantVectorizer,
     StoredDocument,
 )
-from gte_integrations.remote import DashScopeReranker, TEIReranker
+from gte_integrations.remote import DashScopeReranker, TEIEncoder, TEIReranker
 
 Dense = NDArray[np.float32]
 Sparse = sp.csr_array[np.float32]
@@ -155,6 +155,7 @@ def of_the_published_script(model: GTEEmbeddidng) -> None:
 def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: CachedEncoder) -> None:
     pair = PairedEncoder(dense=embedder, sparse="demo")
     encoders: list[Encoder] = [embedder, shared, cached, pair, HashEncoder(), as_encoder("demo")]
+    encoders += [TEIEncoder("http://localhost")]
     for encoder in encoders:
         assert_type(as_encoder(encoder), Encoder)
         assert_type(encoder.encode(["one"], role="query", dimensions=8), HybridEmbeddings)
