@@ -73,8 +73,8 @@ class Searches(Contents[FilterT]):
                 texts. The ranking then goes by ``rerank_score``, ties by id, and ``limit`` and
                 ``offset`` are of that; ``score`` stays as it was, and so does what
                 ``score_threshold`` leaves out. None (the default) for none.
-            rerank_depth: how many of the best hits of each query are scored; None (the default)
-                for ``offset + limit``, and 50 if that is less.
+            rerank_depth: how many of the best hits of each query are scored, at least
+                ``offset + limit``; None (the default) for that many, and 50 if that is less.
         """
         keys = check_payload_keys(payload_keys)
         wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)

@@ -78,11 +78,8 @@ def search(
     condition = engine_filter(store.engine, filter)
     metadata = recorded(store, collection)
     embedder = load_model(options, query=query, metadata=metadata)
-    if query == QueryOptions() and embedder.query_prefix and metadata.get("query_prefix") == "":
-        output.note(
-            f"The collection records no query prefix; the model's own, {embedder.query_prefix!r}, "
-            "goes before queries. Give --query-prefix '' for none."
-        )
+    if query == QueryOptions() and metadata.get("query_prefix") == "":
+        _note_prefix(embedder.query_prefix)
     encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with naming_filter(filter), open_index(store, collection, encoder, sizes) as source:
@@ -108,6 +105,15 @@ def search(
             output.write_json({"query": text, "model": label(embedder), "hits": found})
         else:
             output.show(*_ranking(text, hits, tokens, about))
+
+
+def _note_prefix(prefix: str) -> None:
+    """Say that the model puts a prefix before queries, where it does."""
+    if prefix:
+        output.note(
+            f"The collection records no query prefix; the model's own, {prefix!r}, goes before "
+            "queries. Give --query-prefix '' for none."
+        )
 
 
 def _shared_tokens(source: "HybridIndex[Any]", query: str, hits: "list[Hit]") -> "_Tokens":
