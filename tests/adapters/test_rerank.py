@@ -146,49 +146,46 @@ def test_a_model_by_its_name(filled, tmp_path):
     assert filled.search("oak", limit=40, rerank=str(path)) == [hits]
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+@pytest.fixture
+def one_index(make_place, encoder, tmp_path):
+    """Of one engine, for what none has a part in."""
+    index = make_place("edge", tmp_path).open(encoder)
+    index.create()
+    index.add(DOCUMENTS)
+    yield index
+    index.close()
+
+
+def test_wrong_arguments(one_index):
+    hashes = HashReranker()
+    wrong = [
         ({"rerank_depth": 5}, ValueError, "rerank_depth is 5, but there is no reranker"),
         (
-            {"rerank": HashReranker(), "rerank_depth": 9},
+            {"rerank": hashes, "rerank_depth": 9},
             ValueError,
             r"rerank_depth is 9, but must be at least offset \+ limit, 10",
         ),
         (
-            {"rerank": HashReranker(), "rerank_depth": 16_385},
+            {"rerank": hashes, "rerank_depth": 16_385},
             ValueError,
             "rerank_depth is 16385, but must be from 1 to 16,384",
         ),
-        (
-            {"rerank": HashReranker(), "rerank_depth": "9"},
-            TypeError,
-            "rerank_depth must be an integer",
-        ),
+        ({"rerank": hashes, "rerank_depth": "9"}, TypeError, "rerank_depth must be an integer"),
         ({"rerank": object()}, TypeError, "reranker is a object without rank, score, arank, asco"),
         ({"rerank": HashReranker}, TypeError, "reranker is the class HashReranker, but must be"),
-    ],
-)
-def test_wrong_arguments(make_place, encoder, tmp_path, options, error, message):
-    index = make_place("edge", tmp_path).open(encoder)
-    index.create()
-    with pytest.raises(error, match=message):
-        index.search("oak", **options)
-    index.close()
+    ]
+    for options, error, message in wrong:
+        with pytest.raises(error, match=message):
+            one_index.search("oak", **options)
 
 
-@pytest.mark.parametrize("scores", [[1.0], [float("nan")] * 40])
-def test_scores_that_do_not_fit_are_refused(make_place, encoder, tmp_path, scores):
-    class Broken(HashReranker):
-        def score(self, pairs):
-            return np.array(scores, np.float32)
-
-    index = make_place("edge", tmp_path).open(encoder)
-    index.create()
-    index.add(DOCUMENTS)
-    with pytest.raises(ValueError, match="for 40 pairs, but must give one finite number for each"):
-        index.search("oak", rerank=Broken())
-    index.close()
+def test_scores_that_do_not_fit_are_refused(one_index, monkeypatch):
+    reranker = HashReranker()
+    for scores in ([1.0], [float("nan")] * 40):
+        monkeypatch.setattr(reranker, "score", lambda pairs, scores=scores: scores)
+        message = "for 40 pairs, but must give one finite number for each"
+        with pytest.raises(ValueError, match=message):
+            one_index.search("oak", rerank=reranker)
 
 
 def test_a_hit_of_a_former_version_is_read():
