@@ -9,6 +9,7 @@
 """
 
 from gte_integrations.remote.base import RemoteError
+from gte_integrations.remote.openai import OpenAIEncoder
 from gte_integrations.remote.tei import TEIEncoder
 
-__all__ = ["RemoteError", "TEIEncoder"]
+__all__ = ["OpenAIEncoder", "RemoteError", "TEIEncoder"]

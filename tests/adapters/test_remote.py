@@ -1,10 +1,12 @@
 """Encoders behind HTTP: what every encoder promises, and servers that fail as published ones do.
 
 Each remote encoder talks to a server on loopback that follows the provider's schema, errors and
-limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``.
+limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``, and by
+``OPENAI_COMPATIBLE_URL`` with ``OPENAI_COMPATIBLE_MODEL``.
 """
 
 import asyncio
+import base64
 import copy
 import json
 import logging
@@ -31,7 +33,7 @@ from gte_core.testing import HashEncoder
 from gte_integrations.langchain import GTEEmbeddings
 from gte_integrations.llama_index import GTEEmbedding
 from gte_integrations.qdrant import QdrantHybridIndex
-from gte_integrations.remote import RemoteError, TEIEncoder
+from gte_integrations.remote import OpenAIEncoder, RemoteError, TEIEncoder
 
 SIZE, WIDTH, LONGEST = 32, 500, 64
 COMMIT = "9bbca17d9273fd0d03d5725c7a4b0f6b45142062"
@@ -164,6 +166,52 @@ class FakeTEI(FakeServer):
         return ["[CLS]", *text.split(), "[SEP]"]
 
 
+class FakeOpenAI(FakeServer):
+    """As vLLM, with the number of texts as Alibaba Cloud's mode refuses it."""
+
+    def __init__(self, floats=False):
+        super().__init__(has_sparse=False)
+        self.floats, self.served = floats, "bge-m3"
+
+    def reply(self, path, body):
+        if path != "/v1/embeddings":
+            return 404, {"detail": "Not Found"}
+        texts = body["input"]
+        if body["model"] != "bge-m3":
+            return self.refused(404, f"The model {body['model']} does not exist.")
+        if not all(texts):
+            return self.refused(400, "empty input")
+        if len(texts) > self.most_texts:
+            said = f"Value error, batch size is invalid, it should be {self.most_texts}.: input"
+            return self.refused(400, said)
+        both = self.hashes.encode_available(texts)
+        rows = both.dense[:, : body.get("dimensions")]
+        as_base64 = body.get("encoding_format") == "base64" and not self.floats
+        data = [
+            {
+                "object": "embedding",
+                "index": place,
+                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
+                if as_base64
+                else row.tolist(),
+            }
+            for place, row in enumerate(rows)
+        ]
+        total = int(both.n_tokens.sum())
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        answer = {"object": "list", "data": data, "model": self.served, "usage": usage}
+        return 200, self.change(answer)
+
+    def refused(self, status, said):
+        return status, {
+            "error": {"message": said, "type": "BadRequestError", "param": None, "code": status}
+        }
+
+
+def openai(url, **options):
+    return OpenAIEncoder("bge-m3", base_url=f"{url}/v1", **options)
+
+
 def refuse(status, body=b"", headers=()):
     return lambda handler, _: handler.answer(status, body, headers)
 
@@ -193,7 +241,13 @@ def drip(handler, _):
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch):
-    for name in ("TEI_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "DASHSCOPE_API_KEY"):
+    for name in (
+        "TEI_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENAI_COMPATIBLE_API_KEY",
+        "OPENAI_BASE_URL",
+        "DASHSCOPE_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -237,6 +291,9 @@ def tei(serve):
 REMOTE = {
     "tei": lambda serve: serve(FakeTEI(), TEIEncoder)[1],
     "tei-splade": lambda serve: serve(FakeTEI("splade"), TEIEncoder, vocab_size=WIDTH)[1],
+    "openai": lambda serve: serve(FakeOpenAI(), openai)[1],
+    "openai-floats": lambda serve: serve(FakeOpenAI(floats=True), openai)[1],
+    "openai-size": lambda serve: serve(FakeOpenAI(), openai, dimensions=16)[1],
 }
 ALL = {
     "hash": lambda serve: HashEncoder(),
@@ -477,6 +534,104 @@ def test_a_text_that_was_cut_is_told(serve, caplog):
     assert "/tokenize" not in server.paths()
 
 
+# ---------------------------------------------------------------- OpenAI's form
+
+
+@pytest.mark.parametrize("change", [reversed, lambda data: data[1:] + data[:1]])
+def test_swapped_vectors_are_put_in_order(serve, change):
+    server, encoder = serve(FakeOpenAI(), openai)
+    expected = encoder.encode_dense(TEXTS)
+    server.change = lambda body: body | {"data": list(change(body["data"]))}
+    np.testing.assert_array_equal(encoder.encode_dense(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], r"answered 2 texts with index \[\], but must give one"),
+        ([{"index": 0}, {"index": 0}], r"with index \[0\], but"),
+        ([{"index": 0}, {"index": 2}], r"with index \[0, 2\], but"),
+        ("nothing", r"with index \[\], but"),
+        ([{"index": 0}, {"index": 1}], "no lists of numbers of one length"),
+        ([{"index": i, "embedding": [0.1] * (i + 1)} for i in (0, 1)], "numbers of one length"),
+        ([{"index": i, "embedding": "&&&"} for i in (0, 1)], "no float32 in base64; pass enc"),
+        ([{"index": i, "embedding": "AAAA"} for i in (0, 1)], "no float32 in base64; pass enc"),
+    ],
+)
+def test_an_answer_that_is_no_list_of_vectors_is_refused(serve, data, message):
+    server, encoder = serve(FakeOpenAI(), openai)
+    assert encoder.dimensions
+    server.change = lambda body: body | {"data": data}
+    with pytest.raises(RemoteError, match=message):
+        encoder.encode_dense(["oak", "elm"])
+
+
+def test_a_fingerprint_is_of_the_provider_and_the_model(serve):
+    _, encoder = serve(FakeOpenAI(), openai, max_length=512, document_prefix="doc: ")
+    expected = Fingerprint("openai:bge-m3", None, 512, document_prefix="doc: ")
+    assert encoder.fingerprint == expected
+    assert encoder.model == "openai:bge-m3"
+    given = Fingerprint("BAAI/bge-m3", "0" * 40, 8192)
+    assert serve(FakeOpenAI(), openai, fingerprint=given)[1].fingerprint == given
+
+
+def test_a_model_of_another_name_is_noticed(serve):
+    server, encoder = serve(FakeOpenAI(), openai)
+    assert encoder.encode_available("oak and pine").n_tokens.tolist() == [5]
+    server.served = "e5"
+    with pytest.raises(RemoteError, match="answers by the model 'e5' now, before by 'bge-m3'"):
+        encoder.encode_dense("oak")
+
+
+def test_a_wrong_address_or_model_says_so(serve):
+    server, _ = serve(FakeOpenAI(), openai)
+    with (
+        OpenAIEncoder("bge-m3", base_url=server.url) as encoder,
+        pytest.raises(RemoteError, match="/embeddings answered 404: Not Found"),
+    ):
+        _ = encoder.dimensions
+    with (
+        OpenAIEncoder("e5", base_url=f"{server.url}/v1") as encoder,
+        pytest.raises(RemoteError, match=r"The model e5 does not exist\. \(404\)"),
+    ):
+        _ = encoder.dimensions
+
+
+def test_more_texts_than_the_server_takes_are_halved(serve):
+    server, encoder = serve(FakeOpenAI(), openai)
+    texts = [f"text {number}" for number in range(30)]
+    sent = encoder.encode_dense(texts)
+    np.testing.assert_array_equal(sent, server.hashes.encode_dense(texts))
+
+
+def test_a_key_of_openai_goes_to_openai_alone(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server, encoder = serve(FakeOpenAI(), openai)
+    encoder.encode_dense("oak")
+    assert "Authorization" not in server.requests[-1][1]
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "own")
+    encoder.encode_dense("oak")
+    assert server.requests[-1][1]["Authorization"] == "Bearer own"
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    with OpenAIEncoder("bge-m3") as named_by_environment:
+        named_by_environment.encode_dense("oak")
+    assert server.requests[-1][1]["Authorization"] == f"Bearer {KEY}"
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert repr(OpenAIEncoder("m")) == "OpenAIEncoder('m', base_url='https://api.openai.com/v1')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": ""}, "model is empty"),
+        ({"model": "m", "encoding_format": "hex"}, "encoding_format is 'hex'; allowed are"),
+    ],
+)
+def test_arguments_of_openais_encoder_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        OpenAIEncoder(**arguments)
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -709,6 +864,9 @@ def test_limits_are_more_than_0(name):
 # ---------------------------------------------------------------- real servers
 
 
+REAL_KEYS = dict(os.environ)  # as they were before the fixture took the keys away
+
+
 def check_real(encoder):
     with encoder:
         both = encoder.encode_available(["What is the capital of China?", "北京", ""])
@@ -719,5 +877,14 @@ def check_real(encoder):
 
 @pytest.mark.server
 @pytest.mark.skipif("TEI_URL" not in os.environ, reason="no TEI_URL")
-def test_a_real_tei(monkeypatch):
-    check_real(TEIEncoder(os.environ["TEI_URL"]))
+def test_a_real_tei():
+    check_real(TEIEncoder(os.environ["TEI_URL"], api_key=REAL_KEYS.get("TEI_API_KEY")))
+
+
+@pytest.mark.server
+@pytest.mark.skipif("OPENAI_COMPATIBLE_URL" not in os.environ, reason="no OPENAI_COMPATIBLE_URL")
+def test_a_real_server_of_openais_form():
+    model, url = os.environ["OPENAI_COMPATIBLE_MODEL"], os.environ["OPENAI_COMPATIBLE_URL"]
+    check_real(
+        OpenAIEncoder(model, base_url=url, api_key=REAL_KEYS.get("OPENAI_COMPATIBLE_API_KEY"))
+    )
