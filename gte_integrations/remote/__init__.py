@@ -9,7 +9,8 @@
 """
 
 from gte_integrations.remote.base import RemoteError
+from gte_integrations.remote.dashscope import DashScopeEncoder
 from gte_integrations.remote.openai import OpenAIEncoder
 from gte_integrations.remote.tei import TEIEncoder
 
-__all__ = ["OpenAIEncoder", "RemoteError", "TEIEncoder"]
+__all__ = ["DashScopeEncoder", "OpenAIEncoder", "RemoteError", "TEIEncoder"]

@@ -58,7 +58,7 @@ from gte_integrations.qdrant import (
     QdrantVectorizer,
     StoredDocument,
 )
-from gte_integrations.remote import OpenAIEncoder, TEIEncoder
+from gte_integrations.remote import DashScopeEncoder, OpenAIEncoder, TEIEncoder
 
 Dense = NDArray[np.float32]
 Sparse = sp.csr_array[np.float32]
@@ -150,6 +150,7 @@ def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: Cache
     pair = PairedEncoder(dense=embedder, sparse="demo")
     encoders: list[Encoder] = [embedder, shared, cached, pair, HashEncoder(), as_encoder("demo")]
     encoders += [TEIEncoder("http://localhost"), OpenAIEncoder("bge-m3", dimensions=256)]
+    encoders += [DashScopeEncoder("text-embedding-v4")]
     for encoder in encoders:
         assert_type(as_encoder(encoder), Encoder)
         assert_type(encoder.encode(["one"], role="query", dimensions=8), HybridEmbeddings)
