@@ -9,8 +9,17 @@
 """
 
 from gte_integrations.remote.base import RemoteError
+from gte_integrations.remote.dashscope import DashScopeEncoder
 from gte_integrations.remote.dashscope_reranker import DashScopeReranker
+from gte_integrations.remote.openai import OpenAIEncoder
 from gte_integrations.remote.tei import TEIEncoder
 from gte_integrations.remote.tei_reranker import TEIReranker
 
-__all__ = ["DashScopeReranker", "RemoteError", "TEIEncoder", "TEIReranker"]
+__all__ = [
+    "DashScopeEncoder",
+    "DashScopeReranker",
+    "OpenAIEncoder",
+    "RemoteError",
+    "TEIEncoder",
+    "TEIReranker",
+]

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -332,6 +333,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.loop is not loop:
             client = httpx.AsyncClient(
+                verify=_certificates(),
                 auth=_Bearer(self.key),
                 headers={
                     "Accept": "application/json",
@@ -344,6 +346,12 @@ class Connection:
             self._session = _Session(loop, client, asyncio.Semaphore(self.max_in_flight))
             finalize(self, _close, self._session)
         return self._session
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """What verifies certificates; read once, for it takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def as_json(body: object) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from gte_integrations.remote.base import Connection, Key, RemoteError
+from gte_integrations.remote.dashscope import BASE_URL, KEY_VARIABLE
 from gte_integrations.remote.reranker import Limits, RemoteReranker, in_order
-
-KEY_VARIABLE = "DASHSCOPE_API_KEY"
 
 _PATH = "/services/rerank/text-rerank/text-rerank"
 _MOST_DOCUMENTS = 500
@@ -23,8 +23,9 @@ class DashScopeReranker(RemoteReranker):
 
     Args:
         model: its name there.
+        base_url: up to ``/services``; by default ``DASHSCOPE_HTTP_BASE_URL`` of the environment,
+            else that of mainland China. Keys are of one region.
         api_key: by default ``DASHSCOPE_API_KEY`` of the environment.
-        url: where the service is, up to ``/api/v1``; keys differ from region to region.
         timeout: seconds that one request may take.
         deadline: seconds that one call may take, with all its requests, retries and pauses.
         max_in_flight: requests at one time, of all callers of this object together.
@@ -37,15 +38,15 @@ class DashScopeReranker(RemoteReranker):
         self,
         model: str = "gte-rerank-v2",
         *,
+        base_url: str | None = None,
         api_key: str | None = None,
-        url: str = "https://dashscope.aliyuncs.com/api/v1",
         timeout: float = 60.0,
         deadline: float = 600.0,
         max_in_flight: int = 8,
     ) -> None:
         super().__init__(
             Connection(
-                url,
+                base_url or os.environ.get("DASHSCOPE_HTTP_BASE_URL") or BASE_URL,
                 Key(api_key, KEY_VARIABLE),
                 timeout=timeout,
                 deadline=deadline,
@@ -55,7 +56,7 @@ class DashScopeReranker(RemoteReranker):
         self.model = model
 
     def __repr__(self) -> str:
-        return f"DashScopeReranker({self.model!r}, url={self.connection.url!r})"
+        return f"DashScopeReranker({self.model!r}, base_url={self.connection.url!r})"
 
     async def _limits(self) -> Limits:
         tokens = _MOST_TOKENS.get(self.model, _MOST_TOKENS_OF_OTHERS)

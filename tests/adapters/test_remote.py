@@ -1,10 +1,12 @@
 """Encoders behind HTTP: what every encoder promises, and servers that fail as published ones do.
 
 Each remote encoder talks to a server on loopback that follows the provider's schema, errors and
-limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``.
+limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``, by
+``OPENAI_COMPATIBLE_URL`` with ``OPENAI_COMPATIBLE_MODEL``, and by ``DASHSCOPE_API_KEY``.
 """
 
 import asyncio
+import base64
 import copy
 import json
 import logging
@@ -31,7 +33,7 @@ from gte_core.testing import HashEncoder
 from gte_integrations.langchain import GTEEmbeddings
 from gte_integrations.llama_index import GTEEmbedding
 from gte_integrations.qdrant import QdrantHybridIndex
-from gte_integrations.remote import RemoteError, TEIEncoder
+from gte_integrations.remote import DashScopeEncoder, OpenAIEncoder, RemoteError, TEIEncoder
 
 SIZE, WIDTH, LONGEST = 32, 500, 64
 COMMIT = "9bbca17d9273fd0d03d5725c7a4b0f6b45142062"
@@ -90,7 +92,8 @@ class FakeServer:
     most_texts = 4
 
     def __init__(self, **kinds):
-        self.hashes = HashEncoder(dimensions=SIZE, vocab_size=WIDTH, max_length=LONGEST, **kinds)
+        settings = {"dimensions": SIZE, "vocab_size": WIDTH, "max_length": LONGEST}
+        self.hashes = HashEncoder(**settings | kinds)
         self.requests, self.faults = [], []
         self.key, self.most_bytes, self.pause = None, 2_000_000, 0.0
         self.counting, self.in_flight, self.most_in_flight = threading.Lock(), 0, 0
@@ -164,6 +167,97 @@ class FakeTEI(FakeServer):
         return ["[CLS]", *text.split(), "[SEP]"]
 
 
+class FakeOpenAI(FakeServer):
+    """As vLLM, with the number of texts as Alibaba Cloud's mode refuses it."""
+
+    def __init__(self, floats=False):
+        super().__init__(has_sparse=False)
+        self.floats, self.served = floats, "bge-m3"
+
+    def reply(self, path, body):
+        if path != "/v1/embeddings":
+            return 404, {"detail": "Not Found"}
+        texts = body["input"]
+        if body["model"] != "bge-m3":
+            return self.refused(404, f"The model {body['model']} does not exist.")
+        if not all(texts):
+            return self.refused(400, "empty input")
+        if len(texts) > self.most_texts:
+            said = f"Value error, batch size is invalid, it should be {self.most_texts}.: input"
+            return self.refused(400, said)
+        both = self.hashes.encode_available(texts)
+        rows = both.dense[:, : body.get("dimensions")]
+        as_base64 = body.get("encoding_format") == "base64" and not self.floats
+        data = [
+            {
+                "object": "embedding",
+                "index": place,
+                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
+                if as_base64
+                else row.tolist(),
+            }
+            for place, row in enumerate(rows)
+        ]
+        total = int(both.n_tokens.sum())
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        answer = {"object": "list", "data": data, "model": self.served, "usage": usage}
+        return 200, self.change(answer)
+
+    def refused(self, status, said):
+        return status, {
+            "error": {"message": said, "type": "BadRequestError", "param": None, "code": status}
+        }
+
+
+def openai(url, **options):
+    return OpenAIEncoder("bge-m3", base_url=f"{url}/v1", **options)
+
+
+class FakeDashScope(FakeServer):
+    """As Alibaba Cloud's text-embedding-v3 and v4."""
+
+    most_texts = 10
+    token = staticmethod("token{}".format)
+
+    def reply(self, path, body):
+        if path != "/api/v1/services/embeddings/text-embedding/text-embedding":
+            return self.refused(400, "InvalidURL", "url error")
+        texts, parameters = body["input"]["texts"], body["parameters"]
+        if not all(texts):
+            return self.refused(400, "BadRequest.EmptyInput", "Required input parameter missing")
+        if len(texts) > self.most_texts:
+            said = f"batch size is invalid, it should not be larger than {self.most_texts}."
+            return self.refused(400, "InvalidParameter", f"{said}: payload.input.contents")
+        both = self.hashes.encode([f"{parameters.get('instruct', '')}{text}" for text in texts])
+        wants_sparse = parameters.get("output_type") == "dense&sparse"
+        size = parameters.get("dimension")
+        items = [
+            {"text_index": place, "embedding": dense[:size].tolist()}
+            | ({"sparse_embedding": self.sparse(ids, weights)} if wants_sparse else {})
+            for place, (dense, ids, weights) in enumerate(both.rows())
+        ]
+        answer = {
+            "output": {"embeddings": items},
+            "usage": {"total_tokens": int(both.n_tokens.sum())},
+            "request_id": "5a-1",
+        }
+        return 200, self.change(answer)
+
+    def sparse(self, ids, weights):
+        """In no order."""
+        return [
+            {"index": int(i), "value": float(v), "token": self.token(i)}
+            for i, v in reversed(list(zip(ids, weights, strict=True)))
+        ]
+
+    def refused(self, status, code, said):
+        return status, {"code": code, "message": said, "request_id": "5a-1"}
+
+
+def dashscope(url, model="text-embedding-v4", **options):
+    return DashScopeEncoder(model, base_url=f"{url}/api/v1", **options)
+
+
 def refuse(status, body=b"", headers=()):
     return lambda handler, _: handler.answer(status, body, headers)
 
@@ -193,7 +287,13 @@ def drip(handler, _):
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch):
-    for name in ("TEI_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "DASHSCOPE_API_KEY"):
+    for name in (
+        "TEI_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENAI_COMPATIBLE_API_KEY",
+        "OPENAI_BASE_URL",
+        "DASHSCOPE_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -237,6 +337,17 @@ def tei(serve):
 REMOTE = {
     "tei": lambda serve: serve(FakeTEI(), TEIEncoder)[1],
     "tei-splade": lambda serve: serve(FakeTEI("splade"), TEIEncoder, vocab_size=WIDTH)[1],
+    "openai": lambda serve: serve(FakeOpenAI(), openai)[1],
+    "openai-floats": lambda serve: serve(FakeOpenAI(floats=True), openai)[1],
+    "openai-size": lambda serve: serve(FakeOpenAI(), openai, dimensions=16)[1],
+    "dashscope": lambda serve: serve(FakeDashScope(dimensions=1024), dashscope)[1],
+    "dashscope-size": lambda serve: serve(FakeDashScope(dimensions=1024), dashscope, dimensions=64)[
+        1
+    ],
+    "dashscope-v1": lambda serve: serve(
+        FakeDashScope(dimensions=1536), dashscope, model="text-embedding-v1"
+    )[1],
+    "dashscope-unknown": lambda serve: serve(FakeDashScope(), dashscope, model="own")[1],
 }
 ALL = {
     "hash": lambda serve: HashEncoder(),
@@ -477,6 +588,204 @@ def test_a_text_that_was_cut_is_told(serve, caplog):
     assert "/tokenize" not in server.paths()
 
 
+# ---------------------------------------------------------------- OpenAI's form
+
+
+@pytest.mark.parametrize("change", [reversed, lambda data: data[1:] + data[:1]])
+def test_swapped_vectors_are_put_in_order(serve, change):
+    server, encoder = serve(FakeOpenAI(), openai)
+    expected = encoder.encode_dense(TEXTS)
+    server.change = lambda body: body | {"data": list(change(body["data"]))}
+    np.testing.assert_array_equal(encoder.encode_dense(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], r"answered 2 texts with index \[\], but must give one"),
+        ([{"index": 0}, {"index": 0}], r"with index \[0\], but"),
+        ([{"index": 0}, {"index": 2}], r"with index \[0, 2\], but"),
+        ("nothing", r"with index \[\], but"),
+        ([{"index": 0}, {"index": 1}], "no lists of numbers of one length"),
+        ([{"index": i, "embedding": [0.1] * (i + 1)} for i in (0, 1)], "numbers of one length"),
+        ([{"index": i, "embedding": "&&&"} for i in (0, 1)], "no float32 in base64; pass enc"),
+        ([{"index": i, "embedding": "AAAA"} for i in (0, 1)], "no float32 in base64; pass enc"),
+    ],
+)
+def test_an_answer_that_is_no_list_of_vectors_is_refused(serve, data, message):
+    server, encoder = serve(FakeOpenAI(), openai)
+    assert encoder.dimensions
+    server.change = lambda body: body | {"data": data}
+    with pytest.raises(RemoteError, match=message):
+        encoder.encode_dense(["oak", "elm"])
+
+
+def test_a_fingerprint_is_of_the_provider_and_the_model(serve):
+    _, encoder = serve(FakeOpenAI(), openai, max_length=512, document_prefix="doc: ")
+    expected = Fingerprint("openai:bge-m3", None, 512, document_prefix="doc: ")
+    assert encoder.fingerprint == expected
+    assert encoder.model == "openai:bge-m3"
+    given = Fingerprint("BAAI/bge-m3", "0" * 40, 8192)
+    assert serve(FakeOpenAI(), openai, fingerprint=given)[1].fingerprint == given
+
+
+def test_a_model_of_another_name_is_noticed(serve):
+    server, encoder = serve(FakeOpenAI(), openai)
+    assert encoder.encode_available("oak and pine").n_tokens.tolist() == [5]
+    server.served = "e5"
+    with pytest.raises(RemoteError, match="answers by the model 'e5' now, before by 'bge-m3'"):
+        encoder.encode_dense("oak")
+
+
+def test_a_wrong_address_or_model_says_so(serve):
+    server, _ = serve(FakeOpenAI(), openai)
+    with (
+        OpenAIEncoder("bge-m3", base_url=server.url) as encoder,
+        pytest.raises(RemoteError, match="/embeddings answered 404: Not Found"),
+    ):
+        _ = encoder.dimensions
+    with (
+        OpenAIEncoder("e5", base_url=f"{server.url}/v1") as encoder,
+        pytest.raises(RemoteError, match=r"The model e5 does not exist\. \(404\)"),
+    ):
+        _ = encoder.dimensions
+
+
+def test_more_texts_than_the_server_takes_are_halved(serve):
+    server, encoder = serve(FakeOpenAI(), openai)
+    texts = [f"text {number}" for number in range(30)]
+    sent = encoder.encode_dense(texts)
+    np.testing.assert_array_equal(sent, server.hashes.encode_dense(texts))
+
+
+def test_a_key_of_openai_goes_to_openai_alone(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server, encoder = serve(FakeOpenAI(), openai)
+    encoder.encode_dense("oak")
+    assert "Authorization" not in server.requests[-1][1]
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "own")
+    encoder.encode_dense("oak")
+    assert server.requests[-1][1]["Authorization"] == "Bearer own"
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    with OpenAIEncoder("bge-m3") as named_by_environment:
+        named_by_environment.encode_dense("oak")
+    assert server.requests[-1][1]["Authorization"] == f"Bearer {KEY}"
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert repr(OpenAIEncoder("m")) == "OpenAIEncoder('m', base_url='https://api.openai.com/v1')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": ""}, "model is empty"),
+        ({"model": "m", "encoding_format": "hex"}, "encoding_format is 'hex'; allowed are"),
+    ],
+)
+def test_arguments_of_openais_encoder_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        OpenAIEncoder(**arguments)
+
+
+# ---------------------------------------------------------------- Alibaba Cloud
+
+
+@pytest.fixture
+def cloud(serve):
+    return serve(FakeDashScope(dimensions=1024), dashscope)
+
+
+def parameters(server):
+    return [json.loads(body)["parameters"] for _, _, body in server.requests]
+
+
+def test_both_vectors_are_of_one_request_in_the_order_of_text_index(cloud):
+    server, encoder = cloud
+    texts = ["oak and pine", "elm", "oak"]
+    server.change = lambda body: (
+        body | {"output": {"embeddings": body["output"]["embeddings"][::-1]}}
+    )
+    both, expected = encoder.encode(texts), server.hashes.encode(texts)
+    np.testing.assert_allclose(both.dense, expected.dense, atol=1e-6)
+    np.testing.assert_array_equal(both.sparse.indices, expected.sparse.indices)
+    assert parameters(server) == [{"text_type": "document", "output_type": "dense&sparse"}]
+    assert all(token.startswith("token") for token in both.token_weights(0))
+    assert pickle.loads(pickle.dumps(both)).token_weights(0) == both.token_weights(0)
+
+
+def test_the_role_is_the_text_type_and_queries_have_an_instruction(serve):
+    server, encoder = serve(FakeDashScope(dimensions=1024), dashscope, instruct="find: ")
+    encoder.encode_dense("oak")
+    encoder.encode_dense("oak", role="query")
+    assert parameters(server) == [
+        {"text_type": "document"},
+        {"text_type": "query", "instruct": "find: "},
+    ]
+
+
+def test_what_is_known_of_a_model_is_not_asked(cloud):
+    server, encoder = cloud
+    assert (encoder.dimensions, encoder.has_dense, encoder.has_sparse) == (1024, True, True)
+    assert encoder.fingerprint == Fingerprint("dashscope:text-embedding-v4", None, 8192)
+    assert server.requests == []
+    with pytest.raises(ValueError, match="dimensions is 100, but text-embedding-v4 offers 64, 128"):
+        DashScopeEncoder("text-embedding-v4", dimensions=100)
+    with pytest.raises(ValueError, match="model is empty"):
+        DashScopeEncoder("")
+    assert not DashScopeEncoder("text-embedding-v2").has_sparse
+
+
+def test_its_limit_of_texts_is_kept_and_a_smaller_one_found(cloud):
+    server, encoder = cloud
+    texts = [f"text {number}" for number in range(25)]
+    encoder.encode_dense(texts)
+    sent = [json.loads(body)["input"]["texts"] for *_, body in server.requests]
+    assert sorted(map(len, sent)) == [5, 10, 10]
+    server.most_texts = 6
+    expected = server.hashes.encode_dense(texts)
+    np.testing.assert_allclose(encoder.encode_dense(texts), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("Throttling.RateQuota", 429), ("Throttling.AllocationQuota", 429)]
+)
+def test_its_throttling_is_waited_out(cloud, pauses, code, status):
+    server, encoder = cloud
+    server.faults = [refuse(*server.refused(status, code, "Requests rate limit exceeded"))] * 3
+    assert encoder.encode_dense("oak").any()
+    assert len(pauses) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            refuse(400, {"code": "Arrearage", "message": "Access denied.", "request_id": "1"}),
+            r"answered 400: Access denied\. \(Arrearage\)",
+        ),
+        (
+            refuse(401, {"code": "InvalidApiKey", "message": "Invalid API-key provided."}),
+            r"\(InvalidApiKey\)\. Pass api_key, or set DASHSCOPE_API_KEY; it is not given",
+        ),
+        (
+            refuse(200, {"code": "InternalError", "message": "no"}),
+            r"answered 200, but no \(InternalError\)",
+        ),
+        (refuse(200, {"output": None}), r"answered 200, but \['output'\]"),
+        (refuse(200, {"output": {"embeddings": [{"text_index": 5}]}}), r"with text_index \[5\]"),
+        (
+            refuse(200, {"output": {"embeddings": [{"text_index": 0, "embedding": [1.0] * 1024}]}}),
+            "but must give sparse_embedding",
+        ),
+    ],
+)
+def test_its_refusals_are_errors(cloud, pauses, fault, message):
+    server, encoder = cloud
+    server.faults = [fault]
+    with pytest.raises(RemoteError, match=message):
+        encoder.encode("oak")
+    assert pauses == []
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -709,6 +1018,9 @@ def test_limits_are_more_than_0(name):
 # ---------------------------------------------------------------- real servers
 
 
+REAL_KEYS = dict(os.environ)  # as they were before the fixture took the keys away
+
+
 def check_real(encoder):
     with encoder:
         both = encoder.encode_available(["What is the capital of China?", "北京", ""])
@@ -719,5 +1031,20 @@ def check_real(encoder):
 
 @pytest.mark.server
 @pytest.mark.skipif("TEI_URL" not in os.environ, reason="no TEI_URL")
-def test_a_real_tei(monkeypatch):
-    check_real(TEIEncoder(os.environ["TEI_URL"]))
+def test_a_real_tei():
+    check_real(TEIEncoder(os.environ["TEI_URL"], api_key=REAL_KEYS.get("TEI_API_KEY")))
+
+
+@pytest.mark.server
+@pytest.mark.skipif("OPENAI_COMPATIBLE_URL" not in os.environ, reason="no OPENAI_COMPATIBLE_URL")
+def test_a_real_server_of_openais_form():
+    model, url = os.environ["OPENAI_COMPATIBLE_MODEL"], os.environ["OPENAI_COMPATIBLE_URL"]
+    check_real(
+        OpenAIEncoder(model, base_url=url, api_key=REAL_KEYS.get("OPENAI_COMPATIBLE_API_KEY"))
+    )
+
+
+@pytest.mark.server
+@pytest.mark.skipif("DASHSCOPE_API_KEY" not in os.environ, reason="no DASHSCOPE_API_KEY")
+def test_the_real_cloud():
+    check_real(DashScopeEncoder("text-embedding-v4", api_key=REAL_KEYS["DASHSCOPE_API_KEY"]))

@@ -127,7 +127,7 @@ def tei(server, **options):
 
 
 def dashscope(server, **options):
-    return DashScopeReranker(url=f"{server.url}/api/v1", **{"api_key": KEY, **options})
+    return DashScopeReranker(base_url=f"{server.url}/api/v1", **{"api_key": KEY, **options})
 
 
 @pytest.fixture(params=[tei, dashscope])

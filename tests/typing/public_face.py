@@ -60,7 +60,13 @@ from gte_integrations.qdrant import (
     QdrantVectorizer,
     StoredDocument,
 )
-from gte_integrations.remote import DashScopeReranker, TEIEncoder, TEIReranker
+from gte_integrations.remote import (
+    DashScopeEncoder,
+    DashScopeReranker,
+    OpenAIEncoder,
+    TEIEncoder,
+    TEIReranker,
+)
 
 Dense = NDArray[np.float32]
 Sparse = sp.csr_array[np.float32]
@@ -155,7 +161,8 @@ def of_the_published_script(model: GTEEmbeddidng) -> None:
 def of_every_encoder(embedder: GTEEmbedder, shared: SharedEncoder, cached: CachedEncoder) -> None:
     pair = PairedEncoder(dense=embedder, sparse="demo")
     encoders: list[Encoder] = [embedder, shared, cached, pair, HashEncoder(), as_encoder("demo")]
-    encoders += [TEIEncoder("http://localhost")]
+    encoders += [TEIEncoder("http://localhost"), OpenAIEncoder("bge-m3", dimensions=256)]
+    encoders += [DashScopeEncoder("text-embedding-v4")]
     for encoder in encoders:
         assert_type(as_encoder(encoder), Encoder)
         assert_type(encoder.encode(["one"], role="query", dimensions=8), HybridEmbeddings)
