@@ -40,9 +40,9 @@ from gte_integrations._index.records import (
     users_payload,
 )
 from gte_integrations._index.reports import IndexReport
-from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.sparse import EMPTY_WEIGHT, Floats
 from gte_integrations._index.vectorizer import Vectorizer
+from gte_integrations._retry import PERMANENT, Failure
 from gte_integrations._vector_store import check_index
 
 try:

@@ -98,6 +98,7 @@ def public_names(path, module):
 def test_every_public_name_has_its_page():
     homes = {f"gte_core.{name}": f"gte_core.{name}" for name in gte_core.__all__}
     modules = {"gte_core.testing": ROOT / "core/gte_core/testing/__init__.py"}
+    modules["gte_integrations.remote"] = FACES / "remote/__init__.py"
     modules |= {f"gte_integrations.{path.stem}": path for path in FACES.glob("[a-z]*.py")}
     for module, path in modules.items():
         for name, home in public_names(path, module).items():

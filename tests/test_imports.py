@@ -74,6 +74,7 @@ def test_a_directory_is_searched_without_the_client():
         ("milvus", "pymilvus"),
         ("cli.commands", "typer"),
         ("parquet", "pyarrow"),
+        ("remote", "httpx"),
         ("fastembed", "fastembed"),
         ("langchain", "langchain_core"),
         ("langchain_qdrant", "langchain_qdrant"),
@@ -118,8 +119,11 @@ def test_the_core_imports_no_adapter_and_no_framework(path):
 
 @pytest.mark.parametrize("path", sorted(ADAPTERS.rglob("*.py")), ids=lambda path: path.stem)
 def test_adapters_use_public_names_of_the_core(path):
-    # The network itself, in transformers' own kind of class.
-    parts = ["network"] if path.parent.name == "_transformers" else []
+    # The network itself, in transformers' own kind of class; and what every encoder does alike.
+    parts = {
+        "_transformers": ["network"],
+        "remote": ["embeddings", "encoder", "texts"],
+    }.get(path.parent.name, [])
     for name in imports_of(path):
         if name.startswith("gte_core"):
             assert name.split(".")[1] in [

@@ -6,11 +6,9 @@ Frameworks keep dense and sparse in separate objects. When both are faces of one
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +26,7 @@ from gte_core.encoder import (
     Encoder,
     Fingerprint,
     Role,
+    available,
     missing_dense_head,
     missing_sparse_head,
     name_of,
@@ -238,14 +237,12 @@ class CachedEncoder(CachingEncoder):
         """``encode_available`` without blocking the event loop."""
         wanted, size = _listed(texts, role), self._size(dimensions)
         if not self._keeps(size):
-            encode = partial(self._source.encode_available, wanted, role=role, dimensions=size)
-            return await asyncio.to_thread(encode)
+            return await available(self._source, wanted, role, size)
         found, missing = self._look_up(wanted, role)
         if missing and self.has_dense and self.has_sparse:
             found |= self._keep(missing, role, await self._source.aencode(missing, role=role))
         elif missing:
-            encode = partial(self._source.encode_available, missing, role=role)
-            found |= self._keep(missing, role, await asyncio.to_thread(encode))
+            found |= self._keep(missing, role, await available(self._source, missing, role))
         return self._embeddings([found[text] for text in wanted], size)
 
     def count_tokens(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -143,6 +145,21 @@ def with_prefix(
     given = as_texts(texts, name)
     prefixed = (prefix + text for text in checked(given, name))
     return list(prefixed) if isinstance(given, Sized) else prefixed
+
+
+async def available(
+    encoder: Encoder, texts: list[str], role: Role, dimensions: int | None = None
+) -> HybridEmbeddings:
+    """``encode_available`` without blocking the event loop, by the encoder's own way if it has one.
+
+    That is where calls that wait share a pass, and where a cancelled request is closed.
+    """
+    own = getattr(encoder, "aencode_available", None)
+    if own is None:
+        encode = partial(encoder.encode_available, texts, role=role, dimensions=dimensions)
+        return await asyncio.to_thread(encode)
+    found: HybridEmbeddings = await own(texts, role=role, dimensions=dimensions)
+    return found
 
 
 def name_of(encoder: Encoder) -> str:

@@ -11,10 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from gte_core.cached import CachingEncoder
 from gte_core.completion import as_encoder
 from gte_core.embeddings import HybridEmbeddings
-from gte_core.encoder import Encoder, Fingerprint, Role, name_of, with_prefix
+from gte_core.encoder import Encoder, Fingerprint, Role, available, name_of, with_prefix
 from gte_core.exceptions import MissingHeadError
 from gte_core.foreign import refuses_foreign
 from gte_core.texts import checked
@@ -133,22 +132,14 @@ class PairedEncoder:
         """``encode`` without blocking the event loop, by both halves at the same time."""
         given = _listed(texts, role)
         both = await asyncio.gather(
-            _available(self.dense, given, role, dimensions),
-            _available(self.sparse, given, role, None),
+            available(self.dense, given, role, dimensions),
+            available(self.sparse, given, role),
         )
         return _joined(*both)
 
 
 def _listed(texts: str | Iterable[str], role: Role) -> list[str]:
     return list(checked(with_prefix(texts, role, "")))  # each half puts its own prefix
-
-
-async def _available(
-    half: Encoder, texts: list[str], role: Role, dimensions: int | None
-) -> HybridEmbeddings:
-    if isinstance(half, CachingEncoder):  # where calls that wait share a pass
-        return await half.aencode_available(texts, role=role, dimensions=dimensions)
-    return await asyncio.to_thread(half.encode_available, texts, role=role, dimensions=dimensions)
 
 
 def _joined(dense: HybridEmbeddings, sparse: HybridEmbeddings) -> HybridEmbeddings:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 _NAMED = 20  # indices that an error names
+
+TruncationSide = Literal["right", "left"]
+"""The end that a text loses where it is too long: the right one is that of its last words."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NameOf = Callable[[int], str]
 
@@ -90,6 +96,13 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
         yield first, second
 
 
+def encodable(text: str) -> str:
+    """The text with surrogates that form no pair replaced; pairs become their character."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def named(indices: Sequence[int], name_of: NameOf = as_text) -> str:
     """How an error lists indices: the names of the first 20, and how many more there are."""
     names = ", ".join(map(name_of, indices[:_NAMED]))
@@ -108,3 +121,11 @@ def check_max_length(max_length: int, n_special: int, kind: str = "text") -> int
             f"every {kind} gets."
         )
     return length
+
+
+def check_side(side: str) -> None:
+    """Raise ``ValueError`` unless it is an end of a text."""
+    if side not in get_args(TruncationSide):
+        raise ValueError(
+            f"truncation_side is {side!r}; allowed are {list(get_args(TruncationSide))}."
+        )

@@ -6,7 +6,6 @@ tokenizer class and drops custom normalizers, which gives other ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shor
 from gte_core.exceptions import ConfigError, GTEError
 from gte_core.former import former_name
 from gte_core.iteration import batched
-from gte_core.texts import check_max_length
+from gte_core.texts import TruncationSide, check_max_length, check_side, encodable
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
 # Roles of special tokens without a sparse weight. <mask> has one, as in the published script.
@@ -120,7 +118,7 @@ class GTETokenizer:
         """
         limit = self._most_characters(max_length)
         short = [text if len(text) <= limit else "" for text in texts]
-        encodings = self._tokenizer.encode_batch_fast([_encodable(text) for text in short])
+        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in short])
         return [
             self._truncate(encoding.ids, max_length)
             if len(text) <= limit
@@ -132,7 +130,7 @@ class GTETokenizer:
 
     def count(self, texts: Iterable[str]) -> NDArray[np.int64]:
         """Ids of every text, special ones included, none cut off: int64 ``(n,)``; reads lazily."""
-        batches = (list(map(_encodable, batch)) for batch in batched(texts, _COUNTED_AT_ONCE))
+        batches = (list(map(encodable, batch)) for batch in batched(texts, _COUNTED_AT_ONCE))
         encodings = chain.from_iterable(map(self._tokenizer.encode_batch_fast, batches))
         return np.fromiter(map(len, encodings), np.int64)
 
@@ -177,7 +175,7 @@ class GTETokenizer:
         return self._truncate(self._ids(text), max_length)
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode_batch_fast([_encodable(text)])[0].ids
+        return self._tokenizer.encode_batch_fast([encodable(text)])[0].ids
 
     def _truncate(self, ids: list[int], max_length: int) -> TokenizedText:
         if len(ids) <= max_length:
@@ -192,14 +190,18 @@ class PairTokenizer:
     Args:
         directory: holds ``tokenizer.json``.
         max_length: ids kept of a pair, special tokens included, of which there must be fewer.
+        side: the end of a text that is cut.
     """
 
-    def __init__(self, directory: str | Path, max_length: int) -> None:
+    def __init__(
+        self, directory: str | Path, max_length: int, side: TruncationSide = "right"
+    ) -> None:
+        check_side(side)
         self._tokenizer = _load(Path(directory))
         n_special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
         self.max_length = check_max_length(max_length, n_special, "pair")
         self._tokenizer.enable_truncation(
-            min(self.max_length, _LONGEST_PAIR), strategy="longest_first"
+            min(self.max_length, _LONGEST_PAIR), strategy="longest_first", direction=side
         )
 
     @property
@@ -209,8 +211,7 @@ class PairTokenizer:
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedText]:
         """Tokenize pairs; a lone surrogate becomes U+FFFD."""
-        encodable = [(_encodable(first), _encodable(second)) for first, second in pairs]
-        encodings = self._tokenizer.encode_batch(encodable)
+        encodings = self._tokenizer.encode_batch([(encodable(a), encodable(b)) for a, b in pairs])
         return [TokenizedText(e.ids, truncated=bool(e.overflowing)) for e in encodings]
 
 
@@ -264,13 +265,6 @@ def _largest_id(tokenizer: Tokenizer) -> int:
     return max(largest, *added, *tokenizer.encode("").ids, *tokenizer.encode("", "").ids)
 
 
-def _encodable(text: str) -> str:
-    """The text with surrogates that form no pair replaced; pairs become their character."""
-    if not _SURROGATE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _special_tokens(directory: Path) -> set[str]:
     declared: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -295,7 +289,7 @@ def _content(path: Path, role: str, token: Any) -> str:
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str):
         return ""
-    if _SURROGATE.search(content):
+    if content != encodable(content):
         raise ConfigError(f"{path}: {role} is {shown(content)}, which is no text. Correct it.")
     return content
 

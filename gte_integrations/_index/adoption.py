@@ -11,10 +11,10 @@ import numpy as np
 from gte_core import CollectionMismatch
 from gte_integrations._index.metadata import Metadata, check_alike, is_recorded, kinds_of
 from gte_integrations._index.records import Record, StoredDocument
-from gte_integrations._index.retry import Sender
 from gte_integrations._index.sparse import Floats
 from gte_integrations._index.store import Store
 from gte_integrations._index.vectorizer import Vectorizer
+from gte_integrations._retry import Sender
 
 _SAMPLE = 8
 _LEAST_COSINE = 0.999

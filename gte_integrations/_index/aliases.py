@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from gte_integrations._index.retry import Sender
+from gte_integrations._retry import Sender
 
 
 class Aliased(Protocol):

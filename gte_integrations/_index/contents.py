@@ -14,9 +14,9 @@ from gte_integrations._index.checks import check_ids
 from gte_integrations._index.fusion import DocumentId
 from gte_integrations._index.ids import id_to_key
 from gte_integrations._index.records import StoredDocument
-from gte_integrations._index.retry import Sender
 from gte_integrations._index.search import FilterT
 from gte_integrations._index.store import DOCUMENTS_PER_PAGE, KEYS_PER_PAGE, Store
+from gte_integrations._retry import Sender
 
 T = TypeVar("T")
 

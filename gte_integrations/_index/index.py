@@ -28,12 +28,12 @@ from gte_integrations._index.ingest import OnError, ingest
 from gte_integrations._index.metadata import Metadata, compare_metadata
 from gte_integrations._index.planning import Producer
 from gte_integrations._index.reports import IndexReport
-from gte_integrations._index.retry import Sender
 from gte_integrations._index.search import FilterT
 from gte_integrations._index.searches import Searches
 from gte_integrations._index.store import Store, recorded_metadata
 from gte_integrations._index.tables import documents_of
 from gte_integrations._index.vectorizer import Vectorizer
+from gte_integrations._retry import Sender
 
 
 class HybridIndex(Searches[FilterT]):

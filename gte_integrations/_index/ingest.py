@@ -16,9 +16,9 @@ from gte_integrations._index.planning import Plan, Planner, Producer, Rejections
 from gte_integrations._index.preparation import Prepared
 from gte_integrations._index.records import Record, Stored
 from gte_integrations._index.reports import IndexReport
-from gte_integrations._index.retry import Failure, Sender, split
 from gte_integrations._index.store_thread import StoreThread
 from gte_integrations._index.tables import documents_of
+from gte_integrations._retry import Failure, Sender, split
 
 OnError = Literal["raise", "skip"]
 

@@ -7,8 +7,8 @@ from collections import deque
 import pytest
 
 from gte_integrations._index.index import HybridIndex
-from gte_integrations._index.retry import PERMANENT, TRANSIENT
 from gte_integrations._index.vectorizer import Vectorizer
+from gte_integrations._retry import PERMANENT, TRANSIENT
 
 
 class DictStore:

@@ -1,4 +1,4 @@
-"""``_index.retry``: requests that are split, halved and repeated."""
+"""``_retry``: requests that are split, halved and repeated."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from gte_integrations._index.retry import (
+from gte_integrations._retry import (
     PERMANENT,
     TOO_LARGE,
     TRANSIENT,

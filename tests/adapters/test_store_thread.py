@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from gte_integrations._index.ingest import ingest
-from gte_integrations._index.retry import PERMANENT
 from gte_integrations._index.store_thread import StoreThread
+from gte_integrations._retry import PERMANENT
 from gte_integrations.milvus import MilvusVectorizer
 
 

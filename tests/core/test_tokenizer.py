@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gte_core import ConfigError
 from gte_core.testing import random_checkpoint
-from gte_core.tokenizer import GTETokenizer, _encodable
+from gte_core.texts import encodable
+from gte_core.tokenizer import GTETokenizer
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_any_string_can_be_tokenized(tokenizer, text):
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_proper_text_is_never_changed(text):
-    assert _encodable(text) is text
+    assert encodable(text) is text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_proper_text_is_never_changed(text):
     ],
 )
 def test_lone_surrogates_become_the_replacement_character(text, expected):
-    assert _encodable(text) == expected
+    assert encodable(text) == expected
 
 
 @pytest.mark.parametrize("unit", ["w1 w2 w3 ", "ab", "w1" + 90 * " ", " "])

@@ -53,11 +53,11 @@ from gte_integrations._index.records import (
     StoredVectors,
     as_stored,
 )
-from gte_integrations._index.retry import PERMANENT, TRANSIENT, Failure, classify_grpc
 from gte_integrations._index.search import gathered
 from gte_integrations._index.sparse import sparse_dicts
 from gte_integrations._index.store import DOCUMENTS_PER_PAGE, KEYS_PER_PAGE
 from gte_integrations._index.vectorizer import Queries
+from gte_integrations._retry import PERMANENT, TRANSIENT, Failure, classify_grpc
 
 T = TypeVar("T")
 

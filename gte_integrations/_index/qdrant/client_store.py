@@ -43,7 +43,7 @@ from gte_integrations._index.qdrant.points import (
 )
 from gte_integrations._index.qdrant.store import QdrantStore
 from gte_integrations._index.records import Record
-from gte_integrations._index.retry import (
+from gte_integrations._retry import (
     PERMANENT,
     TRANSIENT,
     Failure,

@@ -37,8 +37,8 @@ from gte_integrations._index.qdrant.points import (
 from gte_integrations._index.qdrant.shard import SharedShard
 from gte_integrations._index.qdrant.store import QdrantStore
 from gte_integrations._index.records import Record
-from gte_integrations._index.retry import PERMANENT, Failure
 from gte_integrations._index.search import gathered
+from gte_integrations._retry import PERMANENT, Failure
 
 _DROPPED = ".gte-dropped-"  # no collection's name begins with a dot
 _CONFIG = "edge_config.json"  # the engine's own

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
@@ -113,10 +115,12 @@ class Sender:
             try:
                 return request()
             except Exception as error:
-                pause = self._pause(error, attempt, self._clock() - started)
+                failure = PERMANENT if self._stopped.is_set() else self._classify(error)
+                elapsed = self._clock() - started
+                limit = f"retry_seconds is {self._seconds:g}"
+                pause = _pause(error, failure, attempt, elapsed, self._seconds, limit=limit)
                 if pause is None:
                     raise
-                _logger.warning("Attempt %d failed; next in %.1f s: %s", attempt + 1, pause, error)
             self._stopped.wait(pause)
             attempt += 1
             self.retries += 1
@@ -134,33 +138,90 @@ class Sender:
         try:
             self.retry(lambda: write(items))
         except Exception as error:
-            if self._classify(error).kind != "too large":
-                raise
-            if len(items) < 2:
-                error.add_note(f"Too large for the server by itself: {name_of(items[0])}.")
+            parts = _halves(error, self._classify(error), items, name_of)
+            if parts is None:
                 raise
         else:
             return
-        half = len(items) // 2
-        self.send(items[:half], write, name_of)
-        self.send(items[half:], write, name_of)
+        for part in parts:
+            self.send(part, write, name_of)
 
-    def _pause(self, error: Exception, attempt: int, elapsed: float) -> float | None:
-        """Seconds until the next attempt, None if there should be none."""
-        failure = self._classify(error)
-        if failure.kind != "transient" or self._stopped.is_set():
-            return None
-        # Jitter: the clients of a server that comes back must not all knock at once.
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
-        pause = max(failure.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
-        left = self._seconds - elapsed
-        if left > 0 and failure.retry_after <= left:
-            return min(pause, left)  # the last attempt is made when the time is over, not before
-        error.add_note(
-            f"Gave up after {attempt + 1} attempts in {elapsed:.1f} s; retry_seconds is "
-            f"{self._seconds:g}."
-        )
+
+async def retry_async(
+    request: Callable[[], Awaitable[R]],
+    classify: Callable[[Exception], Failure],
+    seconds: float,
+    limit: str,
+) -> R:
+    """``Sender.retry`` without blocking the event loop.
+
+    ``limit`` is what the error says of the seconds when it gives up.
+    """
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    attempt = 0
+    while True:
+        try:
+            return await request()
+        except Exception as error:
+            elapsed = clock() - started
+            pause = _pause(error, classify(error), attempt, elapsed, seconds, limit=limit)
+            if pause is None:
+                raise
+        await asyncio.sleep(pause)
+        attempt += 1
+
+
+async def ask_in_halves(
+    items: Sequence[T],
+    ask: Callable[[Sequence[T]], Awaitable[R]],
+    classify: Callable[[Exception], Failure],
+    name_of: Callable[[T], str],
+) -> list[R]:
+    """The answers about all items, in their order, to as few requests as the server takes.
+
+    The error about an item that is too large by itself gets a note that names it.
+    """
+    try:
+        return [await ask(items)]
+    except Exception as error:
+        parts = _halves(error, classify(error), items, name_of)
+        if parts is None:
+            raise
+    return [
+        answer for part in parts for answer in await ask_in_halves(part, ask, classify, name_of)
+    ]
+
+
+def _pause(
+    error: Exception, failure: Failure, attempt: int, elapsed: float, seconds: float, *, limit: str
+) -> float | None:
+    """Seconds until the next attempt, None if there should be none."""
+    if failure.kind != "transient":
         return None
+    # Jitter: the clients of a server that comes back must not all knock at once.
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
+    pause = max(failure.retry_after, longest * random.uniform(0.5, 1))  # noqa: S311
+    left = seconds - elapsed
+    if left <= 0 or failure.retry_after > left:
+        error.add_note(f"Gave up after {attempt + 1} attempts in {elapsed:.1f} s; {limit}.")
+        return None
+    pause = min(pause, left)  # the last attempt is made when the time is over, not before
+    _logger.warning("Attempt %d failed; next in %.1f s: %s", attempt + 1, pause, error)
+    return pause
+
+
+def _halves(
+    error: Exception, failure: Failure, items: Sequence[T], name_of: Callable[[T], str]
+) -> tuple[Sequence[T], Sequence[T]] | None:
+    """What to send in place of items that were too large, None where the error stands."""
+    if failure.kind != "too large":
+        return None
+    if len(items) < 2:
+        error.add_note(f"Too large for the server by itself: {name_of(items[0])}.")
+        return None
+    half = len(items) // 2
+    return items[:half], items[half:]
 
 
 def split(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
