@@ -344,7 +344,7 @@ class Connection:
                 limits=httpx.Limits(max_connections=self.max_in_flight),
             )
             self._session = _Session(loop, client, asyncio.Semaphore(self.max_in_flight))
-            finalize(self, _close, self._session)
+            finalize(self, _close, self._session).atexit = False
         return self._session
 
 
