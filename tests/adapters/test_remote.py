@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -678,6 +679,7 @@ def test_a_key_of_openai_goes_to_openai_alone(serve, monkeypatch):
     ("arguments", "message"),
     [
         ({"model": ""}, "model is empty"),
+        ({"model": "m", "max_texts": 0}, "max_texts is 0, but must be more than 0"),
         ({"model": "m", "encoding_format": "hex"}, "encoding_format is 'hex'; allowed are"),
     ],
 )
@@ -937,6 +939,21 @@ def test_a_cancelled_call_closes_its_request(tei):
     assert server.hung_up.wait(timeout=30)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_asks_by_a_connection_of_its_own(serve):
+    _, encoder = serve(FakeOpenAI(), openai)
+    expected = encoder.encode_dense("oak")
+    process = os.fork()
+    if process == 0:
+        signal.alarm(60)
+        same = np.array_equal(encoder.encode_dense("oak"), expected)
+        encoder.close()
+        os._exit(0 if same else 1)
+    assert os.waitpid(process, 0)[1] == 0
+    np.testing.assert_array_equal(encoder.encode_dense("oak"), expected)
+
+
 # ---------------------------------------------------------------- keys
 
 
@@ -978,6 +995,14 @@ def test_a_key_is_sent_and_shown_nowhere(keyed, caplog, pauses):
         encoder.encode_dense("oak")
     said += [shown_by(caught.value), str(pickle.dumps(caught.value)), caplog.text]
     assert not [text for text in said if KEY in text]
+
+
+def test_a_key_that_an_answer_repeats_is_not_shown(serve):
+    server, encoder = serve(FakeTEI("splade"), TEIEncoder, api_key=KEY)
+    server.change = lambda _: {"your key": KEY}
+    with pytest.raises(RemoteError, match=r"must give the weights") as caught:
+        encoder.encode_sparse("oak")
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_pickle_reads_the_environment_and_a_copy_keeps_the_key(keyed, monkeypatch):
