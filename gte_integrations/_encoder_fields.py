@@ -1,4 +1,4 @@
-"""What the pydantic classes of both frameworks share: settings of a model, or an encoder."""
+"""What the pydantic classes of both frameworks share: settings of a model, or the object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from gte_core import CachingEncoder, EncoderSettings, OnTruncation, as_encoder, shared_encoder
+from gte_core import (
+    CachingEncoder,
+    EncoderSettings,
+    OnTruncation,
+    Reranker,
+    as_encoder,
+    as_reranker,
+    shared_encoder,
+)
 from gte_core.foreign import foreign_advice
 
 # A path, a torch.device and a torch.dtype are taken as their names.
@@ -26,22 +34,45 @@ def _caching(encoder: Any) -> CachingEncoder | None:
 GivenEncoder = Annotated[Any, BeforeValidator(_caching)]
 
 
-def refuse_settings_beside(encoder: CachingEncoder | None, given: set[str]) -> None:
-    """Raise ``ValueError`` where an encoder was given, and settings of a model as well."""
-    if encoder is not None and given:
+def _reranker(given: Any) -> Reranker | None:
+    return None if given is None else as_reranker(given)
+
+
+# The annotation of a field that holds a reranker of the user's.
+GivenReranker = Annotated[Any, BeforeValidator(_reranker)]
+
+
+def refuse_settings_beside(held: object, given: set[str], kind: str = "encoder") -> None:
+    """Raise ``ValueError`` where an object of this kind was given, and settings as well."""
+    if held is not None and given:
+        article = "an" if kind == "encoder" else "a"
         raise ValueError(
-            f"encoder was given, and so was {', '.join(sorted(given))}; an encoder has its own "
-            "settings, so pass one or the other."
+            f"{kind} was given, and so was {', '.join(sorted(given))}; {article} {kind} has its "
+            "own settings, so pass one or the other."
         )
+
+
+def name_of_reranker(reranker: Reranker) -> str:
+    """What a reranker calls its model, or else the name of its class."""
+    name = getattr(reranker, "model", None)
+    return name if isinstance(name, str) else type(reranker).__name__
+
+
+def with_later_fields(cls: type[BaseModel], state: dict[Any, Any]) -> dict[Any, Any]:
+    """The state of a pickle of a former version, with the fields that came later."""
+    defaults = {name: field.get_default() for name, field in cls.model_fields.items()}
+    return state | {"__dict__": defaults | state["__dict__"]}
 
 
 def repr_arguments(
     face: Any, shown: Iterable[tuple[str | None, Any]], of_a_model: set[str]
 ) -> Iterable[tuple[str | None, Any]]:
-    """What a repr shows: the encoder in place of the settings that it was given instead of."""
-    if face.given_encoder is None:
-        return shown
-    return [("encoder", face.given_encoder), *(pair for pair in shown if pair[0] not in of_a_model)]
+    """What a repr shows: the object in place of the settings that it was given instead of."""
+    for kind in ("encoder", "reranker"):
+        held = getattr(face, f"given_{kind}", None)
+        if held is not None:
+            return [(kind, held), *(pair for pair in shown if pair[0] not in of_a_model)]
+    return shown
 
 
 def refuse_foreign(cls: type[BaseModel], given: Any) -> Any:
@@ -104,9 +135,7 @@ class EncoderFields(BaseModel):
         return repr_arguments(self, super().__repr_args__(), _OF_A_MODEL)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        # A pickle of a former version lacks the fields that came later.
-        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
-        super().__setstate__(state | {"__dict__": defaults | state["__dict__"]})
+        super().__setstate__(with_later_fields(type(self), state))
 
     @property
     def encoder(self) -> CachingEncoder:

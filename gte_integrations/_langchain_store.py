@@ -22,6 +22,7 @@ from gte_integrations._vector_store import (
     from_payload,
     most_diverse,
     one_query,
+    score_of,
     to_index_ids,
     to_payload,
 )
@@ -227,14 +228,14 @@ class GTEVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """The same with the scores that the ranking goes by; the higher, the better."""
         [hits] = self.index.search([query], **_limited(k, options))
-        return [(_as_document(hit), hit.score) for hit in hits]
+        return [(_as_document(hit), score_of(hit)) for hit in hits]
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
         """``similarity_search_with_score`` off the event loop."""
         [hits] = await self.index.asearch([query], **_limited(k, options))
-        return [(_as_document(hit), hit.score) for hit in hits]
+        return [(_as_document(hit), score_of(hit)) for hit in hits]
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **options: Any
@@ -406,10 +407,10 @@ def _diverse(k: int, fetch_k: int, lambda_mult: float, options: dict[str, Any]) 
 
 def _dense(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a search whose scores are cosines."""
-    if "mode" in options:
+    for name in options.keys() & {"mode", "rerank"}:
         raise ValueError(
-            f"mode is {options['mode']!r}, but this search goes by the cosine of dense vectors; "
-            "leave mode out, or use similarity_search_with_score, which takes it."
+            f"{name} is {options[name]!r}, but this search goes by the cosine of dense vectors; "
+            f"leave {name} out, or use similarity_search_with_score, which takes it."
         )
     return options | {"mode": "dense"}
 

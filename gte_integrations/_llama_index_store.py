@@ -30,6 +30,7 @@ from gte_integrations._vector_store import (
     from_payload,
     most_diverse,
     one_query,
+    score_of,
     to_index_ids,
     to_payload,
 )
@@ -305,7 +306,7 @@ def _as_result(hits: list[Hit]) -> VectorStoreQueryResult:
     nodes = list(map(_as_node, hits))
     return VectorStoreQueryResult(
         nodes=nodes,
-        similarities=[hit.score for hit in hits],
+        similarities=list(map(score_of, hits)),
         ids=[node.node_id for node in nodes],
     )
 

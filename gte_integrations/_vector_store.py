@@ -50,6 +50,11 @@ def check_searches(index: Any) -> Any:
     )
 
 
+def score_of(hit: Hit) -> float:
+    """What the ranking goes by."""
+    return hit.score if hit.rerank_score is None else hit.rerank_score
+
+
 def to_index_ids(ids: Iterable[str]) -> list[DocumentId]:
     """A framework's ids, which are strings, as those of an index.
 

@@ -12,7 +12,8 @@ together or apart: a text costs one forward pass, whichever of them asks first.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,8 +45,18 @@ except ImportError as error:
         "gte_integrations.langchain needs langchain-core; pip install 'gte-integrations[langchain]'"
     ) from error
 
-from gte_core import RerankerSettings, SharedReranker, shared_reranker
-from gte_integrations._encoder_fields import EncoderFields, Text, check_query, refuse_foreign
+from gte_core import Reranker, RerankerSettings, TruncationSide, shared_reranker
+from gte_integrations._encoder_fields import (
+    EncoderFields,
+    GivenReranker,
+    Text,
+    check_query,
+    name_of_reranker,
+    refuse_foreign,
+    refuse_settings_beside,
+    repr_arguments,
+    with_later_fields,
+)
 from gte_integrations._langchain_store import GTEVectorStore
 from gte_integrations._vector_store import check_searches
 
@@ -60,6 +71,9 @@ __all__ = [
     "GTEHybridRetriever",
     "GTEVectorStore",
 ]
+
+
+_OF_A_RERANKER = {field.name for field in fields(RerankerSettings)}
 
 
 class GTEEmbeddings(EncoderFields, Embeddings):
@@ -125,13 +139,15 @@ class GTEHybridRetriever(BaseRetriever):
     """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
 
     Scores come in the metadata as ``score``, ``dense_score`` and ``sparse_score``, where the
-    payload has no keys of these names.
+    payload has no keys of these names; after a ``rerank`` with ``rerank_score``, by which the
+    documents are ordered.
 
     Attributes:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         k: how many documents.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
-            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``.
+            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``,
+            ``rerank``, ``rerank_depth``.
 
     ``k`` and search options may also be given per call: ``retriever.invoke(query, k=2)``.
     """
@@ -171,7 +187,9 @@ class GTEHybridRetriever(BaseRetriever):
 class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     """The GTE reranker as LangChain's cross-encoder; loaded at first use.
 
-    The fields are arguments of ``GTEReranker.from_pretrained``, described there.
+    The fields are arguments of ``GTEReranker.from_pretrained``, described there. In place of them,
+    ``reranker`` takes what ``gte_core.as_reranker`` takes: a loaded ``GTEReranker``, or any other
+    object that satisfies ``Reranker``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -184,29 +202,71 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
     torch_compile: bool = False
     cache_dir: Text | None = None
     local_files_only: bool = False
+    truncation_side: TruncationSide = "right"
+    given_reranker: GivenReranker = Field(default=None, alias="reranker", exclude=True, repr=False)
 
-    _reranker: SharedReranker | None = PrivateAttr(default=None)
+    _reranker: Reranker | None = PrivateAttr(default=None)
     _no_foreign = model_validator(mode="before")(refuse_foreign)
 
+    @model_validator(mode="after")
+    def _one_model(self) -> GTECrossEncoder:
+        if self.given_reranker is not None:
+            refuse_settings_beside(
+                self.given_reranker, _OF_A_RERANKER & self.model_fields_set, "reranker"
+            )
+            self.__dict__["model"] = name_of_reranker(self.given_reranker)
+        return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return repr_arguments(self, super().__repr_args__(), _OF_A_RERANKER)
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(with_later_fields(type(self), state))
+
+    @property
+    def reranker(self) -> Reranker:
+        """The reranker in use; nothing is loaded by asking.
+
+        The one that was given, or the one that all objects of these settings share.
+        """
+        # Held here, and looked up again, because a copy may have other settings.
+        self._reranker = self.given_reranker or shared_reranker(
+            RerankerSettings(**self.model_dump())
+        )
+        return self._reranker
+
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Relevance of each (query, document) pair, a raw logit."""
+        """Relevance of each (query, document) pair; a raw logit, where the reranker is ours."""
         if not text_pairs:
             return []
-        self._reranker = shared_reranker(RerankerSettings(**self.model_dump()))
-        scores: list[float] = self._reranker.score(text_pairs).tolist()
+        scores: list[float] = self.reranker.score(text_pairs).tolist()
         return scores
 
 
 class GTECompressor(BaseDocumentCompressor):
     """Keeps the documents that a cross-encoder finds most relevant, best first.
 
-    Scores come in the metadata as ``relevance_score``.
+    Scores come in the metadata as ``relevance_score``. In place of ``cross_encoder``, ``reranker``
+    takes what ``gte_core.as_reranker`` takes: the name of a model, or an object.
     """
 
     cross_encoder: BaseCrossEncoder = Field(default_factory=GTECrossEncoder)
     top_n: int = Field(default=3, ge=1)
+    given_reranker: GivenReranker = Field(default=None, alias="reranker", exclude=True, repr=False)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _one_cross_encoder(self) -> GTECompressor:
+        if self.given_reranker is not None:
+            refuse_settings_beside(
+                self.given_reranker, {"cross_encoder"} & self.model_fields_set, "reranker"
+            )
+            self.__dict__["cross_encoder"] = GTECrossEncoder(reranker=self.given_reranker)
+        return self
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(with_later_fields(type(self), state))
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -226,6 +286,8 @@ class GTECompressor(BaseDocumentCompressor):
 
 def _as_document(hit: Any) -> Document:
     scores = {"score": hit.score, "dense_score": hit.dense_score, "sparse_score": hit.sparse_score}
+    if getattr(hit, "rerank_score", None) is not None:
+        scores["rerank_score"] = hit.rerank_score
     return Document(page_content=hit.text, metadata={**scores, **hit.payload}, id=str(hit.id))
 
 

@@ -44,18 +44,23 @@ from gte_core import (
     CachingEncoder,
     EncoderSettings,
     OnTruncation,
+    Reranker,
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
+    TruncationSide,
     as_encoder,
     shared_encoder,
     shared_reranker,
 )
 from gte_integrations._encoder_fields import (
     GivenEncoder,
+    GivenReranker,
+    name_of_reranker,
     refuse_foreign,
     refuse_settings_beside,
     repr_arguments,
+    with_later_fields,
 )
 from gte_integrations._llama_index_store import GTEVectorStore
 from gte_integrations._vector_store import check_searches
@@ -67,6 +72,7 @@ _dispatcher = get_dispatcher(__name__)
 _SETTINGS = [field.name for field in fields(EncoderSettings) if field.name != "model"]
 _OF_A_MODEL = {"model_name", *_SETTINGS} - {"dimensions"}
 _RERANKER_SETTINGS = [field.name for field in fields(RerankerSettings) if field.name != "model"]
+_OF_A_RERANKER = {"model_name", *_RERANKER_SETTINGS}
 
 
 class GTEEmbedding(BaseEmbedding):
@@ -225,13 +231,15 @@ class GTEHybridRetriever(BaseRetriever):
     """Retrieves from a ``QdrantHybridIndex`` or ``MilvusHybridIndex``, or anything that searches.
 
     A node's score is what the ranking goes by; ``dense_score`` and ``sparse_score`` come in its
-    metadata, where the payload has no keys of these names.
+    metadata, where the payload has no keys of these names. After a ``rerank`` the score is the
+    reranker's, and the former one comes there too, as ``retrieval_score``.
 
     Args:
         index: has ``search(queries, limit=..., **search_options)``, one list of hits per query.
         similarity_top_k: how many nodes.
         search_options: passed to ``search``: ``mode``, ``fusion``, ``candidates``,
-            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``.
+            ``filter``, ``payload_keys``, ``offset``, ``score_threshold``, ``group_by``,
+            ``rerank``, ``rerank_depth``.
     """
 
     def __init__(
@@ -261,7 +269,12 @@ class GTERerank(BaseNodePostprocessor):
     """Keeps the nodes that the GTE reranker finds most relevant, best first; loaded at first use.
 
     A node's score becomes the reranker's raw logit; with ``keep_retrieval_score`` the former one
-    stays in its metadata. Other settings are arguments of ``GTEReranker.from_pretrained``.
+    stays in its metadata. Other settings are arguments of ``GTEReranker.from_pretrained``; in
+    place of them, ``reranker`` takes what ``gte_core.as_reranker`` takes: a loaded
+    ``GTEReranker``, or any other object that satisfies ``Reranker``.
+
+    ``to_dict()`` holds the name of an object's model, not the object; give ``from_dict`` that
+    again as ``reranker=``.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -269,6 +282,7 @@ class GTERerank(BaseNodePostprocessor):
     model_name: str = Field(default=RerankerSettings().model)
     revision: str | None = None
     max_length: int | None = None
+    truncation_side: TruncationSide = "right"
     top_n: int = Field(default=2, ge=1)
     keep_retrieval_score: bool = False
     device: str | None = Field(default=None, exclude=True)
@@ -276,14 +290,58 @@ class GTERerank(BaseNodePostprocessor):
     torch_compile: bool = Field(default=False, exclude=True)
     cache_dir: str | None = Field(default=None, exclude=True)
     local_files_only: bool = Field(default=False, exclude=True)
+    given_reranker: GivenReranker = Field(default=None, alias="reranker", exclude=True, repr=False)
 
-    _reranker: SharedReranker | None = PrivateAttr(default=None)
+    _reranker: Reranker | None = PrivateAttr(default=None)
     _no_foreign = model_validator(mode="before")(refuse_foreign)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> GTERerank:
+        if self.given_reranker is not None:
+            refuse_settings_beside(
+                self.given_reranker, _OF_A_RERANKER & self.model_fields_set, "reranker"
+            )
+            self.__dict__["model_name"] = name_of_reranker(self.given_reranker)
+        if isinstance(self.given_reranker, SharedReranker):
+            settings = self.given_reranker.settings
+            self.__dict__ |= {name: getattr(settings, name) for name in _RERANKER_SETTINGS}
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_settings_beside(self.given_reranker, _OF_A_RERANKER & {name}, "reranker")
+        super().__setattr__(name, value)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return repr_arguments(self, super().__repr_args__(), _OF_A_RERANKER)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(with_later_fields(type(self), state))
 
     @classmethod
     def class_name(cls) -> str:
         """The name under which it is serialised."""
         return "GTERerank"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **options: Any) -> GTERerank:
+        """Make it again, with the object in ``reranker=`` in place of the model's settings."""
+        if options.get("reranker") is not None:
+            data = {name: value for name, value in data.items() if name not in _OF_A_RERANKER}
+        return super().from_dict(data, **options)
+
+    @property
+    def reranker(self) -> Reranker:
+        """The reranker in use; nothing is loaded by asking.
+
+        The one that was given, or the one that all objects of these settings share.
+        """
+        # Held here, and looked up again, because fields can be set.
+        self._reranker = self.given_reranker or shared_reranker(
+            RerankerSettings(
+                model=self.model_name, **{name: getattr(self, name) for name in _RERANKER_SETTINGS}
+            )
+        )
+        return self._reranker
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -311,7 +369,7 @@ class GTERerank(BaseNodePostprocessor):
         if not nodes:
             return []
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        scores = self._shared().score([(query, text) for text in texts]).tolist()
+        scores = self.reranker.score([(query, text) for text in texts]).tolist()
         ranked = [
             NodeWithScore(
                 node=_remembering(node) if self.keep_retrieval_score else node.node, score=score
@@ -319,11 +377,6 @@ class GTERerank(BaseNodePostprocessor):
             for node, score in zip(nodes, scores, strict=True)
         ]
         return sorted(ranked, key=lambda node: -node.get_score())[: self.top_n]
-
-    def _shared(self) -> SharedReranker:
-        settings = {name: getattr(self, name) for name in _RERANKER_SETTINGS}
-        self._reranker = shared_reranker(RerankerSettings(model=self.model_name, **settings))
-        return self._reranker
 
 
 def _remembering(found: NodeWithScore) -> BaseNode:
@@ -337,6 +390,9 @@ def _remembering(found: NodeWithScore) -> BaseNode:
 
 def _as_node(hit: Any) -> NodeWithScore:
     scores = {"dense_score": hit.dense_score, "sparse_score": hit.sparse_score}
+    score, reranked = hit.score, getattr(hit, "rerank_score", None)
+    if reranked is not None:
+        scores["retrieval_score"], score = score, reranked
     node = TextNode(
         id_=str(hit.id),
         text=hit.text,
@@ -344,7 +400,7 @@ def _as_node(hit: Any) -> NodeWithScore:
         excluded_embed_metadata_keys=list(scores),
         excluded_llm_metadata_keys=list(scores),
     )
-    return NodeWithScore(node=node, score=hit.score)
+    return NodeWithScore(node=node, score=score)
 
 
 def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:

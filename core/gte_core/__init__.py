@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gte_core.checkpoint.download import DownloadedModel as DownloadedModel
     from gte_core.checkpoint.download import download_model as download_model
     from gte_core.completion import as_encoder as as_encoder
+    from gte_core.completion import as_reranker as as_reranker
     from gte_core.embedder import GTEEmbedder as GTEEmbedder
     from gte_core.embeddings import HybridEmbeddings as HybridEmbeddings
     from gte_core.encoder import Encoder as Encoder
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from gte_core.network.model import GTEModel as GTEModel
     from gte_core.network.model import GTEModelOutput as GTEModelOutput
     from gte_core.paired import PairedEncoder as PairedEncoder
+    from gte_core.ranking import RankedDocument as RankedDocument
+    from gte_core.ranking import Reranker as Reranker
+    from gte_core.ranking import ScoringReranker as ScoringReranker
     from gte_core.reranker import GTEReranker as GTEReranker
-    from gte_core.reranker import RankedDocument as RankedDocument
     from gte_core.settings import EncoderSettings as EncoderSettings
     from gte_core.settings import OnTruncation as OnTruncation
     from gte_core.settings import RerankerSettings as RerankerSettings
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from gte_core.shared import release_shared as release_shared
     from gte_core.shared import shared_encoder as shared_encoder
     from gte_core.shared import shared_reranker as shared_reranker
+    from gte_core.texts import TruncationSide as TruncationSide
 
 __version__ = "0.3.0"
 
@@ -60,7 +64,7 @@ _HOMES = {
     "capabilities": ("Capabilities", "read_capabilities"),
     "checkpoint.config": ("GTEConfig",),
     "checkpoint.download": ("DownloadedModel", "download_model"),
-    "completion": ("as_encoder",),
+    "completion": ("as_encoder", "as_reranker"),
     "embedder": ("GTEEmbedder",),
     "embeddings": ("HybridEmbeddings",),
     "encoder": ("Encoder", "Fingerprint", "Role", "as_queries"),
@@ -79,7 +83,8 @@ _HOMES = {
     "explanation": ("Explanation", "TokenContribution"),
     "network.model": ("GTEModel", "GTEModelOutput"),
     "paired": ("PairedEncoder",),
-    "reranker": ("GTEReranker", "RankedDocument"),
+    "ranking": ("RankedDocument", "Reranker", "ScoringReranker"),
+    "reranker": ("GTEReranker",),
     "settings": ("EncoderSettings", "OnTruncation", "RerankerSettings"),
     "shared": (
         "SharedEncoder",
@@ -88,6 +93,7 @@ _HOMES = {
         "shared_encoder",
         "shared_reranker",
     ),
+    "texts": ("TruncationSide",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

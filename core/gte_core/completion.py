@@ -1,4 +1,4 @@
-"""What users hand over as an encoder -> a complete ``Encoder``: every adapter asks here."""
+"""What users hand over as an encoder or a reranker -> one that is complete: adapters ask here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gte_core.embeddings import HybridEmbeddings
 from gte_core.encoder import Encoder, Role, with_prefix
+from gte_core.ranking import Reranker
 
 _OF_0_1_0 = (
     "dimensions",
@@ -29,6 +30,7 @@ _SINCE_0_3_0 = ("vocab_size", "has_dense", "document_prefix", "encode_available"
 # One for each object, so that whoever is handed the same encoder shares its cache.
 _COMPLETED: WeakValueDictionary[int, CompletedEncoder] = WeakValueDictionary()
 _VERBS = ("encode", "encode_dense", "encode_sparse", "aencode")
+_OF_A_RERANKER = ("rank", "score", "arank", "ascore")
 
 
 def as_encoder(encoder: Encoder | str | Path) -> Encoder:
@@ -69,6 +71,37 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
         completed = CompletedEncoder(encoder, takes_roles=takes_roles)
         _COMPLETED[id(encoder)] = completed
     return cast("Encoder", completed)
+
+
+def as_reranker(reranker: Reranker | str | Path) -> Reranker:
+    """The reranker that an adapter works with.
+
+    Args:
+        reranker: the name of a model, as in ``GTEReranker.from_pretrained``, which is loaded at
+            first use and shared in this process; or an object that satisfies ``Reranker``,
+            returned as it is.
+
+    Raises:
+        TypeError: it is neither; the message names what it lacks.
+    """
+    if isinstance(reranker, str | Path):
+        from gte_core.settings import RerankerSettings
+        from gte_core.shared import shared_reranker  # brings torch
+
+        return shared_reranker(RerankerSettings(model=str(reranker)))
+    if isinstance(reranker, type):
+        raise TypeError(
+            f"reranker is the class {reranker.__name__}, but must be one of its objects, such as "
+            "GTEReranker.from_pretrained(...) makes."
+        )
+    lacking = [name for name in _OF_A_RERANKER if not _has(reranker, name)]
+    if lacking:
+        raise TypeError(
+            f"reranker is a {type(reranker).__name__} without {', '.join(lacking)}, but must be "
+            "the name of a model, a loaded GTEReranker, or another object that satisfies "
+            "gte_core.Reranker."
+        )
+    return reranker
 
 
 class CompletedEncoder:

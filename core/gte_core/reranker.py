@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,29 +23,27 @@ from gte_core.loading import decided_length
 from gte_core.network.attention import PackLayout
 from gte_core.network.device import choose_device, choose_dtype
 from gte_core.network.model import GTEModel
+from gte_core.ranking import RankedDocument, ScoringReranker
 from gte_core.runtime.engine import PackedEngine
 from gte_core.settings import DEFAULT_RERANKER
-from gte_core.texts import as_pair, as_texts, checked, checked_pairs, checked_text
+from gte_core.texts import TruncationSide, as_pair, checked_pairs
 from gte_core.tokenizer import PairTokenizer, TokenizedText, check_vocabulary
+
+__all__ = ["GTEReranker", "RankedDocument"]  # the second is where pickles of 0.2.0 look for it
 
 logger = logging.getLogger(__name__)
 
 _PAIRS_AT_ONCE = 512
 
 
-@dataclass(frozen=True, slots=True)
-class RankedDocument:
-    """A document's place in the list it came from, its relevance (a raw logit), and its text."""
-
-    index: int
-    score: float
-    document: str
-
-
-class GTEReranker:
+class GTEReranker(ScoringReranker):
     """A loaded cross-encoder; built by ``from_pretrained``. Safe to call from several threads.
 
     Scores are raw logits, as the original gives them: only their order means something.
+
+    Pairs are packed by their tokens, long and short ones together. Of a pair that is longer than
+    ``max_length``, the longer text loses tokens first, at its ``truncation_side``, until both are
+    equally long: of a question and a long document, the end of the document.
     """
 
     def __init__(
@@ -68,10 +65,12 @@ class GTEReranker:
         torch_compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        truncation_side: TruncationSide = "right",
     ) -> GTEReranker:
         """Load a reranker from the hub or a directory; arguments as in ``GTEEmbedder``.
 
-        ``torch_compile`` compiles the layers; pairs are too long for graphs.
+        ``torch_compile`` compiles the layers; pairs are too long for graphs. ``truncation_side`` is
+        the end that the texts of a pair lose where it is too long, "right" or "left".
 
         Raises:
             MissingHeadError: the checkpoint has no sequence classifier of one label.
@@ -86,7 +85,9 @@ class GTEReranker:
             local_files_only=local_files_only,
             purpose=Purpose(DEFAULT_RERANKER),
         )
-        tokenizer = PairTokenizer(files.directory, decided_length(max_length, files))
+        tokenizer = PairTokenizer(
+            files.directory, decided_length(max_length, files), truncation_side
+        )
         load = partial(GTEModel.for_inference, files, device=computed_on)
         computed_in = choose_dtype(dtype, computed_on)
         with computing():
@@ -98,19 +99,6 @@ class GTEReranker:
             )
         check_vocabulary(tokenizer, loaded.config.vocab_size)
         return cls(loaded, partial(load, dtype=torch.float32), tokenizer)
-
-    @refuses_foreign
-    def rank(
-        self, query: str, documents: Iterable[str], *, top_n: int | None = None
-    ) -> list[RankedDocument]:
-        """The documents by falling relevance, ties in the order given; the first ``top_n`` only."""
-        checked_text(query, "query")
-        if top_n is not None and top_n < 1:
-            raise ValueError(f"top_n is {top_n}, but must be at least 1, or None for all.")
-        texts = list(checked(as_texts(documents, "documents"), "documents"))
-        scores = self.score([(query, text) for text in texts])
-        order = np.argsort(-scores, kind="stable")[:top_n]
-        return [RankedDocument(int(i), float(scores[i]), texts[i]) for i in order]
 
     @refuses_foreign
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from gte_core.checkpoint.naming import DEFAULT_MODEL
 from gte_core.pickling import restore_by_name, state_by_name
-from gte_core.texts import checked_text
+from gte_core.texts import TruncationSide, check_side, checked_text
 
 DEFAULT_RERANKER = "Alibaba-NLP/gte-multilingual-reranker-base"
 
@@ -108,7 +108,11 @@ class EncoderSettings(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RerankerSettings(ModelSettings):
-    """The arguments of ``GTEReranker.from_pretrained``. Equal settings share one reranker."""
+    """The arguments of ``GTEReranker.from_pretrained``. Equal settings share one reranker.
+
+    Attributes:
+        truncation_side: the end that the texts of a pair lose where it is too long.
+    """
 
     _former_order: ClassVar[tuple[str, ...]] = (
         "model",
@@ -122,3 +126,7 @@ class RerankerSettings(ModelSettings):
     )
 
     model: str = DEFAULT_RERANKER
+    truncation_side: TruncationSide = "right"
+
+    def __post_init__(self) -> None:
+        check_side(self.truncation_side)

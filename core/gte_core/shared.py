@@ -24,6 +24,7 @@ from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import decided_length, located
 from gte_core.look_up import LookUp
+from gte_core.ranking import ScoringReranker
 from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of
 from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
@@ -253,7 +254,7 @@ class SharedEncoder(CachingEncoder):
         )
 
 
-class SharedReranker:
+class SharedReranker(ScoringReranker):
     """A ``GTEReranker`` that loads at first use and pickles as its settings.
 
     Made by ``shared_reranker``.
@@ -274,6 +275,11 @@ class SharedReranker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return shared_reranker, (self.settings,)
+
+    @property
+    def model(self) -> str:
+        """The hub id, or the absolute path of a directory; nothing is loaded."""
+        return self.settings.model
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, a raw logit, float32 ``(n,)``."""

@@ -6,9 +6,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 _NAMED = 20  # indices that an error names
+
+TruncationSide = Literal["right", "left"]
+"""The end that a text loses where it is too long: the right one is that of its last words."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -118,3 +121,11 @@ def check_max_length(max_length: int, n_special: int, kind: str = "text") -> int
             f"every {kind} gets."
         )
     return length
+
+
+def check_side(side: str) -> None:
+    """Raise ``ValueError`` unless it is an end of a text."""
+    if side not in get_args(TruncationSide):
+        raise ValueError(
+            f"truncation_side is {side!r}; allowed are {list(get_args(TruncationSide))}."
+        )

@@ -21,7 +21,7 @@ from gte_core.checkpoint.files import exists, read_bytes, read_json_object, shor
 from gte_core.exceptions import ConfigError, GTEError
 from gte_core.former import former_name
 from gte_core.iteration import batched
-from gte_core.texts import check_max_length, encodable
+from gte_core.texts import TruncationSide, check_max_length, check_side, encodable
 
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
@@ -190,14 +190,18 @@ class PairTokenizer:
     Args:
         directory: holds ``tokenizer.json``.
         max_length: ids kept of a pair, special tokens included, of which there must be fewer.
+        side: the end of a text that is cut.
     """
 
-    def __init__(self, directory: str | Path, max_length: int) -> None:
+    def __init__(
+        self, directory: str | Path, max_length: int, side: TruncationSide = "right"
+    ) -> None:
+        check_side(side)
         self._tokenizer = _load(Path(directory))
         n_special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
         self.max_length = check_max_length(max_length, n_special, "pair")
         self._tokenizer.enable_truncation(
-            min(self.max_length, _LONGEST_PAIR), strategy="longest_first"
+            min(self.max_length, _LONGEST_PAIR), strategy="longest_first", direction=side
         )
 
     @property

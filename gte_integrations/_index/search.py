@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from gte_core.pickling import restore_by_name, state_by_name
 from gte_integrations._index.checks import (
     check_count,
     check_fusion,
@@ -35,7 +36,8 @@ class Hit:
     """A document found by ``search``.
 
     ``score`` is what the ranking goes by; ``dense_score`` (cosine) and ``sparse_score`` (dot
-    product) are None where that search missed the document or was not asked.
+    product) are None where that search missed the document or was not asked. After ``rerank`` the
+    ranking goes by ``rerank_score``, which is None without.
     """
 
     id: DocumentId
@@ -44,13 +46,19 @@ class Hit:
     payload: Mapping[str, Any]
     dense_score: float | None
     sparse_score: float | None
+    rerank_score: float | None = None
+
+    __getstate__ = state_by_name
+    __setstate__ = restore_by_name
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
         parts = [f"id={self.id!r}", f"score={self.score:.4f}", f"text={text!r}"]
         parts += [f"payload={reprlib.repr(dict(self.payload))}"] if self.payload else []
-        kinds = {"dense_score": self.dense_score, "sparse_score": self.sparse_score}
-        parts += [f"{name}={score:.4f}" for name, score in kinds.items() if score is not None]
+        others = {
+            name: getattr(self, name) for name in ("dense_score", "sparse_score", "rerank_score")
+        }
+        parts += [f"{name}={score:.4f}" for name, score in others.items() if score is not None]
         return f"Hit({', '.join(parts)})"
 
 
@@ -186,13 +194,13 @@ def _best_of_groups(source: Source[Any], ranking: list[Fused], wanted: Wanted) -
         contents = source.fetch([line.id for line in part], _selectable(asked))
         for line in part:
             if line.id in contents:
-                group = _group(line.id, contents[line.id][1].get(group_by))
+                group = group_of(line.id, contents[line.id][1].get(group_by))
                 hits.setdefault(group, _hit(line, contents[line.id], keys))
         start, size = start + size, 2 * size
     return list(hits.values())[: wanted.end]
 
 
-def _group(document_id: DocumentId, value: Any) -> object:
+def group_of(document_id: DocumentId, value: Any) -> object:
     """What two documents of one group have in common; one without a value stands alone."""
     return (document_id,) if value is None else json.dumps(value, sort_keys=True)
 
@@ -257,9 +265,13 @@ def _hit(
     line: Fused, content: tuple[str, Mapping[str, Any]], payload_keys: frozenset[str] | None
 ) -> Hit:
     text, payload = content
-    if payload_keys is not None:
-        payload = {key: payload[key] for key in payload_keys & payload.keys()}
-    return Hit(line.id, line.score, text, payload, line.dense_score, line.sparse_score)
+    chosen = selected(payload, payload_keys)
+    return Hit(line.id, line.score, text, chosen, line.dense_score, line.sparse_score)
+
+
+def selected(payload: Mapping[str, Any], keys: frozenset[str] | None) -> Mapping[str, Any]:
+    """The part of a payload under these keys, all of it for None."""
+    return payload if keys is None else {key: payload[key] for key in keys & payload.keys()}
 
 
 def _selectable(keys: frozenset[str] | None) -> list[str] | None:

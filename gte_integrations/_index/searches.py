@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from gte_core import HybridEmbeddings
+from gte_core import HybridEmbeddings, Reranker
 from gte_integrations._index.awaited import awaited
 from gte_integrations._index.checks import check_choice, check_count, check_payload_keys
 from gte_integrations._index.contents import Contents
 from gte_integrations._index.fusion import Fusion, Linear
+from gte_integrations._index.reranking import Reranking, refuse_depth
 from gte_integrations._index.search import MAX_DEPTH, FilterT, Hit, Wanted, search
 from gte_integrations._index.vectorizer import Mode, Queries, Vectorizer
 
@@ -39,6 +41,8 @@ class Searches(Contents[FilterT]):
         offset: int = 0,
         score_threshold: float | None = None,
         group_by: str | None = None,
+        rerank: Reranker | str | Path | None = None,
+        rerank_depth: int | None = None,
     ) -> list[list[Hit]]:
         """Find documents; one list of hits per query, best first, also for a single query.
 
@@ -63,17 +67,25 @@ class Searches(Contents[FilterT]):
             group_by: a key of the payload: of all hits with one value there, only the best comes,
                 and ``limit`` and ``offset`` count groups. A document without a value stands alone.
                 As many candidates are looked at as it takes, up to 16,384 of each kind; hybrid
-                mode then fuses all of these.
+                mode then fuses all of these. After ``rerank``, the groups are of the hits that it
+                scored, and no more are looked at.
+            rerank: a reranker, or the name of its model, that scores the best hits anew by their
+                texts. The ranking then goes by ``rerank_score``, ties by id, and ``limit`` and
+                ``offset`` are of that; ``score`` stays as it was, and so does what
+                ``score_threshold`` leaves out. None (the default) for none.
+            rerank_depth: how many of the best hits of each query are scored, at least
+                ``offset + limit``; None (the default) for that many, and 50 if that is less.
         """
         keys = check_payload_keys(payload_keys)
         wanted = Wanted(limit, offset, fusion, score_threshold, group_by, keys)
-        return self._find(
-            partial(self.vectorizer.query_vectors, queries),
-            self.vectorizer.default_mode if mode is None else mode,
-            wanted,
-            candidates,
-            filter,
-        )
+        mode = self.vectorizer.default_mode if mode is None else mode
+        if rerank is None:
+            refuse_depth(rerank_depth)
+            vectors_of = partial(self.vectorizer.query_vectors, queries)
+            return self._find(vectors_of, mode, wanted, candidates, filter)
+        stage = Reranking.of(rerank, queries, wanted, rerank_depth)
+        vectors_of = partial(self.vectorizer.query_vectors, stage.queries)
+        return stage.run(self._find(vectors_of, mode, stage.first_stage, candidates, filter))
 
     def search_vectors(
         self,

@@ -16,7 +16,7 @@ from gte_integrations.cli.output import note
 ARGUMENTS = (
     "batch_size|cache_dir|delimiter|device|dimensions|dtype|encoding|id_column|id_prefix|limit|"
     "local_files_only|max_length|mode|model|moved_from|on_error|on_truncation|prompt_name|"
-    "query_prefix|revision|text_column"
+    "query_prefix|rerank_depth|revision|text_column"
 )
 # Not a part of a path, of a URL, of a string, or the head of a line in a list.
 _NAMED = re.compile(

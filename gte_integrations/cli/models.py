@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from gte_integrations.cli.output import note
 from gte_integrations.cli.remote_models import is_remote, open_remote, refuse_recorded
 from gte_integrations.cli.stores import (
@@ -20,10 +22,10 @@ from gte_integrations.cli.stores import (
 )
 
 if TYPE_CHECKING:
-    from gte_core import Capabilities, Encoder, GTEEmbedder
+    from gte_core import Capabilities, Encoder, GTEEmbedder, SharedReranker
     from gte_integrations._index.index import HybridIndex
     from gte_integrations._index.metadata import Metadata, Quantization
-    from gte_integrations.cli.options import ModelOptions, QueryOptions
+    from gte_integrations.cli.options import ModelOptions, QueryOptions, RerankOptions
     from gte_integrations.remote.encoder import RemoteEncoder
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
@@ -79,6 +81,20 @@ def with_sparse_half(
 
     others = replace(options, revision=None, max_length=None, dimensions=None)
     return PairedEncoder(dense=embedder, sparse=load_model(others, metadata=recorded))
+
+
+def reranker_of(options: RerankOptions, device: str | None) -> SharedReranker | None:
+    """The reranker that the options name, loaded at first use; None if they ask for none."""
+    if not options.rerank and options.reranker is None:
+        if options.rerank_depth is not None:
+            raise typer.BadParameter("--rerank-depth goes with --rerank or --reranker.")
+        return None
+    from gte_core import RerankerSettings, shared_reranker
+
+    settings = RerankerSettings(device=device)
+    if options.reranker is not None:
+        settings = replace(settings, model=options.reranker)
+    return shared_reranker(settings)
 
 
 def recorded_sizes(

@@ -180,6 +180,30 @@ class QueryOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RerankOptions:
+    """How the best hits are ranked anew, as the options say it."""
+
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank", help="Rank the best hits anew by a reranker, on their texts."),
+    ] = False
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The reranker, a hub id or a directory, in place of "
+            "Alibaba-NLP/gte-multilingual-reranker-base; goes without --rerank.",
+        ),
+    ] = None
+    rerank_depth: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Hits that are ranked anew; by default --limit, at least 50."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingOptions:
     """How files are read, as the options say it."""
 

@@ -15,6 +15,7 @@ from gte_integrations.cli.models import (
     load_model,
     recorded,
     recorded_sizes,
+    reranker_of,
     with_sparse_half,
 )
 from gte_integrations.cli.options import (
@@ -26,6 +27,7 @@ from gte_integrations.cli.options import (
     ModelOptions,
     Queries,
     QueryOptions,
+    RerankOptions,
     given_texts,
     group_of,
     with_options,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 _PARTS = ("Dense", "Sparse")
 
 
-@with_options(ModelOptions, QueryOptions)
+@with_options(ModelOptions, QueryOptions, RerankOptions)
 def search(
     queries: Queries,
     *,
@@ -71,29 +73,47 @@ def search(
     store = store.with_key(api_key_file)
     texts = list(given_texts(queries))
     options, query = group_of(ModelOptions, given), group_of(QueryOptions, given)
+    rerank = group_of(RerankOptions, given)
+    reranker = reranker_of(rerank, options.device)
     condition = engine_filter(store.engine, filter)
     metadata = recorded(store, collection)
     embedder = load_model(options, query=query, metadata=metadata)
-    if query == QueryOptions() and embedder.query_prefix and metadata.get("query_prefix") == "":
-        output.note(
-            f"The collection records no query prefix; the model's own, {embedder.query_prefix!r}, "
-            "goes before queries. Give --query-prefix '' for none."
-        )
+    if query == QueryOptions() and metadata.get("query_prefix") == "":
+        _note_prefix(embedder.query_prefix)
     encoder = with_sparse_half(embedder, options, metadata)
     sizes = recorded_sizes(metadata, embedder, options.dimensions)
     with naming_filter(filter), open_index(store, collection, encoder, sizes) as source:
         mode = mode or source.vectorizer.default_mode
-        rankings = source.search(texts, limit=limit, mode=mode, filter=condition)
+        rankings = source.search(
+            texts,
+            limit=limit,
+            mode=mode,
+            filter=condition,
+            rerank=reranker,
+            rerank_depth=rerank.rerank_depth,
+        )
         shared = [
             _shared_tokens(source, text, hits) if explain else {}
             for text, hits in zip(texts, rankings, strict=True)
         ]
+    about = f"{mode} · {label(embedder)}"
+    if reranker is not None:
+        about += f" · reranked by {reranker.model}"
     for text, hits, tokens in zip(texts, rankings, shared, strict=True):
         if as_json:
             found = [_as_json(hit, tokens.get(hit.id)) for hit in hits]
             output.write_json({"query": text, "model": label(embedder), "hits": found})
         else:
-            output.show(*_ranking(text, hits, tokens, f"{mode} · {label(embedder)}"))
+            output.show(*_ranking(text, hits, tokens, about))
+
+
+def _note_prefix(prefix: str) -> None:
+    """Say that the model puts a prefix before queries, where it does."""
+    if prefix:
+        output.note(
+            f"The collection records no query prefix; the model's own, {prefix!r}, goes before "
+            "queries. Give --query-prefix '' for none."
+        )
 
 
 def _shared_tokens(source: "HybridIndex[Any]", query: str, hits: "list[Hit]") -> "_Tokens":
@@ -112,11 +132,14 @@ def _ranking(
 ) -> Iterator[RenderableType]:
     """The hits of one query as a table, and what is said before it."""
     narrow = output.is_narrow()
-    table = output.table("#", "Score", *([] if narrow else _PARTS), text="Document")
+    reranked = any(hit.rerank_score is not None for hit in hits)
+    scores = ("Rerank", "Score") if reranked else ("Score",)
+    table = output.table("#", *scores, *([] if narrow else _PARTS), text="Document")
     table.leading, table.expand = 1, True
     for rank, hit in enumerate(hits, 1):
         table.add_row(
             Text(str(rank), style="dim"),
+            *([_part(hit.rerank_score)] if reranked else []),
             Text(f"{hit.score:.4f}", style="bold"),
             *([] if narrow else map(_part, _part_scores(hit))),
             _document_cell(hit, tokens.get(hit.id, ()), with_parts=narrow),

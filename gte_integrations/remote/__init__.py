@@ -1,4 +1,4 @@
-"""Encoders behind HTTP, which every index and adapter takes in the place of a local model.
+"""Models behind HTTP, which every index and adapter takes in the place of a local one.
 
 ::
 
@@ -10,7 +10,16 @@
 
 from gte_integrations.remote.base import RemoteError
 from gte_integrations.remote.dashscope import DashScopeEncoder
+from gte_integrations.remote.dashscope_reranker import DashScopeReranker
 from gte_integrations.remote.openai import OpenAIEncoder
 from gte_integrations.remote.tei import TEIEncoder
+from gte_integrations.remote.tei_reranker import TEIReranker
 
-__all__ = ["DashScopeEncoder", "OpenAIEncoder", "RemoteError", "TEIEncoder"]
+__all__ = [
+    "DashScopeEncoder",
+    "DashScopeReranker",
+    "OpenAIEncoder",
+    "RemoteError",
+    "TEIEncoder",
+    "TEIReranker",
+]

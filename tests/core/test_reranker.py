@@ -6,7 +6,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GteForSequenceClassification, PreTrainedTokenizerFast
 
-from gte_core import ConfigError, GTEReranker, MissingHeadError, NonFiniteError
+from gte_core import (
+    ConfigError,
+    GTEModel,
+    GTEReranker,
+    MissingHeadError,
+    NonFiniteError,
+    RerankerSettings,
+)
 from gte_core.testing import random_checkpoint, word_tokenizer
 
 QUERY = "w1 w2"
@@ -24,8 +31,9 @@ def reranker(checkpoint):
     return GTEReranker.from_pretrained(checkpoint, dtype="float32")
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("max_length", [8192, 20, 7])
-def test_scores_equal_transformers(tmp_path, max_length):
+def test_scores_equal_transformers(tmp_path, max_length, side):
     config = GteForSequenceClassification.config_class(
         vocab_size=300,
         hidden_size=48,
@@ -38,7 +46,7 @@ def test_scores_equal_transformers(tmp_path, max_length):
     theirs.save_pretrained(tmp_path)
     word_tokenizer(300).save(str(tmp_path / "tokenizer.json"))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>"
+        tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>", truncation_side=side
     )
     batch = tokenizer(
         [(QUERY, document) for document in DOCUMENTS],
@@ -50,7 +58,9 @@ def test_scores_equal_transformers(tmp_path, max_length):
     )
     with torch.no_grad():
         expected = theirs(**batch).logits[:, 0].numpy()
-    ours = GTEReranker.from_pretrained(tmp_path, dtype="float32", max_length=max_length)
+    ours = GTEReranker.from_pretrained(
+        tmp_path, dtype="float32", max_length=max_length, truncation_side=side
+    )
     scores = ours.score((QUERY, document) for document in DOCUMENTS)
     np.testing.assert_allclose(scores, expected, atol=2e-5)
 
@@ -71,11 +81,44 @@ def test_a_pair_scores_the_same_alone_and_among_others(reranker):
     np.testing.assert_allclose(scores, alone, atol=1e-5)
 
 
+def test_long_and_short_pairs_are_packed_without_padding(reranker, monkeypatch):
+    fed, compute = [], GTEModel.compute_cls
+
+    def counted(self, input_ids, layout):
+        fed.append(len(input_ids))
+        return compute(self, input_ids, layout)
+
+    monkeypatch.setattr(GTEModel, "compute_cls", counted)
+    words = [200, *[1] * 30]
+    reranker.score([("w1 w2", " ".join(["w3"] * n)) for n in words])
+    assert len(fed) < len(words) / 2
+    assert sum(fed) == sum(2 + n + 4 for n in words)
+
+
 def test_truncation_is_reported(checkpoint, caplog):
     short = GTEReranker.from_pretrained(checkpoint, dtype="float32", max_length=10)
     with caplog.at_level(logging.WARNING):
         short.rank(QUERY, DOCUMENTS)
     assert "1 pair(s) were longer than max_length=10 tokens" in caplog.text
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "w5 w6 w7"), ("left", "w8 w9 w10")])
+def test_the_longer_text_is_cut_at_its_side(checkpoint, side, kept):
+    document = "w5 w6 w7 w8 w9 w10"
+    options = {"dtype": "float32", "max_length": 9, "truncation_side": side}
+    short = GTEReranker.from_pretrained(checkpoint, **options)
+    scores = short.score(
+        [("w1 w2", document), ("w1 w2", kept), (document, "w1 w2"), (kept, "w1 w2")]
+    )
+    np.testing.assert_allclose(scores[[0, 2]], scores[[1, 3]], atol=1e-6)
+
+
+def test_a_side_that_is_none(checkpoint):
+    message = r"truncation_side is 'end'; allowed are \['right', 'left'\]"
+    with pytest.raises(ValueError, match=message):
+        GTEReranker.from_pretrained(checkpoint, truncation_side="end")
+    with pytest.raises(ValueError, match=message):
+        RerankerSettings(truncation_side="end")
 
 
 def test_truncation_is_reported_once_a_call(checkpoint, caplog):

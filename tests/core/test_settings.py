@@ -43,7 +43,7 @@ def test_the_classes_of_langchain_take_the_whole_list():
 
     for kind in (GTEEmbeddings, GTEQdrantSparse, GTEMilvusSparse):
         assert of_fields(kind, "given_encoder") == listed(EncoderSettings)
-    assert of_fields(GTECrossEncoder) == listed(RerankerSettings)
+    assert of_fields(GTECrossEncoder, "given_reranker") == listed(RerankerSettings)
 
 
 def test_the_classes_of_llama_index_take_the_whole_list():
@@ -54,7 +54,7 @@ def test_the_classes_of_llama_index_take_the_whole_list():
     of_base = set(BaseEmbedding.model_fields) - {"model_name"}
     found = of_fields(GTEEmbedding, "given_encoder", *of_base, model_name="model")
     assert found == listed(EncoderSettings)
-    own = ("top_n", "keep_retrieval_score", "callback_manager")
+    own = ("top_n", "keep_retrieval_score", "callback_manager", "given_reranker")
     assert of_fields(GTERerank, *own, model_name="model") == listed(RerankerSettings)
 
 

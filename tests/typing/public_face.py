@@ -32,16 +32,18 @@ from gte_core import (
     HybridEmbeddings,
     PairedEncoder,
     RankedDocument,
+    Reranker,
     RerankerSettings,
     SharedEncoder,
     SharedReranker,
     TokenContribution,
     as_encoder,
+    as_reranker,
     read_capabilities,
     shared_encoder,
     shared_reranker,
 )
-from gte_core.testing import HashEncoder
+from gte_core.testing import HashEncoder, HashReranker
 from gte_integrations import langchain, llama_index
 from gte_integrations.gte_embedding import GTEEmbeddidng
 from gte_integrations.langchain_milvus import GTEMilvusSparse
@@ -58,7 +60,13 @@ from gte_integrations.qdrant import (
     QdrantVectorizer,
     StoredDocument,
 )
-from gte_integrations.remote import DashScopeEncoder, OpenAIEncoder, TEIEncoder
+from gte_integrations.remote import (
+    DashScopeEncoder,
+    DashScopeReranker,
+    OpenAIEncoder,
+    TEIEncoder,
+    TEIReranker,
+)
 
 Dense = NDArray[np.float32]
 Sparse = sp.csr_array[np.float32]
@@ -116,6 +124,10 @@ def of_a_reranker_and_a_model(ids: torch.Tensor) -> None:
     reranker = GTEReranker.from_pretrained("model", device="cpu")
     assert_type(reranker.rank("query", ["document"], top_n=5), list[RankedDocument])
     assert_type(reranker.score([("query", "document")]), Dense)
+    shared = shared_reranker(RerankerSettings())
+    given: list[Reranker] = [HashReranker(), reranker, shared, as_reranker("model")]
+    given += [TEIReranker("http://localhost:8080"), DashScopeReranker("gte-rerank-v2")]
+    assert_type(given[0].rank("query", ["document"]), list[RankedDocument])
     assert_type(GTEModel.from_pretrained("model", dtype=torch.float32), GTEModel)
     output = GTEModelOutput(ids, None, None)
     assert_type(output.last_hidden_state, torch.Tensor)
@@ -178,6 +190,8 @@ async def of_a_qdrant_index(encoder: Encoder, condition: models.Filter) -> None:
         assert_type(await index.asearch_vectors(given, limit=1), list[list[Hit]])
         assert_type(index.search("query", offset=5, score_threshold=1), list[list[Hit]])
         assert_type(await index.asearch("query", group_by="source"), list[list[Hit]])
+        assert_type(index.search("query", rerank="model", rerank_depth=9)[0], list[Hit])
+        assert_type(await index.asearch("query", rerank=HashReranker()), list[list[Hit]])
 
 
 async def of_a_milvus_index(encoder: Encoder) -> None:
@@ -306,6 +320,7 @@ def wrong_calls_of_an_index(qdrant: QdrantHybridIndex, milvus: MilvusHybridIndex
     qdrant.search("query", mode="hybird")  # type: ignore[arg-type]
     qdrant.search("query", fusion="rrf")  # type: ignore[arg-type]
     qdrant.search("query", top_k=5)  # type: ignore[call-arg]
+    qdrant.search("query", rerank=5)  # type: ignore[arg-type]
     qdrant.explain("query", "a", fusion=RRF())  # type: ignore[arg-type]
     milvus.search("query", filter={"lang": "en"})  # type: ignore[arg-type]
     milvus.delete([1.5])  # type: ignore[list-item]

@@ -1,10 +1,11 @@
-"""For tests, benchmarks and trying things out: random checkpoints, and an encoder of hashes."""
+"""For tests and for trying things out: random checkpoints, and what needs no model at all."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from gte_core.testing.hash_encoder import HashEncoder
+from gte_core.testing.hash_reranker import HashReranker
 
 if TYPE_CHECKING:
     from gte_core.testing.checkpoints import random_checkpoint as random_checkpoint
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HashEncoder",
+    "HashReranker",
     "random_checkpoint",
     "random_sparse_encoder",
     "random_weights",

@@ -123,7 +123,7 @@ class HashEncoder:
 
     def _words(self, texts: str | Iterable[str], role: Role) -> list[list[str]]:
         given = checked(with_prefix(texts, role, self.query_prefix, self.document_prefix))
-        return [re.findall(r"\w+", text.lower()) for text in given]
+        return list(map(words_of, given))
 
     def _dense(self, texts: Sequence[Sequence[str]], size: int) -> NDArray[np.float32]:
         if not self.has_dense:
@@ -150,6 +150,11 @@ class HashEncoder:
             (np.array(values, np.float32), np.array(ids, np.int32), bounds), shape=shape
         )
         return matrix
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return re.findall(r"\w+", text.lower())
 
 
 def _number(word: str) -> int:
