@@ -295,8 +295,8 @@ class Connection:
     def _unreached(self, path: str, error: httpx.HTTPError) -> RemoteError:
         said = self.key.hidden((str(error) or type(error).__name__).rstrip("."))
         message = f"{self.url}{path} cannot be reached: {said}"
-        if isinstance(error, httpx.ConnectError) and not self._was_reached:
-            # A server that was never there is rather a wrong address than one that restarts.
+        if not self._was_reached:
+            # One that never answered is rather a wrong address than a server that restarts.
             return RemoteError(f"{message}. Look at the address, and whether the server runs.")
         if isinstance(error, _NOT_TRIED_AGAIN) or _is_of_certificate(error):
             return RemoteError(f"{message}.")

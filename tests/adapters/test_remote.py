@@ -54,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         with server.counting:
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
-            fault = server.faults.pop(0) if server.faults and self.path != "/info" else None
+            faults = server.info_faults if self.path == "/info" else server.faults
+            fault = faults.pop(0) if faults else None
         try:
             (fault or self._serve)(self, content) if fault else self._serve(content)
         except (BrokenPipeError, ConnectionResetError):
@@ -95,7 +96,7 @@ class FakeServer:
     def __init__(self, **kinds):
         settings = {"dimensions": SIZE, "vocab_size": WIDTH, "max_length": LONGEST}
         self.hashes = HashEncoder(**settings | kinds)
-        self.requests, self.faults = [], []
+        self.requests, self.faults, self.info_faults = [], [], []
         self.key, self.most_bytes, self.pause = None, 2_000_000, 0.0
         self.counting, self.in_flight, self.most_in_flight = threading.Lock(), 0, 0
         self.asked, self.hung_up = threading.Event(), threading.Event()
@@ -900,6 +901,14 @@ def test_a_server_that_never_was_there_is_not_waited_for(pauses):
         TEIEncoder("http://127.0.0.1:9") as encoder,
         pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"),
     ):
+        _ = encoder.dimensions
+    assert pauses == []
+
+
+def test_a_server_that_speaks_otherwise_is_not_waited_for(tei, pauses):
+    server, encoder = tei
+    server.info_faults = [drop]
+    with pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"):
         _ = encoder.dimensions
     assert pauses == []
 
