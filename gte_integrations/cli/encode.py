@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice, tee
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
+from gte_core.iteration import batched
 from gte_integrations.cli import output
 from gte_integrations.cli.models import label, load_model
 from gte_integrations.cli.options import (
@@ -20,18 +21,20 @@ from gte_integrations.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gte_core import GTEEmbedder
+    from gte_core import GTEEmbedder, HybridEmbeddings
+    from gte_integrations.remote.encoder import RemoteEncoder
 
-_DENSE_BATCH = 64
+_BATCH = 64
 _MOST_VALUES = 6
 
 
 @with_options(ModelOptions)
 def encode(texts: Texts, *, as_json: AsJson = False, **model_options: Any) -> None:
     """Show the dense and the sparse vector of texts."""
-    embedder = load_model(ModelOptions(**model_options))
+    options = ModelOptions(**model_options)
+    embedder = load_model(options)
     both = _encoded if embedder.has_sparse else _encoded_dense
-    for encoded in both(embedder, given_texts(texts)):
+    for encoded in both(embedder, given_texts(texts), options.dimensions):
         if as_json:
             output.write_json({"model": label(embedder), **asdict(encoded)})
         else:
@@ -62,12 +65,12 @@ class _EncodedText:
     sparse: _SparseVector | None
 
 
-def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_EncodedText]:
+def _encoded(
+    embedder: "GTEEmbedder | RemoteEncoder", texts: Iterator[str], dimensions: int | None
+) -> Iterator[_EncodedText]:
     """Encode a stream, keeping no more of it than the embedder does."""
     given, kept = tee(texts)
-    # A bar between the results on one terminal would only be in their way.
-    bar = sys.stderr.isatty() and not sys.stdout.isatty()
-    parts = embedder.encode_iter(given, show_progress=bar)
+    parts = _in_parts(embedder, given, dimensions)
     for both, text in zip(chain.from_iterable(parts), kept, strict=True):
         dense, ids, weights = next(both.rows())
         tokens = [both.decode_token(token_id) for token_id in ids.tolist()]
@@ -76,9 +79,25 @@ def _encoded(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_Encoded
         yield _EncodedText(text, *counts, dense.tolist() or None, sparse)
 
 
-def _encoded_dense(embedder: "GTEEmbedder", texts: Iterator[str]) -> Iterator[_EncodedText]:
-    while batch := list(islice(texts, _DENSE_BATCH)):
-        vectors = embedder.encode_dense(batch)
+def _in_parts(
+    embedder: "GTEEmbedder | RemoteEncoder", texts: Iterator[str], dimensions: int | None
+) -> "Iterator[HybridEmbeddings]":
+    from gte_core import GTEEmbedder
+
+    if isinstance(embedder, GTEEmbedder):
+        # A bar between the results on one terminal would only be in their way.
+        bar = sys.stderr.isatty() and not sys.stdout.isatty()
+        return embedder.encode_iter(texts, show_progress=bar)
+    batches = batched(texts, _BATCH)
+    return (embedder.encode_available(batch, dimensions=dimensions) for batch in batches)
+
+
+def _encoded_dense(
+    embedder: "GTEEmbedder | RemoteEncoder", texts: Iterator[str], dimensions: int | None
+) -> Iterator[_EncodedText]:
+    size: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
+    for batch in batched(texts, _BATCH):
+        vectors = embedder.encode_dense(batch, **size)
         for text, dense in zip(batch, vectors.tolist(), strict=True):
             yield _EncodedText(text, None, None, dense, None)
 

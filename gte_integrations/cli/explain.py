@@ -35,8 +35,15 @@ def explain(
     **given: Any,
 ) -> None:
     """Show why a text matches a query: both scores, and the tokens the two share."""
+    from gte_core import GTEEmbedder
+
     options = group_of(ModelOptions, given)
     embedder = load_model(options, query=group_of(QueryOptions, given))
+    if not isinstance(embedder, GTEEmbedder):
+        raise ValueError(
+            f"--model is {options.model!r}, a server, but scores are explained by a model that is "
+            "loaded here; pass a hub id or a directory, or search a collection with --explain."
+        )
     if not embedder.has_sparse:
         raise MissingHeadError(
             f"{label(embedder)} gives dense vectors alone, so no tokens explain its scores; choose "

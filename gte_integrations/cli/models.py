@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gte_integrations.cli.output import note
+from gte_integrations.cli.remote_models import is_remote, open_remote, refuse_recorded
 from gte_integrations.cli.stores import (
     Sizes,
     StoreLocation,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gte_integrations._index.index import HybridIndex
     from gte_integrations._index.metadata import Metadata, Quantization
     from gte_integrations.cli.options import ModelOptions, QueryOptions, RerankOptions
+    from gte_integrations.remote.encoder import RemoteEncoder
 
 DEFAULT_MODEL = "Alibaba-NLP/gte-multilingual-base"
 
@@ -38,14 +40,18 @@ def load_model(
     *,
     query: QueryOptions | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> GTEEmbedder:
+) -> GTEEmbedder | RemoteEncoder:
     """Load the model that the options name, or else the one that filled a collection.
+
+    One behind HTTP is asked for nothing yet.
 
     Args:
         options: what was given of the model.
         query: what was given of queries, None for a command without any.
         metadata: what the collection records, None if there is no collection.
     """
+    if is_remote(options.model):
+        return open_remote(options, query, metadata)
     given = asdict(options) | ({} if query is None else asdict(query))
     arguments = {} if metadata is None else _recorded(metadata, options.model)
     if given.get("prompt_name") is not None:
@@ -60,7 +66,7 @@ def load_model(
 
 
 def with_sparse_half(
-    embedder: GTEEmbedder, options: ModelOptions, metadata: Mapping[str, Any] | None
+    embedder: GTEEmbedder | RemoteEncoder, options: ModelOptions, metadata: Mapping[str, Any] | None
 ) -> Encoder:
     """The pair that filled a collection, of which this is the dense half; else the model itself.
 
@@ -128,7 +134,7 @@ def open_without_model(store: StoreLocation, collection: str) -> Iterator[Hybrid
         yield index
 
 
-def label(model: GTEEmbedder | Capabilities) -> str:
+def label(model: GTEEmbedder | RemoteEncoder | Capabilities) -> str:
     """Name a model as results do."""
     return _label(model.model, model.revision)
 
@@ -169,6 +175,7 @@ def _findable(name: str, revision: str | None) -> str:
     """The recorded name of a model; an error that says what to do if it cannot be loaded."""
     if name == _DEMO_OF_0_1_0:
         return _DEMO
+    refuse_recorded(name)
     if name.startswith("sha256:"):
         raise ValueError(
             f"The collection records what its model contains, {name}, but not where it is; pass "

@@ -111,8 +111,10 @@ class ModelOptions:
             "--model",
             "-m",
             metavar="MODEL",
-            help="A hub id, a directory, or 'demo', the small bundled model; by default that of "
-            "the collection, if there is one, else Alibaba-NLP/gte-multilingual-base.",
+            help="A hub id, a directory, or 'demo', the small bundled model; a server, as "
+            "tei+http://HOST:PORT or openai+http://HOST:PORT/v1#NAME; or a cloud's, as openai:NAME "
+            "or dashscope:NAME. By default that of the collection, if there is one, else "
+            "Alibaba-NLP/gte-multilingual-base.",
             autocompletion=completion.models,
         ),
     ] = None

@@ -138,7 +138,13 @@ class _Session:
 
     loop: asyncio.AbstractEventLoop
     client: httpx.AsyncClient
-    free: asyncio.Semaphore = field(repr=False)
+    free: asyncio.Semaphore
+    process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to close; a forked child must leave its parent's alone."""
+        return self.process == os.getpid() and self.loop.is_running() and not self.client.is_closed
 
 
 _CALL: ContextVar[_Call] = ContextVar("call")
@@ -174,9 +180,9 @@ class Connection:
     ) -> None:
         self.url = _checked_url(url)
         self.key = key
-        self.timeout = _positive("timeout", timeout)
-        self.deadline = _positive("deadline", deadline)
-        self.max_in_flight = int(_positive("max_in_flight", max_in_flight))
+        self.timeout = positive("timeout", timeout)
+        self.deadline = positive("deadline", deadline)
+        self.max_in_flight = int(positive("max_in_flight", max_in_flight))
         self._classify_answer = classify
         self._session: _Session | None = None
         self._was_reached = False
@@ -198,7 +204,7 @@ class Connection:
     def close(self) -> None:
         """Close what connections there are; the next request makes new ones."""
         session, self._session = self._session, None
-        if session is not None and session.loop.is_running():
+        if session is not None and session.is_open:
             wait_for(session.client.aclose())
 
     async def get(self, path: str) -> Answer:
@@ -240,6 +246,9 @@ class Connection:
         try:
             async with asyncio.timeout_at(call.ends):
                 return await work
+        except RemoteError as error:  # some repeat what the server said
+            error.args = tuple(map(self.key.hidden, error.args))
+            raise
         except TimeoutError:
             pass  # raised below, so that no request hangs on the error
         late = RemoteError(
@@ -286,8 +295,8 @@ class Connection:
     def _unreached(self, path: str, error: httpx.HTTPError) -> RemoteError:
         said = self.key.hidden((str(error) or type(error).__name__).rstrip("."))
         message = f"{self.url}{path} cannot be reached: {said}"
-        if isinstance(error, httpx.ConnectError) and not self._was_reached:
-            # A server that was never there is rather a wrong address than one that restarts.
+        if not self._was_reached:
+            # One that never answered is rather a wrong address than a server that restarts.
             return RemoteError(f"{message}. Look at the address, and whether the server runs.")
         if isinstance(error, _NOT_TRIED_AGAIN) or _is_of_certificate(error):
             return RemoteError(f"{message}.")
@@ -344,7 +353,7 @@ class Connection:
                 limits=httpx.Limits(max_connections=self.max_in_flight),
             )
             self._session = _Session(loop, client, asyncio.Semaphore(self.max_in_flight))
-            finalize(self, _close, self._session)
+            finalize(self, _close, self._session).atexit = False
         return self._session
 
 
@@ -361,7 +370,7 @@ def as_json(body: object) -> bytes:
 
 def _close(session: _Session) -> None:
     """Close what a connection left when it went."""
-    if session.loop.is_running() and not session.client.is_closed:
+    if session.is_open:
         asyncio.run_coroutine_threadsafe(session.client.aclose(), session.loop)
 
 
@@ -384,7 +393,8 @@ def _checked_url(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
-def _positive(name: str, number: float) -> float:
+def positive(name: str, number: float) -> float:
+    """Return the number; ``ValueError`` naming it unless it is above 0."""
     if isinstance(number, bool) or not number > 0:
         raise ValueError(f"{name} is {number!r}, but must be more than 0.")
     return number

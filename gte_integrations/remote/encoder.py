@@ -101,6 +101,11 @@ class RemoteEncoder(ABC):
         return self.fingerprint.model
 
     @property
+    def revision(self) -> str | None:
+        """The commit of the model, None where the server does not say it."""
+        return self.fingerprint.revision
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """What vectors of another encoder must share to be comparable with these."""
         return self._description.fingerprint

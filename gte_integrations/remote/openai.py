@@ -11,7 +11,7 @@ import numpy as np
 
 from gte_core import Fingerprint, Role
 from gte_integrations._retry import PERMANENT, TOO_LARGE, Failure, classify_http
-from gte_integrations.remote.base import Connection, Key, RemoteError
+from gte_integrations.remote.base import Connection, Key, RemoteError, positive
 from gte_integrations.remote.encoder import (
     Description,
     Half,
@@ -115,7 +115,7 @@ class OpenAIEncoder(RemoteEncoder):
         super().__init__(connection, query_prefix, document_prefix)
         self._name = model
         self._size = dimensions
-        self._max_texts = max_texts
+        self._max_texts = int(positive("max_texts", max_texts))
         self._encoding_format = encoding_format
         self._fingerprint = fingerprint or Fingerprint(
             f"openai:{model}", None, max_length, document_prefix=document_prefix

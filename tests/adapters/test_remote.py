@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -53,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         with server.counting:
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
-            fault = server.faults.pop(0) if server.faults and self.path != "/info" else None
+            faults = server.info_faults if self.path == "/info" else server.faults
+            fault = faults.pop(0) if faults else None
         try:
             (fault or self._serve)(self, content) if fault else self._serve(content)
         except (BrokenPipeError, ConnectionResetError):
@@ -94,7 +96,7 @@ class FakeServer:
     def __init__(self, **kinds):
         settings = {"dimensions": SIZE, "vocab_size": WIDTH, "max_length": LONGEST}
         self.hashes = HashEncoder(**settings | kinds)
-        self.requests, self.faults = [], []
+        self.requests, self.faults, self.info_faults = [], [], []
         self.key, self.most_bytes, self.pause = None, 2_000_000, 0.0
         self.counting, self.in_flight, self.most_in_flight = threading.Lock(), 0, 0
         self.asked, self.hung_up = threading.Event(), threading.Event()
@@ -678,6 +680,7 @@ def test_a_key_of_openai_goes_to_openai_alone(serve, monkeypatch):
     ("arguments", "message"),
     [
         ({"model": ""}, "model is empty"),
+        ({"model": "m", "max_texts": 0}, "max_texts is 0, but must be more than 0"),
         ({"model": "m", "encoding_format": "hex"}, "encoding_format is 'hex'; allowed are"),
     ],
 )
@@ -902,6 +905,14 @@ def test_a_server_that_never_was_there_is_not_waited_for(pauses):
     assert pauses == []
 
 
+def test_a_server_that_speaks_otherwise_is_not_waited_for(tei, pauses):
+    server, encoder = tei
+    server.info_faults = [drop]
+    with pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"):
+        _ = encoder.dimensions
+    assert pauses == []
+
+
 def test_a_request_and_a_call_have_their_time(serve):
     server, encoder = serve(FakeTEI(), TEIEncoder, timeout=0.1, deadline=0.3)
     assert encoder.dimensions
@@ -935,6 +946,21 @@ def test_a_cancelled_call_closes_its_request(tei):
 
     asyncio.run(cancel())
     assert server.hung_up.wait(timeout=30)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_asks_by_a_connection_of_its_own(serve):
+    _, encoder = serve(FakeOpenAI(), openai)
+    expected = encoder.encode_dense("oak")
+    process = os.fork()
+    if process == 0:
+        signal.alarm(60)
+        same = np.array_equal(encoder.encode_dense("oak"), expected)
+        encoder.close()
+        os._exit(0 if same else 1)
+    assert os.waitpid(process, 0)[1] == 0
+    np.testing.assert_array_equal(encoder.encode_dense("oak"), expected)
 
 
 # ---------------------------------------------------------------- keys
@@ -978,6 +1004,14 @@ def test_a_key_is_sent_and_shown_nowhere(keyed, caplog, pauses):
         encoder.encode_dense("oak")
     said += [shown_by(caught.value), str(pickle.dumps(caught.value)), caplog.text]
     assert not [text for text in said if KEY in text]
+
+
+def test_a_key_that_an_answer_repeats_is_not_shown(serve):
+    server, encoder = serve(FakeTEI("splade"), TEIEncoder, api_key=KEY)
+    server.change = lambda _: {"your key": KEY}
+    with pytest.raises(RemoteError, match=r"must give the weights") as caught:
+        encoder.encode_sparse("oak")
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_pickle_reads_the_environment_and_a_copy_keeps_the_key(keyed, monkeypatch):
