@@ -75,17 +75,20 @@ def compute_learned_sparse(
     the vocabulary at a time, so that memory follows the tokens.
     """
     vocab_size = model.config.vocab_size
-    sequence_ids = layout.sequence_ids
+    sequence_ids, n_sequences = layout.sequence_ids, layout.n_sequences
     keys, weights = [], []
-    finite = torch.ones(layout.n_sequences, dtype=torch.bool, device=input_ids.device)
+    finite = torch.ones(n_sequences, dtype=torch.bool, device=input_ids.device)
+    scratch = torch.empty(0, device=input_ids.device)
     for first, logits in model.vocabulary_logits(model.compute_pack(input_ids, layout)):
+        width = logits.shape[1]
+        # One scratch for all blocks, for the reason that the logits have one.
+        largest = scratch.resize_(n_sequences, width).zero_()
         index = sequence_ids[:, None].expand_as(logits)
-        largest = logits.new_zeros(layout.n_sequences, logits.shape[1])
         largest.scatter_reduce_(0, index, logits, "amax")  # with the zeros, this is relu
-        finite &= largest.isfinite().all(1)
-        rows, columns = largest.nonzero(as_tuple=True)
-        keys.append(rows * vocab_size + (first + columns))
-        weights.append(activated(largest[rows, columns], activation))
+        finite &= largest.amax(1).isfinite()
+        places = largest.flatten().nonzero().squeeze(1)
+        weights.append(activated(largest.flatten()[places], activation))
+        keys.append(places + places // width * (vocab_size - width) + first)
     found, values = torch.cat(keys), torch.cat(weights)
     kept = finite[found // vocab_size]
     return finite, found[kept], values[kept]
