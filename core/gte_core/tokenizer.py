@@ -27,7 +27,8 @@ from gte_core.texts import check_max_length
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
-# Roles of special tokens without a sparse weight. <mask> has one, as in the published script.
+# Roles of special tokens without a sparse weight. <mask> has one, as in the published script of
+# gte-multilingual-base; that of the sparse encoders drops all special tokens.
 _DROPPED_ROLES = frozenset(
     {"bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token"}
 )
@@ -63,7 +64,7 @@ class GTETokenizer:
 
     Args:
         tokenizer: the pipeline.
-        dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk).
+        dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk, at times mask).
         closing_ids: ids that are no part of a prompt at its end; by default ``dropped_ids``.
     """
 
@@ -82,12 +83,13 @@ class GTETokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, pad_token_id: int | None = None
+        cls, directory: str | Path, *, pad_token_id: int | None = None, weighs_mask: bool = True
     ) -> GTETokenizer:
         """Load ``tokenizer.json``; ``ConfigError`` if it is missing or unusable.
 
-        Special ids come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what
-        the pipeline adds to an empty text, and from the unknown token of its vocabulary.
+        ``weighs_mask`` says whether a ``<mask>`` in a text carries a sparse weight. Special ids
+        come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what the pipeline
+        adds to an empty text, and from the unknown token of its vocabulary.
         """
         directory = Path(directory)
         tokenizer = _load(directory)
@@ -97,7 +99,8 @@ class GTETokenizer:
                 "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
         with _failing_as_config_error(directory / "tokenizer.json"):
-            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
+            roles = _DROPPED_ROLES if weighs_mask else _DROPPED_ROLES | {"mask_token"}
+            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory, roles)}
             declared = frozenset(token_id for token_id in found if token_id is not None)
             padding = () if pad_token_id is None else (pad_token_id,)
             dropped = declared.union(tokenizer.encode("").ids, padding)
@@ -271,14 +274,12 @@ def _encodable(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _special_tokens(directory: Path) -> set[str]:
+def _special_tokens(directory: Path, roles: frozenset[str]) -> set[str]:
     declared: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if exists(path := directory / name):
             fields = read_json_object(path, ConfigError)
-            declared |= {
-                role: _content(path, role, fields[role]) for role in _DROPPED_ROLES & fields.keys()
-            }
+            declared |= {role: _content(path, role, fields[role]) for role in roles & fields.keys()}
     if not declared.get("unk_token"):
         declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
     return set(declared.values()) - {""}
