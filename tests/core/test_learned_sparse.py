@@ -310,6 +310,24 @@ REFUSED = {
         {"module_output_name": "hidden"},
         "module_output_name is 'hidden'",
     ),
+    **{
+        f"another {name}": ("sentence_bert_config.json", {name: value}, rf"{name} is {value!r}")
+        for name, value in {
+            "query_length": 32,
+            "processing_kwargs": {"text": {}},
+            "tokenizer_name_or_path": "other",
+        }.items()
+    },
+    "the largest weights alone": (
+        "config_sentence_transformers.json",
+        {"max_active_dims": 64},
+        "max_active_dims is 64; supported by this version is null",
+    ),
+    "another kind of model": (
+        "config_sentence_transformers.json",
+        {"model_type": "CrossEncoder"},
+        "model_type is 'CrossEncoder'",
+    ),
     "a route more": (
         "router_config.json",
         {"structure": {"document": ["", POOLING], "query": [QUERY], "image": []}},
@@ -320,6 +338,11 @@ REFUSED = {
         "router_config.json",
         {"structure": {"document": ["x"]}},
         r"structure.document is \['x'\]",
+    ),
+    "a folder that is a list": (
+        "router_config.json",
+        {"structure": {"document": [["x"]]}},
+        r"structure.document is \[\['x'\]\]",
     ),
     "another order": (
         "router_config.json",
