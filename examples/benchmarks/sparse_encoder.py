@@ -48,13 +48,13 @@ def main() -> None:
         print_peaks("250 short texts", path, short)
 
 
-def write_encoder(directory: Path, vocab_size: int, layers: int) -> Path:
+def write_encoder(directory: Path, vocab_size: int, layers: int, bias: float = BIAS) -> Path:
     """A random sparse encoder of which most logits are below zero, as in a trained one."""
     config = SHAPE | {"vocab_size": vocab_size, "num_hidden_layers": layers}
     random_sparse_encoder(directory, config, initializer_range=0.02, n_pieces=30_522)
     file = directory / "model.safetensors"
     weights = load_file(file)
-    weights["lm_head.decoder.bias"].fill_(BIAS)
+    weights["lm_head.decoder.bias"].fill_(bias)
     save_file(weights, file)
     return directory
 

@@ -76,6 +76,7 @@ def assert_equal_to_theirs(directory, ours=None):
         np.testing.assert_allclose(alone, expected, atol=2e-5)
         assert (found.data > 0).all()
         assert found.has_canonical_format
+        assert found.indices.dtype == np.int32
 
 
 @pytest.fixture(scope="module")
@@ -495,17 +496,18 @@ def test_an_embedder_pickles_as_what_it_was_loaded_with(embedder):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="counts memory on Linux")
 @pytest.mark.parametrize(
-    ("vocab_size", "texts"),
+    ("vocab_size", "bias", "texts"),
     [
-        (30_522, "['w1 w7 w9 ' * 3000]"),
-        (250_048, "[f'w{i} w2 w3 w4 w5 w6' for i in range(250)]"),
+        (30_522, -1.5, "['w1 w7 w9 ' * 3000]"),
+        (30_522, 1.5, "[f'w{i} w2 w3' for i in range(150)]"),  # every id has a weight
+        (250_048, -1.5, "[f'w{i} w2 w3 w4 w5 w6' for i in range(250)]"),
     ],
 )
-def test_memory_of_documents_follows_their_tokens(tmp_path, vocab_size, texts):
+def test_memory_of_documents_follows_their_tokens(tmp_path, vocab_size, bias, texts):
     """In a process of its own, and not tokens x vocabulary, which would be 1 and 2 GB."""
     code = (
         "from pathlib import Path; from sparse_encoder import peak_of_documents, write_encoder;"
-        f"path = write_encoder(Path({str(tmp_path)!r}), {vocab_size}, 2);"
+        f"path = write_encoder(Path({str(tmp_path)!r}), {vocab_size}, 2, bias={bias});"
         f"print(peak_of_documents(path, {texts}), peak_of_documents(path, {texts}, shared=True))"
     )
     run = subprocess.run(
