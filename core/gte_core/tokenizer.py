@@ -158,7 +158,7 @@ class GTETokenizer:
 
     def token_id(self, piece: str) -> int | None:
         """The id of a vocabulary entry, None for what is none."""
-        return self._tokenizer.token_to_id(piece)
+        return None if _SURROGATE.search(piece) else self._tokenizer.token_to_id(piece)
 
     @staticmethod
     def _most_characters(max_length: int) -> int:

@@ -126,7 +126,7 @@ def test_a_network_in_a_folder_is_known_by_all_of_its_files(tmp_path):
 
 def test_a_table_by_token(copy):
     (copy / QUERY / "model.safetensors").unlink()
-    idf = {"▁w1": 2.5, "▁w2": 0, "▁w3": -1, "<s>": 3, "nobody writes this": 4.0}
+    idf = {"▁w1": 2.5, "▁w2": 0, "▁w3": -1, "<s>": 3, "nobody writes this": 4.0, "\ud800": 1}
     (copy / QUERY / "idf.json").write_text(json.dumps(idf))
     found = load(copy).encode_sparse(["w1 w2 w3 w1", "w5"], role="query")
     assert found.nnz == 1
@@ -422,10 +422,11 @@ def test_tables_that_are_none(copy, weights, message):
         load(copy)
 
 
-def test_a_table_of_something_else(copy):
+@pytest.mark.parametrize("weight", ["much", True, None, float("nan"), 1e39, 10**400])
+def test_a_table_of_something_else(copy, weight):
     (copy / QUERY / "model.safetensors").unlink()
-    (copy / QUERY / "idf.json").write_text('{"w1": "much"}')
-    with pytest.raises(ConfigError, match=r"idf\.json: 'w1' is 'much', but must be a number"):
+    (copy / QUERY / "idf.json").write_text(json.dumps({"\ud800": 1.0, "w1": weight}))
+    with pytest.raises(ConfigError, match=r"idf\.json: 'w1' is .*, but must be a number"):
         load(copy)
 
 
