@@ -93,7 +93,7 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     sparse = description.learned_sparse
     pooled_size = 0 if sparse else config.hidden_size
     projection = Projection(pooled_size, description, deterministic=settings.deterministic)
-    tokenizer = _tokenizer(files.network, config)
+    tokenizer = _tokenizer(files.network, config, weighs_mask=sparse is None)
     max_length = check_max_length(decided_length(settings.max_length, files), tokenizer.n_special)
     prompts = read_prompts(files.directory)
     query_prefix = prompts.query_prefix(settings.query_prefix, settings.prompt_name)
@@ -145,8 +145,10 @@ def load(settings: EncoderSettings, model: str | Path) -> LoadedModel:
     )
 
 
-def _tokenizer(directory: Path, config: GTEConfig) -> GTETokenizer:
-    tokenizer = GTETokenizer.from_pretrained(directory, pad_token_id=config.pad_token_id)
+def _tokenizer(directory: Path, config: GTEConfig, *, weighs_mask: bool) -> GTETokenizer:
+    tokenizer = GTETokenizer.from_pretrained(
+        directory, pad_token_id=config.pad_token_id, weighs_mask=weighs_mask
+    )
     check_vocabulary(tokenizer, config.vocab_size)
     return tokenizer
 
@@ -163,6 +165,6 @@ def _dimensions(settings: EncoderSettings, files: ModelFiles, projection: Projec
 def _look_up(sparse: LearnedSparse | None, config: GTEConfig, max_length: int) -> LookUp | None:
     if sparse is None or sparse.table is None:
         return None
-    tokenizer = _tokenizer(sparse.query_tokenizer, config)
+    tokenizer = _tokenizer(sparse.query_tokenizer, config, weighs_mask=False)
     weights = read_query_table(sparse.table, config.vocab_size, tokenizer.token_id)
     return LookUp(tokenizer, weights, max_length)

@@ -25,7 +25,8 @@ from gte_core.texts import TruncationSide, check_max_length, check_side, encodab
 
 _PRIVATE_CHARACTER = "\U0010fffd"  # for private use: in no vocabulary
 
-# Roles of special tokens without a sparse weight. <mask> has one, as in the published script.
+# Roles of special tokens without a sparse weight. <mask> has one, as in the published script of
+# gte-multilingual-base; that of the sparse encoders drops all special tokens.
 _DROPPED_ROLES = frozenset(
     {"bos_token", "cls_token", "sep_token", "eos_token", "pad_token", "unk_token"}
 )
@@ -61,7 +62,7 @@ class GTETokenizer:
 
     Args:
         tokenizer: the pipeline.
-        dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk).
+        dropped_ids: ids that never carry a sparse weight (cls, sep, eos, pad, unk, at times mask).
         closing_ids: ids that are no part of a prompt at its end; by default ``dropped_ids``.
     """
 
@@ -80,12 +81,13 @@ class GTETokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, pad_token_id: int | None = None
+        cls, directory: str | Path, *, pad_token_id: int | None = None, weighs_mask: bool = True
     ) -> GTETokenizer:
         """Load ``tokenizer.json``; ``ConfigError`` if it is missing or unusable.
 
-        Special ids come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what
-        the pipeline adds to an empty text, and from the unknown token of its vocabulary.
+        ``weighs_mask`` says whether a ``<mask>`` in a text carries a sparse weight. Special ids
+        come from ``tokenizer_config.json`` and ``special_tokens_map.json``, from what the pipeline
+        adds to an empty text, and from the unknown token of its vocabulary.
         """
         directory = Path(directory)
         tokenizer = _load(directory)
@@ -95,7 +97,8 @@ class GTETokenizer:
                 "dense vector is the state of that token. Add a TemplateProcessing post-processor."
             )
         with _failing_as_config_error(directory / "tokenizer.json"):
-            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory)}
+            roles = _DROPPED_ROLES if weighs_mask else _DROPPED_ROLES | {"mask_token"}
+            found = {tokenizer.token_to_id(name) for name in _special_tokens(directory, roles)}
             declared = frozenset(token_id for token_id in found if token_id is not None)
             padding = () if pad_token_id is None else (pad_token_id,)
             dropped = declared.union(tokenizer.encode("").ids, padding)
@@ -153,7 +156,7 @@ class GTETokenizer:
 
     def token_id(self, piece: str) -> int | None:
         """The id of a vocabulary entry, None for what is none."""
-        return self._tokenizer.token_to_id(piece)
+        return None if _SURROGATE.search(piece) else self._tokenizer.token_to_id(piece)
 
     @staticmethod
     def _most_characters(max_length: int) -> int:
@@ -265,14 +268,12 @@ def _largest_id(tokenizer: Tokenizer) -> int:
     return max(largest, *added, *tokenizer.encode("").ids, *tokenizer.encode("", "").ids)
 
 
-def _special_tokens(directory: Path) -> set[str]:
+def _special_tokens(directory: Path, roles: frozenset[str]) -> set[str]:
     declared: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if exists(path := directory / name):
             fields = read_json_object(path, ConfigError)
-            declared |= {
-                role: _content(path, role, fields[role]) for role in _DROPPED_ROLES & fields.keys()
-            }
+            declared |= {role: _content(path, role, fields[role]) for role in roles & fields.keys()}
     if not declared.get("unk_token"):
         declared["unk_token"] = _unknown_token(directory / "tokenizer.json")
     return set(declared.values()) - {""}

@@ -42,19 +42,19 @@ def main() -> None:
         path = arguments.model or write_encoder(small, 30_522, arguments.layers)
         print_queries(GTEEmbedder.from_pretrained(path, dtype="float32"), arguments.queries)
         long = ["w1 w7 w9 " * 3000]
-        print(f"1 text of 8,192 tokens: {peak_of_documents(path, long):,.0f} MB over the model")
+        print_peaks("1 text of 8,192 tokens", path, long)
         path = arguments.model or write_encoder(large, 250_048, arguments.layers)
         short = [f"w{number} w2 w3 w4 w5 w6" for number in range(250)]
-        print(f"250 short texts: {peak_of_documents(path, short):,.0f} MB over the model")
+        print_peaks("250 short texts", path, short)
 
 
-def write_encoder(directory: Path, vocab_size: int, layers: int) -> Path:
+def write_encoder(directory: Path, vocab_size: int, layers: int, bias: float = BIAS) -> Path:
     """A random sparse encoder of which most logits are below zero, as in a trained one."""
     config = SHAPE | {"vocab_size": vocab_size, "num_hidden_layers": layers}
     random_sparse_encoder(directory, config, initializer_range=0.02, n_pieces=30_522)
     file = directory / "model.safetensors"
     weights = load_file(file)
-    weights["lm_head.decoder.bias"].fill_(BIAS)
+    weights["lm_head.decoder.bias"].fill_(bias)
     save_file(weights, file)
     return directory
 
@@ -80,13 +80,20 @@ def print_rates(name: str, encode: Callable[[Any], object], queries: Sequence[st
     print(f"{count / (ended - listed):,.1f} one by one")
 
 
-def peak_of_documents(path: str | Path, texts: Sequence[str]) -> float:
+def print_peaks(name: str, path: str | Path, texts: Sequence[str]) -> None:
+    """Most memory of documents, in the caller's thread and in that of a shared encoder."""
+    alone, shared = (peak_of_documents(path, texts, shared=shared) for shared in (False, True))
+    print(f"{name}: {alone:,.0f} MB over the model, {shared:,.0f} MB through a shared encoder")
+
+
+def peak_of_documents(path: str | Path, texts: Sequence[str], *, shared: bool = False) -> float:
     """MB that encoding the documents takes at most, beside the loaded model."""
     embedder = GTEEmbedder.from_pretrained(path, dtype="float32", on_truncation="ignore")
-    embedder.encode_sparse("w1")
+    encoder = shared_encoder(embedder) if shared else embedder
+    encoder.encode_sparse("w1")
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    embedder.encode_sparse(texts)
+    encoder.encode_sparse(texts)
     return resident("VmHWM") - before
 
 

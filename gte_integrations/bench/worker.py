@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gte_core import GTEError
+from gte_core import GTEError, MissingHeadError
 
 if TYPE_CHECKING:
     from gte_core import GTEConfig, GTEEmbedder
@@ -66,6 +66,11 @@ def _loaded(request: dict[str, Any]) -> tuple[GTEEmbedder, dict[str, float]]:
     options = {name: request[name] for name in ("device", "dtype", "torch_compile")}
     embedder = GTEEmbedder.from_pretrained(request["model"], **options)
     times.append(time.time())
+    if not embedder.has_dense:
+        raise MissingHeadError(
+            f"{embedder.model!r} is a sparse encoder, and gte bench times dense vectors. Name a "
+            "model that has them, or time this one by examples/benchmarks/sparse_encoder.py."
+        )
     embedder.encode_dense("a first text")
     times.append(time.time())
     parts = ("interpreter", "imports", "load", "first_vector")

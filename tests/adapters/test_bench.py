@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gte_core import GTEConfig, GTEEmbedder, HubError
+from gte_core import GTEConfig, GTEEmbedder, HubError, MissingHeadError
+from gte_core.testing import random_sparse_encoder
 from gte_integrations.bench import machine, run, worker
 from gte_integrations.cli.commands import app
 
@@ -209,6 +210,11 @@ class TestWorker:
         monkeypatch.setattr(sys, "argv", ["worker", json.dumps(request)])
         worker.main()
         assert "dtype is 'decimal'" in json.loads(capsys.readouterr().out)["error"]
+
+    def test_a_sparse_encoder_is_refused_with_what_times_it(self, tmp_path):
+        request = {**REQUEST, "model": str(random_sparse_encoder(tmp_path))}
+        with pytest.raises(MissingHeadError, match=r"is a sparse encoder.*/sparse_encoder\.py"):
+            worker.measure(request)
 
 
 def workers_of(process):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -85,6 +86,18 @@ LOADS = {
         "normalize": {"module_input_name": "sentence_embedding", "module_output_name": None},
         "settings": {"model_type": "SentenceTransformer", "prompts": {"query": "query: "}},
     },
+    "what they write today": {
+        "transformer": {
+            "transformer_task": "feature-extraction",
+            "modality_config": {
+                "text": {"method": "forward", "method_output_name": "last_hidden_state"}
+            },
+            "module_output_name": "token_embeddings",
+            "processing_kwargs": {},
+            "unpad_inputs": True,
+            "query_length": None,
+        }
+    },
     "settings of the network": {"transformer": {"max_seq_length": 8192, "do_lower_case": False}},
 }
 
@@ -162,6 +175,26 @@ REFUSED = {
     "lower case": (
         {"transformer": {"do_lower_case": True}},
         r"sentence_bert_config\.json: do_lower_case is True",
+    ),
+    **{
+        f"another {name}": (
+            {"transformer": {name: value}},
+            rf"sentence_bert_config\.json: {name} is {re.escape(repr(value))}; supported",
+        )
+        for name, value in {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": {"method": "forward"}},
+            "module_output_name": "scores",
+            "processing_kwargs": {"text": {"max_length": 8}},
+            "tokenizer_name_or_path": "other",
+            "query_length": 32,
+            "document_length": 32,
+            "query_expansion": {"mode": "x"},
+        }.items()
+    },
+    "a pooling without a folder": (
+        {"modules": [BOTH[0], ("", "Pooling")]},
+        r"modules\.json: path of the Pooling is ''",
     ),
     "normalized tokens": (
         {"normalize": {"module_input_name": "token_embeddings"}},

@@ -139,6 +139,22 @@ def assert_alike(ours, expected, tolerance=2e-5):
     np.testing.assert_allclose(ours, expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("matrices", [(), (matrix(32, activation=TANH),)], ids=["", "dense"])
+def test_what_they_write_today_loads(make, tmp_path, pooling, matrices):
+    directory = make({"pooling_mode": pooling}, *matrices, include_prompt=False, has_sparse=False)
+    prompts = {"query": PROMPT, "document": "w8 w9: "}
+    theirs = SentenceTransformer(str(directory), device="cpu", prompts=prompts)
+    theirs.max_seq_length = 16
+    theirs.save(str(tmp_path / "saved"))
+    embedder = loaded(tmp_path / "saved", on_truncation="ignore")
+    assert embedder.max_length == 16
+    for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
+        expected = encode(TEXTS, normalize_embeddings=True)
+        assert_alike(embedder.encode_dense(TEXTS, role=role), expected)
+        assert_alike(shared_encoder(embedder).encode_dense(TEXTS, role=role), expected)
+
+
 @pytest.mark.parametrize(
     ("include_prompt", "has_sparse"), [(True, True), (False, True), (False, False)]
 )

@@ -20,6 +20,7 @@ from gte_core.checkpoint.files import (
     read_json_object,
     shown,
 )
+from gte_core.checkpoint.transformer import TRANSFORMER_FILE, find_unsupported
 from gte_core.exceptions import ConfigError
 
 Activation = Literal["relu", "log1p_relu"]
@@ -27,7 +28,6 @@ Activation = Literal["relu", "log1p_relu"]
 ROUTER_FILE = "router_config.json"
 _MODULES_FILE = "modules.json"
 _SETTINGS_FILE = "config_sentence_transformers.json"
-_TRANSFORMER_FILE = "sentence_bert_config.json"
 _TABLES = ("model.safetensors", "idf.json")
 _QUERY_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -41,6 +41,8 @@ SPARSE_PATTERNS = (
 _SPARSE_KINDS = frozenset(
     {"MLMTransformer", "SpladePooling", "SparseStaticEmbedding", "SparseAutoEncoder"}
 )
+# Under the second name, sentence-transformers gives the same numbers as a dense array.
+_MODEL_TYPES = ("SparseEncoder", "SentenceTransformer")
 _DOCUMENT = "a masked language model and a SpladePooling"
 
 Step = tuple[str, str]  # the kind of a module, and its folder
@@ -79,9 +81,11 @@ def read_learned_sparse(directory: Path) -> LearnedSparse | None:
     steps = _steps(directory)
     router = _read_router(directory) if steps == [("Router", "")] else None
     kinds = {kind for kind, _ in [*steps, *(router.types.values() if router else ())]}
-    is_named = _model_type(directory) == "SparseEncoder"
+    settings = _settings(directory, "", _SETTINGS_FILE)
+    is_named = settings.get("model_type") == _MODEL_TYPES[0]
     if not is_named and not kinds & _SPARSE_KINDS and not _fills_masks(directory, steps):
         return None
+    _check_settings(directory / _SETTINGS_FILE, settings)
     file = directory / (ROUTER_FILE if router else _MODULES_FILE)
     if router is None:
         return _read_pass(directory, file, "the order", steps)
@@ -153,15 +157,17 @@ def _kind(name: object) -> str:
     return str(name).rpartition(".")[2]
 
 
-def _model_type(directory: Path) -> object:
-    file = directory / _SETTINGS_FILE
-    return read_json_object(file, ConfigError).get("model_type") if exists(file) else None
+def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    if settings.get("model_type") not in (None, *_MODEL_TYPES):
+        raise _refusal(file, "model_type", settings["model_type"], repr(_MODEL_TYPES[0]))
+    if settings.get("max_active_dims") is not None:
+        raise _refusal(file, "max_active_dims", settings["max_active_dims"], "null")
 
 
 def _fills_masks(directory: Path, steps: Sequence[Step]) -> bool:
     """Whether a plain ``Transformer`` gives logits over the vocabulary."""
     return any(
-        _settings(directory, folder, _TRANSFORMER_FILE).get("transformer_task") == "fill-mask"
+        _settings(directory, folder, TRANSFORMER_FILE).get("transformer_task") == "fill-mask"
         for kind, folder in steps
         if kind == "Transformer" and is_folder_name(folder)
     )
@@ -176,7 +182,7 @@ def _read_router(directory: Path) -> _Router:
     if not isinstance(structure, dict) or not {"document"} <= {*structure} <= {"document", "query"}:
         raise _refusal(file, "structure", structure, "a route 'document', and a route 'query'")
     for route, folders in structure.items():
-        if not isinstance(folders, list) or not all(folder in types for folder in folders):
+        if not isinstance(folders, list) or not all(folder in [*types] for folder in folders):
             raise _refusal(file, f"structure.{route}", folders, "a list of folders named in types")
     parameters = fields.get("parameters")
     mappings = parameters.get("route_mappings") if isinstance(parameters, dict) else None
@@ -203,20 +209,13 @@ def _read_pass(directory: Path, file: Path, field: str, steps: Sequence[Step]) -
 
 
 def _check_transformer(directory: Path, kind: str) -> None:
-    file = directory / _TRANSFORMER_FILE
-    settings = _settings(directory, "", _TRANSFORMER_FILE)
-    task = settings.get("transformer_task")
-    if task != "fill-mask" and (kind == "Transformer" or task is not None):
-        raise _refusal(file, "transformer_task", task, "'fill-mask'")
-    logits = {"text": {"method": "forward", "method_output_name": "logits"}}
-    supported = {
-        "do_lower_case": False,
-        "module_output_name": "token_embeddings",
-        "modality_config": logits,
-    }
-    for name, value in supported.items():
-        if settings.get(name) not in (None, value):
-            raise _refusal(file, name, settings[name], repr(value))
+    file = directory / TRANSFORMER_FILE
+    settings = _settings(directory, "", TRANSFORMER_FILE)
+    if kind == "Transformer" and settings.get("transformer_task") is None:
+        raise _refusal(file, "transformer_task", None, "'fill-mask'")
+    if found := find_unsupported(settings, task="fill-mask", output="logits"):
+        name, supported = found
+        raise _refusal(file, name, settings[name], supported)
 
 
 def _read_pooling(file: Path) -> Activation:

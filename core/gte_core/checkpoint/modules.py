@@ -33,6 +33,7 @@ from gte_core.checkpoint.learned_sparse import (
     lacks_query_table,
     read_learned_sparse,
 )
+from gte_core.checkpoint.transformer import TRANSFORMER_FILE, find_unsupported
 from gte_core.exceptions import ConfigError
 
 PoolingMode = Literal["cls", "mean"]
@@ -45,7 +46,7 @@ DESCRIPTION_PATTERNS = (
     MODULES_FILE,
     "*/config.json",
     SETTINGS_FILE,
-    "sentence_bert_config.json",
+    TRANSFORMER_FILE,
     MATRIX_PATTERN,
     *SPARSE_PATTERNS,
 )
@@ -256,11 +257,14 @@ def _entry(file: Path, entry: Any) -> tuple[str, str]:
         raise _refusal(file, "type", name, f"a class of {_LIBRARY[:-1]}")
     if not is_folder_name(folder):
         raise _refusal(file, "path", folder, "the name of a folder beside it")
-    return name.rpartition(".")[2], str(folder)
+    kind = name.rpartition(".")[2]
+    if kind in _NEEDED and not folder:
+        raise _refusal(file, f"path of the {kind}", folder, "the name of its own folder")
+    return kind, str(folder)
 
 
 def _read_module(directory: Path, kind: str, folder: str) -> Module:
-    name = "sentence_bert_config.json" if kind == "Transformer" else "config.json"
+    name = TRANSFORMER_FILE if kind == "Transformer" else "config.json"
     file = directory / folder / name
     if kind not in _NEEDED and not exists(file):
         return Module(kind, file)
@@ -297,7 +301,9 @@ def _check_order(listing: Listing) -> None:
 
 
 def _check_transformer(module: Module) -> None:
-    module.require("do_lower_case", False)
+    task, output = "feature-extraction", "last_hidden_state"
+    if found := find_unsupported(module.settings, task=task, output=output):
+        raise module.refusal(*found)
 
 
 def _pooling_mode(module: Module) -> PoolingMode:

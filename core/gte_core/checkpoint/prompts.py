@@ -20,6 +20,7 @@ from typing import Any
 
 from gte_core.checkpoint.files import exists, read_json_object, shortened, shown
 from gte_core.checkpoint.modules import SETTINGS_FILE
+from gte_core.checkpoint.transformer import TRANSFORMER_FILE
 from gte_core.exceptions import ConfigError
 
 _OF_QUERIES = ("query", "s2p_query")
@@ -29,7 +30,6 @@ _OF_DOCUMENTS = ("document", "passage", "corpus")
 _MOST_PROMPTS = 1_000
 _LONGEST_PROMPT = 10_000
 
-_TRANSFORMER_FILE = "sentence_bert_config.json"
 _TOKENIZER_FILE = "tokenizer_config.json"
 _SHORTEST = 5  # tokens: a pair has four special ones
 
@@ -104,7 +104,7 @@ def read_max_seq_length(directory: Path) -> int | None:
 
     Newer files leave it to the tokenizer's. ``ConfigError`` for anything but a number of tokens.
     """
-    file, name = directory / _TRANSFORMER_FILE, "max_seq_length"
+    file, name = directory / TRANSFORMER_FILE, "max_seq_length"
     if not exists(file):
         return None
     fields = read_json_object(file, ConfigError)

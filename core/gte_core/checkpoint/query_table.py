@@ -12,6 +12,8 @@ from gte_core.checkpoint.files import listing, read_json_object, shown
 from gte_core.checkpoint.tensors import FLOATS, stored_tensors
 from gte_core.exceptions import ConfigError, WeightsError
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def read_query_table(
     file: Path, vocab_size: int, id_of: Callable[[str], int | None]
@@ -46,8 +48,12 @@ def _from_json(
     weights = read_json_object(file, ConfigError)
     table = np.zeros(vocab_size, np.float32)
     for token, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ConfigError(f"{file}: {shown(token)} is {shown(weight)}, but must be a number.")
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not abs(weight) <= _LARGEST:  # NaN is not
+            raise ConfigError(
+                f"{file}: {shown(token)} is {shown(weight)}, but must be a number that is finite "
+                "in float32. Download it again."
+            )
         # A token that the tokenizer does not know is in no text.
         if (token_id := id_of(token)) is not None and token_id < vocab_size:
             table[token_id] = weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -52,12 +53,20 @@ class MaskedLMHead(nn.Module):
             word_embeddings: ``(vocab_size, hidden_size)``, for a decoder that is tied to them.
 
         Yields:
-            The first token id of a block, and its logits, float32 ``(total_tokens, block)``.
+            The first token id of a block, and its logits, float32 ``(total_tokens, block)``, which
+            the next block overwrites.
         """
         matrix = word_embeddings if self.decoder.weight is None else self.decoder.weight
         states = self.norm(gelu(self.dense(hidden.to(self.dense.weight.dtype)))).to(matrix.dtype)
         at_once = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_AT_ONCE_ELSEWHERE)
-        step = max(1, at_once // max(1, len(hidden)))
+        step = min(len(matrix), max(1, at_once // max(1, len(hidden))))
+        # The same memory for all blocks: with what is kept of each in between, an allocator finds
+        # no room for the next one, and in a thread of its own glibc gives none of it back.
+        products = states.new_empty(len(states) * step)
+        sums = products if products.dtype == torch.float32 else products.float()
         for first in range(0, len(matrix), step):
-            block = slice(first, first + step)
-            yield first, (states @ matrix[block].T).float().add_(self.decoder.bias[block])
+            rows, bias = matrix[first : first + step], self.decoder.bias[first : first + step]
+            shape = len(states), len(rows)
+            product, logits = (flat[: math.prod(shape)].view(shape) for flat in (products, sums))
+            torch.mm(states, rows.T, out=product)
+            yield first, logits.copy_(product).add_(bias)

@@ -26,7 +26,7 @@ TokenIds = Sequence[Sequence[int]]  # of several sequences
 
 # Model, the token ids of a pack end to end, and their layout -> results. The first is bool
 # ``(n,)``: whether all that was computed of a sequence is finite. The second has a row for each
-# sequence too; the others, if any, have an entry for each token.
+# sequence too; the others, if any, have an entry for each token, or for each weight.
 Compute = Callable[[GTEModel, Tensor, PackLayout], tuple[Tensor, ...]]
 
 PackResults = tuple[list[int], list[NDArray[Any]]]  # the numbers of its texts, and their results
