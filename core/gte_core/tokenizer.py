@@ -156,7 +156,7 @@ class GTETokenizer:
 
     def token_id(self, piece: str) -> int | None:
         """The id of a vocabulary entry, None for what is none."""
-        return None if _SURROGATE.search(piece) else self._tokenizer.token_to_id(piece)
+        return self._tokenizer.token_to_id(piece) if piece == encodable(piece) else None
 
     @staticmethod
     def _most_characters(max_length: int) -> int:
