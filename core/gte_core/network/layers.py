@@ -130,7 +130,7 @@ class GatedMLP(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform every token by itself."""
         is_long = hidden.device.type == "cpu" and len(hidden) > _CPU_TOKENS
-        if is_long and not torch.is_grad_enabled():  # gradients need all of it
+        if is_long and not self._needs_gradients(hidden):  # they keep all of it anyway
             out = torch.empty_like(hidden)
             for rows, found in zip(
                 torch.split(hidden, _CPU_ROWS), torch.split(out, _CPU_ROWS), strict=True
@@ -138,6 +138,10 @@ class GatedMLP(nn.Module):
                 found.copy_(self.transform(rows))
             return out
         return self.transform(hidden)
+
+    def _needs_gradients(self, hidden: Tensor) -> bool:
+        trained = hidden.requires_grad or any(p.requires_grad for p in self.parameters())
+        return trained and torch.is_grad_enabled()
 
     def transform(self, hidden: Tensor) -> Tensor:
         """``forward`` of a part that is computed at once."""
