@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # LlamaIndex's Milvus store wants pymilvus 2 where LangChain's wants 3, and fastembed an older
-# huggingface-hub: these two get an environment of their own. There is also the lowest version of
-# transformers that is declared.
+# huggingface-hub: these two get an environment of their own. There are also the lowest versions of
+# transformers and sentence-transformers that are declared.
 APART := $(VENV)-apart
 
 # The site is made of docs/ and of docstrings that are read, not imported: its environment is small.
@@ -33,6 +33,7 @@ test: $(VENV)/.package $(APART)/.package
 	$(APART)/bin/pytest tests/adapters/test_llama_index_milvus.py \
 		tests/adapters/test_fastembed.py \
 		tests/adapters/test_transformers.py \
+		tests/adapters/test_sentence_transformers.py \
 		'tests/test_examples.py::test_it_runs[hybrid_llama_index_milvus]'
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
@@ -64,10 +65,10 @@ $(VENV)/.package: $(VENV)/.requirements $(SOURCES) README.md LICENSE
 
 $(APART)/.requirements: pyproject.toml constraints.txt
 	test -x $(APART)/bin/python || $(PYTHON) -m venv $(APART)
-	grep -vE '^(pymilvus|huggingface_hub|transformers|tokenizers)=' constraints.txt > $(APART)/constraints.txt
+	grep -vE '^(pymilvus|huggingface_hub|transformers|tokenizers|sentence-transformers)=' constraints.txt > $(APART)/constraints.txt
 	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt torch
 	$(APART)/bin/python -m pip install --constraint $(APART)/constraints.txt \
-		'.[fastembed,llama-index-milvus]' 'transformers==5.7.0' \
+		'.[fastembed,llama-index-milvus]' 'transformers==5.7.0' 'sentence-transformers==6.0.0' \
 		hatchling hypothesis pytest pytest-asyncio
 	touch $@
 

@@ -21,9 +21,11 @@ from torch import Tensor
 
 import gte_integrations.transformers  # noqa: F401  registers the model type
 from gte_core import (
+    CachedEncoder,
     CachingEncoder,
     Encoder,
     EncoderSettings,
+    PairedEncoder,
     Role,
     SharedEncoder,
     as_encoder,
@@ -58,9 +60,12 @@ class GTESentenceTransformer(SentenceTransformer):
         self, encoder: str | Path | Encoder = DEFAULT_MODEL, *, truncate_dim: int | None = None
     ) -> None:
         module = SharedVectors(encoder, "dense")
+        if truncate_dim is not None:  # a size that the model does not have is refused at once
+            module.encoder.encode_available([], dimensions=truncate_dim)
         super().__init__(
             modules=[module],
             prompts=module.prompts,
+            default_prompt_name=module.default_prompt_name,
             device="cpu",
             similarity_fn_name="cosine",
             truncate_dim=truncate_dim,
@@ -75,6 +80,11 @@ class GTESentenceTransformer(SentenceTransformer):
         size = kwargs.get("truncate_dim")
         kwargs |= {"dimensions": self.truncate_dim if size is None else size}
         return super().encode(inputs, *args, **kwargs)
+
+    def get_embedding_dimension(self) -> int:
+        """Size of the vectors; it may be larger than the model's own, where it offers several."""
+        module = cast("SharedVectors", self[0])
+        return self.truncate_dim or module.get_embedding_dimension()
 
 
 class GTESparseEncoder(SparseEncoder):
@@ -92,6 +102,7 @@ class GTESparseEncoder(SparseEncoder):
         super().__init__(
             modules=[module],
             prompts=module.prompts,
+            default_prompt_name=module.default_prompt_name,
             device="cpu",
             similarity_fn_name="dot",
             max_active_dims=max_active_dims,
@@ -108,16 +119,26 @@ class SharedVectors(InputModule):
 
     def __init__(self, encoder: str | Path | Encoder, half: Half) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.encoder: CachingEncoder = shared_encoder(as_encoder(encoder))
+        self.encoder: CachingEncoder = shared_encoder(_half_of(as_encoder(encoder), half))
         self.given = half
         if half == "sparse":
             self.encoder.require_sparse_head()
+        else:
+            self.encoder.require_dense_head()
         self.tokenizer = cast("Any", _Pieces(self.encoder))
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What the encoder puts before texts, by sentence-transformers' names."""
-        return {"query": self.encoder.query_prefix, "document": ""}
+        """The checkpoint's, and what the encoder puts before texts of either role."""
+        encoder = self.encoder
+        own = encoder.embedder.prompts.by_name if isinstance(encoder, SharedEncoder) else {}
+        return {**own, "query": encoder.query_prefix, "document": encoder.document_prefix}
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """Of the prompt that ``encode`` puts before texts, None for none."""
+        encoder = self.encoder
+        return encoder.embedder.prompts.default_name if isinstance(encoder, SharedEncoder) else None
 
     @property
     def max_seq_length(self) -> int:
@@ -160,15 +181,28 @@ class SharedVectors(InputModule):
 
     def _prompted(self, role: Role, prompt: str) -> tuple[Role, Encoder]:
         """An encoder that puts this prompt before texts of a role."""
-        own = self.prompts[role]
-        if prompt == own:
-            return role, self.encoder
-        if not isinstance(self.encoder, SharedEncoder):
+        encoder = self.encoder
+        own: dict[Role, str] = {
+            "query": encoder.query_prefix,
+            "document": encoder.document_prefix,
+        }
+        if prompt == own[role]:
+            return role, encoder
+        if not isinstance(encoder, SharedEncoder):
+            matching = [other for other in own if own[other] == prompt]
+            if matching:
+                return matching[0], encoder
             raise ValueError(
-                f"prompt is {prompt!r}, but this encoder puts {own!r} before a {role} by itself. "
-                "Leave it out, or load the model here by its name."
+                f"prompt is {prompt!r}, but this encoder puts {own[role]!r} before a {role} by "
+                "itself. Leave it out, or load the model here by its name."
             )
-        return "query", shared_encoder(replace(self.encoder.settings, query_prefix=prompt))
+        if role == "document" and encoder.embedder.look_up is not None:
+            raise ValueError(
+                f"prompt is {prompt!r}, but {encoder.model!r} puts {own[role]!r} before documents, "
+                "and its queries are looked up. Leave it out."
+            )
+        settings = replace(encoder.settings, query_prefix=prompt, prompt_name=None)
+        return "query", shared_encoder(settings)
 
 
 class _Pieces:
@@ -181,6 +215,12 @@ class _Pieces:
         """The strings of token ids."""
         decode = self._encoder.encode_available([]).decode_token
         return [decode(token_id) for token_id in ids]
+
+
+def _half_of(encoder: Encoder, half: Half) -> Encoder:
+    """Of a pair, the encoder of one half: it knows its own prompts, and the other need not run."""
+    source = encoder.source if isinstance(encoder, CachedEncoder) else encoder
+    return getattr(source, half) if isinstance(source, PairedEncoder) else encoder
 
 
 def _restored(kind: type, encoder: Encoder, arguments: dict[str, Any]) -> Any:

@@ -24,16 +24,16 @@ class _Dropout:
 
 
 def add_dropout(embeddings: Embeddings, encoder: EncoderStack, probability: float) -> None:
-    """Let embeddings, attention, and the inside and the end of the MLP drop while they train."""
+    """Let embeddings, attention and MLP drop some of what they give while they train."""
     if not probability:
         return
     embeddings.register_forward_hook(_Dropout(probability))
     for layer in encoder.layer:
-        for name in ("attention", "mlp.up_gate_proj", "mlp"):
+        for name in ("attention", "mlp"):
             layer.get_submodule(name).register_forward_hook(_Dropout(probability))
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether somebody else has hooks on a module, who wants to see it called."""
+    """Whether somebody else has hooks on a module or its own ``forward`` for it."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return any(not isinstance(hook, _Dropout) for hook in hooks)
+    return "forward" in vars(module) or any(not isinstance(hook, _Dropout) for hook in hooks)

@@ -22,8 +22,9 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import ModelOutput
 
-from gte_core import GTEModel
-from gte_core.network.layers import EncoderLayer, RotaryAngles
+from gte_core import GTEConfig, GTEModel
+from gte_core.network.kernels import gated
+from gte_core.network.layers import EncoderLayer, GatedMLP, RotaryAngles
 from gte_core.network.model import EncoderStack
 from gte_core.network.padding import Padding, check_mask
 from gte_integrations._transformers.configuration import NewConfig
@@ -64,8 +65,28 @@ class NewPreTrainedModel(PreTrainedModel):
     ]
 
 
+class NewMLP(GatedMLP):
+    """The MLP over an ordinary product, which adapters and quantized ones may take the place of."""
+
+    def __init__(self, network: GTEConfig, dropout: float) -> None:
+        super().__init__(network.hidden_size, network.intermediate_size)
+        self.up_gate_proj = nn.Linear(
+            network.hidden_size, 2 * network.intermediate_size, bias=False
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """``forward`` of a part that is computed at once."""
+        out: Tensor = self.down_proj(self.dropout(gated(self.up_gate_proj(hidden))))
+        return out
+
+
 class NewLayer(GradientCheckpointingLayer, EncoderLayer):
     """A layer of the core that may compute its states once more in place of keeping them."""
+
+    def __init__(self, network: GTEConfig, dropout: float) -> None:
+        super().__init__(network)
+        self.mlp = NewMLP(network, dropout)
 
 
 class NewModel(NewPreTrainedModel):
@@ -86,13 +107,14 @@ class NewModel(NewPreTrainedModel):
         network = config.network
         parts = GTEModel(network, pooler=add_pooling_layer)
         self.embeddings, self.encoder, self.pooler = parts.embeddings, parts.encoder, parts.pooler
-        layers = (NewLayer(network) for _ in range(network.num_hidden_layers))
+        probability = config.hidden_dropout_prob
+        layers = (NewLayer(network, probability) for _ in range(network.num_hidden_layers))
         self.encoder.layer = nn.ModuleList(layers)
         self._network_config = network
-        self._kernels = Kernels()
+        self._kernels = Kernels(type(module) for module in self.encoder.modules())
         # Not a buffer: it must stay float32 when the model becomes half.
         self._inverse_frequencies = parts.inverse_frequencies
-        add_dropout(self.embeddings, self.encoder, config.hidden_dropout_prob)
+        add_dropout(self.embeddings, self.encoder, probability)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -167,7 +189,7 @@ class NewModel(NewPreTrainedModel):
             or any(weight.requires_grad for weight in self.encoder.parameters())
         )
         if not (self.training or needs_gradients):
-            return self._kernels.encoder(self._network_config, self.embeddings, self.encoder)
+            return self._kernels.encoder(self._network_config, self.encoder, hidden)
         if self.training and self.config.attention_probs_dropout_prob:
             raise ValueError(
                 f"attention_probs_dropout_prob is {self.config.attention_probs_dropout_prob}, but "
@@ -335,6 +357,11 @@ def _either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     if len(given) != 1:
         raise ValueError(
             f"{len(given)} of input_ids and inputs_embeds were given; give one of them."
+        )
+    if given[0].ndim < 2:
+        raise ValueError(
+            f"input_ids has the shape {tuple(given[0].shape)}, but must be (batch, length); of one "
+            "text, give input_ids[None]."
         )
     return given[0]
 

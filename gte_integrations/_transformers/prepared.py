@@ -6,70 +6,94 @@ ones, which anybody may move, cast, load or train; so every pass looks whether t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
-from gte_core import GTEConfig, GTEModel
-from gte_core.network.kernels import GatedLinear, choose_kernels
-from gte_core.network.layers import Embeddings
+from gte_core import GTEConfig
+from gte_core.network.kernels import choose_kernels
 from gte_core.network.model import EncoderStack
 from gte_integrations._transformers.dropout import is_observed
 
-_PLAIN = (nn.Linear, GatedLinear)
-
 
 class _State(NamedTuple):
-    """What tells whether a parameter is what it was."""
+    """What tells whether a parameter is what it was, unless it is written through ``.data``."""
 
     place: int
     version: int
-    sample: float  # for what is written through ``.data``, which has no version
 
     @classmethod
     def of(cls, tensor: Tensor) -> _State:
-        version = 0 if tensor.is_inference() else tensor._version
-        return cls(tensor.data_ptr(), version, tensor.flatten()[tensor.numel() // 2].item())
+        return cls(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Kernels, and what they were made of."""
+
+    states: Mapping[str, _State]
+    samples: Tensor
+    encoder: EncoderStack
 
 
 class Kernels:
-    """The kernels of one model; copied and pickled without them."""
+    """The kernels of one model; copied and pickled without them.
 
-    def __init__(self) -> None:
-        self._made: tuple[Mapping[str, _State], GTEModel] | None = None
+    Args:
+        kinds: the modules that have kernels, or need none.
+    """
+
+    def __init__(self, kinds: Iterable[type[nn.Module]]) -> None:
+        self._kinds = frozenset(kinds)
+        self._made: _Made | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)()
+        return type(self)(self._kinds)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
+        return type(self), (self._kinds,)
 
-    def encoder(
-        self, config: GTEConfig, embeddings: Embeddings, encoder: EncoderStack
-    ) -> EncoderStack:
-        """What computes the layers: with kernels where there are any, else ``encoder`` itself."""
-        scale = embeddings.LayerNorm.weight
-        if choose_kernels(scale.dtype, scale.device) is None or not _is_plain(encoder):
+    def encoder(self, config: GTEConfig, encoder: EncoderStack, hidden: Tensor) -> EncoderStack:
+        """What computes the layers: with kernels where there are any, else ``encoder`` itself.
+
+        Args:
+            config: the shape of the network.
+            encoder: the layers.
+            hidden: what goes into the first of them.
+        """
+        if not self._are_for(encoder, hidden):
             self._made = None
             return encoder
         weights = {f"encoder.{name}": p.detach() for name, p in encoder.named_parameters()}
         states = {name: _State.of(weight) for name, weight in weights.items()}
+        samples = _sampled(weights.values())
         made = self._made
-        if made is None or states != made[0]:
-            weights |= {
-                f"embeddings.{name}": p.detach() for name, p in embeddings.named_parameters()
-            }
-            made = self._made = states, GTEModel.sharing(config, weights)
-        return made[1].encoder
+        if made is None or states != made.states or not samples.equal(made.samples):
+            config = replace(config, num_hidden_layers=len(encoder.layer))
+            made = self._made = _Made(states, samples, EncoderStack.sharing(config, weights))
+        return made.encoder
+
+    def _are_for(self, encoder: nn.Module, hidden: Tensor) -> bool:
+        """Whether there are kernels, and the layers are ours, of one type and in one place.
+
+        They are not with adapters, quantized products or hooks.
+        """
+        place = hidden.dtype, hidden.device
+        return (
+            choose_kernels(*place) is not None
+            and all((weight.dtype, weight.device) == place for weight in encoder.parameters())
+            and all(type(module) in self._kinds for module in encoder.modules())
+            and not any(is_observed(module) for module in encoder.modules())
+        )
 
 
-def _is_plain(encoder: nn.Module) -> bool:
-    """Whether the layers are ours, in one type: no adapters, no quantized products, no hooks."""
-    modules = list(encoder.modules())
-    products = [module for module in modules if hasattr(module, "in_features")]
-    return (
-        all(type(product) in _PLAIN for product in products)
-        and len({parameter.dtype for parameter in encoder.parameters()}) == 1
-        and not any(is_observed(module) for module in modules)
-    )
+def _sampled(weights: Iterable[Tensor]) -> Tensor:
+    """Some elements of all matrices, at least one of every row and nearly every column.
+
+    They show what is written through ``.data``, which has no version.
+    """
+    matrices = (weight for weight in weights if weight.ndim == 2)
+    return torch.cat([each.flatten()[:: max(1, min(each.shape) - 1)] for each in matrices])

@@ -6,10 +6,17 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.modules import Dense
 from sentence_transformers.sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 
-from gte_core import EncoderSettings, GTEEmbedder, MissingHeadError, shared_encoder
-from gte_core.testing import HashEncoder, random_checkpoint
+from gte_core import (
+    EncoderSettings,
+    GTEEmbedder,
+    MissingHeadError,
+    PairedEncoder,
+    shared_encoder,
+)
+from gte_core.testing import HashEncoder, random_checkpoint, random_sparse_encoder
 from gte_integrations.sentence_transformers import GTESentenceTransformer, GTESparseEncoder
 
 TOLERANCE = 2e-5
@@ -43,6 +50,24 @@ def directory(tmp_path):
     (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 8192}')
     return directory
+
+
+def write_pooling(directory, **fields):
+    (directory / "1_Pooling" / "config.json").write_text(
+        json.dumps({"embedding_dimension": 64} | fields)
+    )
+
+
+def add_matrices(directory, *sizes):
+    """A Dense for each size, of which modules.json names the first."""
+    modules = json.loads((directory / "modules.json").read_text())
+    modules[2] |= {"path": f"2_Dense_{sizes[0]}", "type": "sentence_transformers.models.Dense"}
+    (directory / "modules.json").write_text(json.dumps(modules))
+    for size in sizes:
+        (directory / f"2_Dense_{size}").mkdir()
+        Dense(64, size, activation_function=torch.nn.Identity()).save(
+            str(directory / f"2_Dense_{size}")
+        )
 
 
 @pytest.fixture
@@ -141,6 +166,100 @@ def test_a_prompt_of_ones_own_is_refused_where_the_encoder_has_its_own():
     assert model.encode_query(["a"]).shape == (1, 64)
     with pytest.raises(ValueError, match="prompt is 'x: ', but this encoder puts '' before"):
         model.encode(["a"], prompt="x: ")
+
+
+PROMPTS = {"query": "w5 ", "document": "w6 ", "cluster": "w8 "}
+
+
+@pytest.mark.parametrize("pooling", [{"pooling_mode": "cls"}, {"include_prompt": False}])
+@pytest.mark.parametrize("default", [None, "cluster"])
+def test_prompts_of_the_checkpoint_are_put_as_sentence_transformers_puts_them(
+    directory, pooling, default
+):
+    write_pooling(directory, **pooling)
+    settings = {"prompts": PROMPTS, "default_prompt_name": default}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    theirs = SentenceTransformer(str(directory), device="cpu")
+    embedder = GTEEmbedder.from_pretrained(directory, dtype="float32")
+    ours = GTESentenceTransformer(embedder)
+    for found in (theirs, ours):
+        asked = found.encode_query(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(
+            asked, embedder.encode_dense(TEXTS, role="query"), atol=TOLERANCE
+        )
+        answers = found.encode_document(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(answers, embedder.encode_dense(TEXTS), atol=TOLERANCE)
+    for given in ({}, {"prompt_name": "cluster"}, {"prompt_name": "document"}, {"prompt": "w9 "}):
+        expected = theirs.encode(TEXTS, normalize_embeddings=True, **given)
+        np.testing.assert_allclose(ours.encode(TEXTS, **given), expected, atol=TOLERANCE)
+
+
+def test_another_prompt_of_the_checkpoint_may_be_the_encoders(directory):
+    (directory / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
+    chosen = EncoderSettings(model=str(directory), dtype="float32", prompt_name="cluster")
+    model = GTESentenceTransformer(shared_encoder(chosen))
+    plain = SentenceTransformer(str(directory), device="cpu")
+    for prompt_name, verb in (("cluster", model.encode_query), ("document", model.encode_document)):
+        expected = plain.encode(TEXTS, prompt_name=prompt_name)
+        np.testing.assert_allclose(verb(TEXTS), expected, atol=TOLERANCE)
+    expected = plain.encode(TEXTS, prompt="w9 ")
+    np.testing.assert_allclose(model.encode(TEXTS, prompt="w9 "), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("sizes", [(32,), (48, 32, 96)])
+def test_matrices_are_those_of_the_checkpoint(directory, sizes):
+    write_pooling(directory, pooling_mode="mean")
+    add_matrices(directory, *sizes)
+    embedder = GTEEmbedder.from_pretrained(directory, dtype="float32")
+    plain = SentenceTransformer(str(directory), device="cpu")
+    found = plain.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(found, embedder.encode_dense(TEXTS), atol=TOLERANCE)
+    for size in sizes:
+        expected = embedder.encode_dense(TEXTS, dimensions=size)
+        model = GTESentenceTransformer(embedder, truncate_dim=size)
+        assert model.get_embedding_dimension() == size
+        np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-6)
+        found = GTESentenceTransformer(embedder).encode(TEXTS, truncate_dim=size)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for wrong in (97, 31) if len(sizes) > 1 else (33,):
+        with pytest.raises(ValueError, match=rf"dimensions is {wrong}, but"):
+            GTESentenceTransformer(embedder, truncate_dim=wrong)
+
+
+def test_a_sparse_encoders_queries_are_looked_up(tmp_path):
+    name = str(random_sparse_encoder(tmp_path / "sparse"))
+    ours = shared_encoder(EncoderSettings(model=name, dtype="float32"))
+    model = GTESparseEncoder(ours)
+    expected = {
+        role: ours.encode_sparse(TEXTS, role=role).toarray() for role in ("query", "document")
+    }
+    asked = model.encode_query(TEXTS, convert_to_sparse_tensor=False)
+    np.testing.assert_allclose(asked.numpy(), expected["query"], atol=1e-6)
+    for encode in (model.encode, model.encode_document):
+        found = encode(TEXTS, convert_to_sparse_tensor=False).numpy()
+        np.testing.assert_allclose(found, expected["document"], atol=1e-6)
+    assert np.abs(expected["query"] - expected["document"]).max() > 0.01
+    with pytest.raises(MissingHeadError, match="has no dense vectors"):
+        GTESentenceTransformer(ours)
+    with pytest.raises(ValueError, match=r"prompt is 'w9 ', but .* its queries are looked up"):
+        model.encode(TEXTS, prompt="w9 ")
+
+
+@pytest.mark.parametrize("wrap", [lambda pair: pair, shared_encoder])
+def test_each_half_of_a_pair_is_its_own_encoder(wrap):
+    dense = CountingEncoder(name="dense", query_prefix="q: ", document_prefix="d: ")
+    sparse = CountingEncoder(name="sparse", query_prefix="ask: ")
+    pair = wrap(PairedEncoder(dense=dense, sparse=sparse))
+    vectors, weights = GTESentenceTransformer(pair), GTESparseEncoder(pair)
+    expected = dense.encode_dense(["a b"], role="query")
+    np.testing.assert_allclose(vectors.encode_query(["a b"]), expected, atol=1e-6)
+    expected = dense.encode_dense(["a b"])
+    np.testing.assert_allclose(vectors.encode_document(["a b"]), expected, atol=1e-6)
+    assert sparse.n_texts == 0
+    for verb, role in ((weights.encode_query, "query"), (weights.encode_document, "document")):
+        expected = sparse.encode_sparse(["a b"], role=role).toarray()
+        found = verb(["a b"], convert_to_sparse_tensor=False).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def evaluated(kind, model):

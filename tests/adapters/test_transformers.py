@@ -187,42 +187,110 @@ def test_saved_models_load_here_and_in_the_core(directory, tmp_path, batch, kind
     torch.testing.assert_close(found, before, atol=TOLERANCE, rtol=0)
 
 
-def changed_weights(model):
-    """Ways to change the weights of a model."""
-    layer = model.encoder.layer[0]
-
-    def load():
-        state = {name: weight * 1.25 for name, weight in model.state_dict().items()}
-        model.load_state_dict(state)
-
-    def in_place():
-        with torch.no_grad():
-            layer.mlp.down_proj.weight.mul_(1.5)
-
-    def data():
-        layer.attention.qkv_proj.weight.data.mul_(1.5)
-
-    def replace():
-        layer.attention.o_proj.weight = torch.nn.Parameter(layer.attention.o_proj.weight * 2)
-
-    def submodule():
-        layer.mlp.down_proj = torch.nn.Linear(128, 64)
-
-    def norm():
-        layer.attn_ln.weight.data.mul_(2)
-
-    def table():
-        model.embeddings.word_embeddings.weight.data.mul_(2)
-
-    return [load, in_place, data, replace, submodule, norm, table]
+CHANGES = {}
 
 
-@pytest.mark.parametrize("way", range(7))
-def test_changed_weights_are_computed_with(directory, batch, way):
+def change(way):
+    """Register a way to change the weights of a model."""
+    CHANGES[way.__name__] = way
+    return way
+
+
+@change
+def load(model):
+    model.load_state_dict({name: weight * 1.25 for name, weight in model.state_dict().items()})
+
+
+@change
+def assign(model):
+    state = {name: weight * 1.25 for name, weight in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+
+
+@change
+def multiply_in_place(model):
+    model.encoder.layer[0].mlp.down_proj.weight.mul_(1.5)
+
+
+@change
+def write_data(model):
+    model.encoder.layer[0].attention.qkv_proj.weight.data.mul_(1.5)
+
+
+@change
+def write_a_row_of_data(model):
+    model.encoder.layer[0].mlp.down_proj.weight.data[3] += 1
+
+
+@change
+def write_a_column_of_data(model):
+    model.encoder.layer[0].mlp.down_proj.weight.data[:, 5] *= 30
+
+
+@change
+def write_the_data_of_a_norm(model):
+    model.encoder.layer[0].attn_ln.weight.data.mul_(2)
+
+
+@change
+def write_the_data_of_the_table(model):
+    model.embeddings.word_embeddings.weight.data.mul_(2)
+
+
+@change
+def average(model):
+    weights = [weight.data for weight in model.parameters()]
+    torch._foreach_lerp_(weights, [weight * 1.5 for weight in weights], 0.5)
+
+
+@change
+def step_a_fused_optimizer(model):
+    with torch.enable_grad():
+        model(torch.tensor([[5, 6]])).last_hidden_state[0, 0, 0].backward()
+    torch.optim.AdamW(model.parameters(), lr=0.1, fused=True).step()
+
+
+@change
+def replace_a_weight(model):
+    attention = model.encoder.layer[0].attention
+    attention.o_proj.weight = torch.nn.Parameter(attention.o_proj.weight * 2)
+
+
+@change
+def swap_a_weight(model):
+    weight = model.encoder.layer[0].attention.o_proj.weight
+    torch.utils.swap_tensors(weight, torch.nn.Parameter(weight * 2))
+
+
+@change
+def replace_a_product(model):
+    model.encoder.layer[0].mlp.down_proj = torch.nn.Linear(128, 64)
+
+
+@change
+def replace_a_forward(model):
+    product = model.encoder.layer[0].mlp.down_proj
+    own = product.forward
+    product.forward = lambda hidden: 2 * own(hidden)
+
+
+@change
+def drop_a_layer(model):
+    model.encoder.layer = model.encoder.layer[:1]
+
+
+@change
+def resize_the_table_too(model):
+    model.resize_token_embeddings(600)
+    multiply_in_place(model)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_weights_are_computed_with(directory, batch, name):
     model = AutoModel.from_pretrained(directory)
     with torch.no_grad():
         before = model(**batch).last_hidden_state
-        changed_weights(model)[way]()
+        CHANGES[name](model)
         after = model(**batch).last_hidden_state
     plain = model(**batch).last_hidden_state.detach()  # with gradients: torch's own layers
     assert not after.allclose(before, atol=1e-3)
@@ -241,6 +309,16 @@ def test_types_are_changed_as_asked(directory, batch, dtype):
     assert back.logits.dtype == torch.float32
     exact = GTEModel.from_pretrained(directory)
     assert model.new._inverse_frequencies.equal(exact.inverse_frequencies)
+
+
+def test_long_texts_train_as_they_are_computed(directory):
+    model = AutoModel.from_pretrained(directory)
+    ids = torch.randint(5, 500, (1, 3000))
+    states = model(ids).last_hidden_state
+    states.sum().backward()
+    with torch.no_grad():
+        found = model(ids).last_hidden_state
+    torch.testing.assert_close(found, states.detach(), atol=TOLERANCE, rtol=0)
 
 
 def test_three_steps_lower_a_loss(directory, batch):
@@ -332,6 +410,40 @@ def test_hooks_and_adapters_see_every_pass(directory, batch):
         assert not model(**batch).last_hidden_state.allclose(hooked, atol=1e-3)
 
 
+def test_every_product_takes_an_adapter(directory, batch):
+    """As peft's ``target_modules="all-linear"`` does: it replaces each by one of the same sizes."""
+
+    class Adapted(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+            self.down = torch.nn.Linear(base.in_features, 2, bias=False)
+            self.up = torch.nn.Linear(2, base.out_features, bias=False)
+
+        def forward(self, x):
+            return self.base(x) + self.up(self.down(x))
+
+    model = AutoModel.from_pretrained(directory)
+    with torch.no_grad():
+        before = model(**batch).last_hidden_state
+    model.requires_grad_(False)
+    products = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    for name in products:
+        model.set_submodule(name, Adapted(model.get_submodule(name)))
+    adapted = model(**batch).last_hidden_state
+    adapted.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).last_hidden_state, adapted.detach())
+        for name in products:  # merged
+            adapter = model.get_submodule(name)
+            adapter.base.weight += adapter.up.weight @ adapter.down.weight
+            model.set_submodule(name, adapter.base)
+        merged = model(**batch).last_hidden_state
+    torch.testing.assert_close(merged, adapted.detach(), atol=1e-4, rtol=0)
+    assert not merged.allclose(before, atol=1e-3)
+
+
 def test_copies_and_pickles_compute_the_same(directory, batch):
     model = AutoModel.from_pretrained(directory)
     with torch.no_grad():
@@ -378,6 +490,7 @@ def test_odd_batches_are_computed_or_refused(directory):
         ({"input_ids": ids, "inputs_embeds": embedded}, "2 of input_ids"),
         ({"input_ids": ids, "attention_mask": torch.ones(1, 3)}, r"attention_mask has the shape"),
         ({"input_ids": ids, "attention_mask": ids - 9e9}, "attention_mask holds negative"),
+        ({"input_ids": ids[0]}, r"input_ids has the shape \(3,\), but must be \(batch, length\)"),
     ):
         with pytest.raises(ValueError, match=message):
             model(**arguments)

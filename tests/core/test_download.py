@@ -1,8 +1,10 @@
 """A hub model in a directory of its own: what is there, what it is known as, what is refused."""
 
+import errno
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,32 @@ def test_an_interrupted_copy_goes_on(published, tmp_path, monkeypatch):
     assert len(copied) == len(NAMES)
     assert names_in(downloaded.directory) == NAMES | {RECORD}
     assert origin(downloaded.directory).model == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize("file", [RECORD, "model.safetensors"])
+def test_what_a_full_disk_does_not_hold_is_named_and_leaves_nothing(
+    published, tmp_path, monkeypatch, file
+):
+    """Whatever is being written, the next try goes on."""
+    replace = Path.replace
+
+    def to_full_disk(path, target):
+        if target.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", to_full_disk)
+        with pytest.raises(OSError, match=rf"No space left on device: '.*model/{file}'"):
+            download_model(DEFAULT_MODEL, tmp_path / "model")
+    assert not list(tmp_path.rglob("model/*.part"))
+    assert download_model(DEFAULT_MODEL, tmp_path / "model").model == DEFAULT_MODEL
+
+
+def test_a_kill_while_the_record_is_written(published, tmp_path):
+    (tmp_path / f"{RECORD}.part").write_text("{")
+    assert names_in(download_model(DEFAULT_MODEL, tmp_path).directory) >= NAMES | {RECORD}
+    assert not (tmp_path / f"{RECORD}.part").exists()
 
 
 def test_what_an_old_cache_lacked_is_added(published, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from gte_core.checkpoint.origin import (
     Record,
     file_sha256,
     files_like,
+    is_untouched,
     read_record,
     written_whole,
 )
@@ -62,6 +63,7 @@ def download_model(
     Raises:
         HubError: there is no such model, the hub cannot be reached, or a file of a pinned model
             has another SHA-256.
+        OSError: a file cannot be written.
         ValueError: ``model`` is no hub id, or something else is in the directory.
     """
     target = Path(directory).expanduser().absolute()
@@ -75,7 +77,7 @@ def download_model(
     )
     if found.revision is None:
         raise ValueError(
-            f"model is {shown(model)}, which is on this machine already: use or copy "
+            f"{shown(model)} is a model which is on this machine already: use or copy "
             f"{str(found.directory)!r}. To download, give a hub id such as {DEFAULT_MODEL!r}."
         )
     sources = files_like(found.directory, MODEL_PATTERNS)
@@ -94,7 +96,7 @@ def download_model(
 def _record_in(target: Path) -> Record | None:
     """What was downloaded there before, None where nothing is; ``ValueError`` for other files."""
     record = read_record(target)
-    if record is None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if record is None and target.exists() and not (target.is_dir() and is_untouched(target)):
         raise _holds(target, f"something without {RECORD_FILE}")
     return record
 

@@ -97,7 +97,24 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write a file first, so that it never bears its name before it is all there."""
-    part = path.with_name(f"{path.name}.part")
-    yield part
-    part.replace(path)
+    """Where to write a file first, so that it never bears its name before it is all there.
+
+    What cannot be written, as on a full disk, leaves nothing; the ``OSError`` names the file.
+    """
+    part = _part_of(path)
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def is_untouched(directory: Path) -> bool:
+    """Whether nothing is in a directory, but for a record whose writing was cut off."""
+    return all(path == _part_of(directory / RECORD_FILE) for path in directory.iterdir())
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")

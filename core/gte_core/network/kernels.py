@@ -32,7 +32,7 @@ class GatedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name in torch
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
-        return _gated(super().forward(input))
+        return gated(super().forward(input))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +195,11 @@ class Float8GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` -> ``(n, out_features / 2)``."""
-        return _gated(self._up_gate(x))
+        return gated(self._up_gate(x))
 
 
-def _gated(up_gate: Tensor) -> Tensor:
+def gated(up_gate: Tensor) -> Tensor:
+    """``(n, 2 * size)`` -> ``(n, size)``: the first half times GELU of the second."""
     up, gate = up_gate.chunk(2, dim=-1)
     return gelu(gate).mul_(up)
 

@@ -124,21 +124,27 @@ class GatedMLP(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.up_gate_proj = GatedLinear(hidden_size, 2 * intermediate_size, bias=False)
+        self.up_gate_proj: nn.Linear = GatedLinear(hidden_size, 2 * intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform every token by itself."""
-        if hidden.device.type == "cpu" and len(hidden) > _CPU_TOKENS:
+        is_long = hidden.device.type == "cpu" and len(hidden) > _CPU_TOKENS
+        if is_long and not self._needs_gradients(hidden):  # they keep all of it anyway
             out = torch.empty_like(hidden)
             for rows, found in zip(
                 torch.split(hidden, _CPU_ROWS), torch.split(out, _CPU_ROWS), strict=True
             ):
-                found.copy_(self._transform(rows))
+                found.copy_(self.transform(rows))
             return out
-        return self._transform(hidden)
+        return self.transform(hidden)
 
-    def _transform(self, hidden: Tensor) -> Tensor:
+    def _needs_gradients(self, hidden: Tensor) -> bool:
+        trained = hidden.requires_grad or any(p.requires_grad for p in self.parameters())
+        return trained and torch.is_grad_enabled()
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """``forward`` of a part that is computed at once."""
         out: Tensor = self.down_proj(self.up_gate_proj(hidden))
         return out
 

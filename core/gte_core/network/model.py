@@ -53,6 +53,26 @@ class EncoderStack(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
+    @classmethod
+    def sharing(cls, config: GTEConfig, weights: Mapping[str, Tensor]) -> EncoderStack:
+        """The layers over tensors that somebody else holds, by their names in a whole model.
+
+        They have the fastest kernels for the type of the tensors on their device. These keep the
+        weights of the products once more, in an order of their own; all others are shared.
+        """
+        first = next(iter(weights.values()))
+        placement = Placement(
+            first.device,
+            first.dtype,
+            head_dtype=first.dtype,
+            kernels=choose_kernels(first.dtype, first.device),
+        )
+        model = nn.Module()
+        with torch.device("meta"):
+            model.encoder = stack = cls(config)
+        placement.fill(model, SharedWeights(weights))
+        return stack.requires_grad_(False).eval()
+
     def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:
         """Run ``(total_tokens, hidden_size)`` through every layer."""
         for layer in self.layer:
@@ -164,25 +184,6 @@ class GTEModel(nn.Module):
             for layer in model.encoder.layer:
                 layer.compile()
         return model
-
-    @classmethod
-    def sharing(cls, config: GTEConfig, weights: Mapping[str, Tensor]) -> GTEModel:
-        """An encoder without heads over tensors that somebody else holds, by their original names.
-
-        It has the fastest kernels for their type on their device. These keep the weights of the
-        products once more, in an order of their own; all others are shared.
-        """
-        scale = weights["embeddings.LayerNorm.weight"]
-        placement = Placement(
-            scale.device,
-            scale.dtype,
-            head_dtype=scale.dtype,
-            kernels=choose_kernels(scale.dtype, scale.device),
-        )
-        with torch.device("meta"):
-            model = cls(config)
-        placement.fill(model, SharedWeights(weights))
-        return model.requires_grad_(False).eval()
 
     @classmethod
     def _from_directory(
