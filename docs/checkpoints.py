@@ -315,7 +315,7 @@ def _named(form: Form, found: Capabilities) -> str:
 
 def _gives(found: Capabilities) -> str:
     if found.is_reranker:
-        return "scores of pairs (`GTEReranker`)"
+        return "scores of pairs (`GTEReranker`, and `rerank=` of a search)"
     if found.refusal:
         return f"nothing: {_reason(found)}"
     kinds = {"tokens": "sparse", "vocabulary": "learned sparse", None: ""}
