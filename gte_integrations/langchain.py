@@ -46,6 +46,7 @@ except ImportError as error:
     ) from error
 
 from gte_core import Reranker, RerankerSettings, TruncationSide, shared_reranker
+from gte_core.ranking import checked_scores
 from gte_integrations._encoder_fields import (
     EncoderFields,
     GivenReranker,
@@ -230,16 +231,18 @@ class GTECrossEncoder(BaseModel, BaseCrossEncoder):
         The one that was given, or the one that all objects of these settings share.
         """
         # Held here, and looked up again, because a copy may have other settings.
-        self._reranker = self.given_reranker or shared_reranker(
-            RerankerSettings(**self.model_dump())
-        )
-        return self._reranker
+        reranker: Reranker | None = self.given_reranker
+        if reranker is None:
+            reranker = shared_reranker(RerankerSettings(**self.model_dump()))
+        self._reranker = reranker
+        return reranker
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Relevance of each (query, document) pair; a raw logit, where the reranker is ours."""
         if not text_pairs:
             return []
-        scores: list[float] = self.reranker.score(text_pairs).tolist()
+        given = self.reranker.score(text_pairs)
+        scores: list[float] = checked_scores(given, len(text_pairs)).tolist()
         return scores
 
 

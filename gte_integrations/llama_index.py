@@ -53,6 +53,7 @@ from gte_core import (
     shared_encoder,
     shared_reranker,
 )
+from gte_core.ranking import checked_scores
 from gte_integrations._encoder_fields import (
     GivenEncoder,
     GivenReranker,
@@ -336,12 +337,12 @@ class GTERerank(BaseNodePostprocessor):
         The one that was given, or the one that all objects of these settings share.
         """
         # Held here, and looked up again, because fields can be set.
-        self._reranker = self.given_reranker or shared_reranker(
-            RerankerSettings(
-                model=self.model_name, **{name: getattr(self, name) for name in _RERANKER_SETTINGS}
-            )
-        )
-        return self._reranker
+        reranker: Reranker | None = self.given_reranker
+        if reranker is None:
+            settings = {name: getattr(self, name) for name in _RERANKER_SETTINGS}
+            reranker = shared_reranker(RerankerSettings(model=self.model_name, **settings))
+        self._reranker = reranker
+        return reranker
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -369,7 +370,8 @@ class GTERerank(BaseNodePostprocessor):
         if not nodes:
             return []
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        scores = self.reranker.score([(query, text) for text in texts]).tolist()
+        given = self.reranker.score([(query, text) for text in texts])
+        scores = checked_scores(given, len(texts)).tolist()
         ranked = [
             NodeWithScore(
                 node=_remembering(node) if self.keep_retrieval_score else node.node, score=score

@@ -51,6 +51,31 @@ class Reranker(Protocol):
         ...
 
 
+def checked_scores(scores: object, n_pairs: int) -> NDArray[np.float32]:
+    """What a reranker's ``score`` gave for so many pairs, as float32 ``(n_pairs,)``.
+
+    ``ValueError`` unless it is one finite number for each, because any other would put documents
+    in a wrong order, or lose them.
+    """
+    try:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and so refused
+            given = np.asarray(scores, np.float32)
+    except (TypeError, ValueError) as error:
+        raise _unfit(f"a {type(scores).__name__} that makes no array", n_pairs) from error
+    if given.shape != (n_pairs,):
+        raise _unfit(f"scores of shape {given.shape}", n_pairs)
+    if n_wrong := np.count_nonzero(~np.isfinite(given)):
+        raise _unfit(f"{n_wrong} score(s) that are NaN or infinite", n_pairs)
+    return given
+
+
+def _unfit(given: str, n_pairs: int) -> ValueError:
+    return ValueError(
+        f"The reranker gave {given} for {n_pairs} pairs, but must give one finite number for "
+        "each; see gte_core.Reranker."
+    )
+
+
 class ScoringReranker(ABC):
     """A ``Reranker`` of which a subclass says how it scores."""
 
@@ -81,13 +106,20 @@ class ScoringReranker(ABC):
 
 def _rankable(query: str, documents: Iterable[str], top_n: int | None) -> list[str]:
     checked_text(query, "query")
-    if top_n is not None and top_n < 1:
-        raise ValueError(f"top_n is {top_n}, but must be at least 1, or None for all.")
+    _check_top_n(top_n)
     return list(checked(as_texts(documents, "documents"), "documents"))
 
 
-def _ranked(
-    texts: list[str], scores: NDArray[np.float32], top_n: int | None
-) -> list[RankedDocument]:
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is None:
+        return
+    if isinstance(top_n, bool) or not hasattr(top_n, "__index__"):
+        raise TypeError(f"top_n must be an integer of at least 1, or None for all, got {top_n!r}.")
+    if top_n < 1:
+        raise ValueError(f"top_n is {top_n}, but must be at least 1, or None for all.")
+
+
+def _ranked(texts: list[str], given: object, top_n: int | None) -> list[RankedDocument]:
+    scores = checked_scores(given, len(texts))
     order = np.argsort(-scores, kind="stable")[:top_n]
     return [RankedDocument(int(i), float(scores[i]), texts[i]) for i in order]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from gte_core import Reranker, as_reranker
+from gte_core.ranking import checked_scores
+from gte_core.texts import as_texts
 from gte_integrations._index.checks import check_count
 from gte_integrations._index.fusion import best
 from gte_integrations._index.search import MAX_DEPTH, Hit, Wanted, group_of, selected
@@ -50,7 +50,7 @@ class Reranking:
                 f"rerank_depth is {depth}, but must be at least offset + limit, {wanted.end}: only "
                 "what was reranked can be among the hits."
             )
-        texts = [queries] if isinstance(queries, str) else list(queries)
+        texts = list(as_texts(queries, "queries"))
         return cls(as_reranker(reranker), texts, wanted, depth)
 
     @property
@@ -75,13 +75,7 @@ class Reranking:
     def _scores(self, pairs: list[tuple[str, str]]) -> list[float]:
         if not pairs:
             return []
-        scores = np.asarray(self.reranker.score(pairs), np.float32)
-        if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
-            raise ValueError(
-                f"The reranker gave scores of shape {scores.shape} for {len(pairs)} pairs, but "
-                "must give one finite number for each; see gte_core.Reranker."
-            )
-        return list(map(float, scores))
+        return list(map(float, checked_scores(self.reranker.score(pairs), len(pairs))))
 
     def _cut(self, hits: list[Hit]) -> list[Hit]:
         wanted = self.wanted

@@ -177,6 +177,9 @@ def test_wrong_arguments(one_index):
     for options, error, message in wrong:
         with pytest.raises(error, match=message):
             one_index.search("oak", **options)
+    for queries in (None, b"oak", {"oak": 1}):
+        with pytest.raises(TypeError, match="queries must be a str or an iterable of str, got"):
+            one_index.search(queries, rerank=hashes)
 
 
 def test_scores_that_do_not_fit_are_refused(one_index, monkeypatch):

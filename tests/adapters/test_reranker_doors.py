@@ -59,6 +59,26 @@ def test_a_loaded_model_and_its_name_rank_alike(door, tmp_path):
         assert ranked_by(door(reranker=given, top_n=2), "w1") == expected
 
 
+@pytest.mark.parametrize("door", [GTECompressor, GTERerank])
+@pytest.mark.parametrize(
+    ("scores", "given"), [([1.0], r"scores of shape \(1,\)"), ([float("nan")] * 4, r"4 score\(s\)")]
+)
+def test_scores_that_do_not_fit_are_refused(door, reranker, monkeypatch, scores, given):
+    monkeypatch.setattr(reranker, "score", lambda pairs: scores)
+    with pytest.raises(ValueError, match=f"The reranker gave {given}.* for 4 pairs"):
+        ranked_by(door(reranker=reranker))
+
+
+@pytest.mark.parametrize("door", [GTECrossEncoder, GTERerank])
+def test_an_object_that_is_empty_is_used_all_the_same(door):
+    class Empty(HashReranker):
+        def __len__(self):
+            return 0
+
+    empty = Empty()
+    assert door(reranker=empty).reranker is empty
+
+
 @pytest.mark.parametrize("door", [GTECrossEncoder, GTERerank])
 def test_a_name_is_shared_and_loads_nothing(door):
     shared = shared_reranker(RerankerSettings(model="org/reranker"))

@@ -41,6 +41,45 @@ async def test_awaited_forms_give_the_same():
         await reranker.arank("oak", DOCUMENTS, return_documents=True)
 
 
+@pytest.mark.parametrize("top_n", ["2", 2.0, True])
+def test_a_top_n_that_is_no_integer_is_refused(top_n):
+    message = f"top_n must be an integer of at least 1, or None for all, got {top_n!r}"
+    with pytest.raises(TypeError, match=message):
+        HashReranker().rank("oak", DOCUMENTS, top_n=top_n)
+
+
+class Scoring(ScoringReranker):
+    """Gives these scores, whatever it is asked."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, pairs):
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "given"),
+    [
+        ([1.0, 2.0, 3.0], r"scores of shape \(3,\)"),
+        ([1.0] * 5, r"scores of shape \(5,\)"),
+        ([[1.0]] * 4, r"scores of shape \(4, 1\)"),
+        ([1.0, float("nan"), 1e300, 2.0], r"2 score\(s\) that are NaN or infinite"),
+        ({1.0, 2.0}, "a set that makes no array"),
+    ],
+)
+async def test_scores_that_do_not_fit_are_refused(scores, given):
+    message = f"The reranker gave {given} for 4 pairs, but must give one finite number for each"
+    with pytest.raises(ValueError, match=message):
+        Scoring(scores).rank("oak", DOCUMENTS)
+    with pytest.raises(ValueError, match=message):
+        await Scoring(scores).arank("oak", DOCUMENTS, top_n=1)
+
+
+def test_scores_may_be_a_list():
+    assert [one.index for one in Scoring([1, 3, 2, 3]).rank("oak", DOCUMENTS)] == [1, 3, 2, 0]
+
+
 def test_a_shared_reranker_ranks_as_the_loaded_one(tmp_path):
     path = random_checkpoint(tmp_path, task="sequence_classification")
     shared = shared_reranker(RerankerSettings(model=str(path)))
