@@ -92,9 +92,14 @@ class Key:
         return found is None or re.fullmatch("[!-~]+", found) is not None
 
     def hidden(self, text: str) -> str:
-        """The text with stars in the place of the key."""
+        """The text with stars in the place of the key, and of the beginning of one that was cut."""
         key = self.value()
-        return text.replace(key, "***") if key else text
+        if not key:
+            return text
+        text = text.replace(key, "***")
+        for length in range(len(key) - 1, 3, -1):
+            text = text.replace(f"{key[:length]}…", "***…")
+        return text
 
     def __repr__(self) -> str:
         return f"Key({'given' if self._given else self.variable})"

@@ -1014,6 +1014,15 @@ def test_a_key_that_an_answer_repeats_is_not_shown(serve):
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("before", [279, 285, 299])
+def test_a_key_that_is_cut_where_an_error_ends_is_not_shown(keyed, before):
+    server, encoder = keyed
+    server.info_faults = [refuse(400, {"error": "x" * before + KEY})]
+    with pytest.raises(RemoteError, match=r"x\*\*\*…?$|xs?k?-?…$") as caught:
+        _ = encoder.dimensions
+    assert KEY[:4] not in str(caught.value)
+
+
 def test_a_pickle_reads_the_environment_and_a_copy_keeps_the_key(keyed, monkeypatch):
     _, encoder = keyed
     pickled = pickle.dumps(encoder)
