@@ -7,12 +7,14 @@ limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``, b
 
 import asyncio
 import base64
+import contextlib
 import copy
 import json
 import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -902,6 +904,22 @@ def test_a_server_that_never_was_there_is_not_waited_for(pauses):
         pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"),
     ):
         _ = encoder.dimensions
+    assert pauses == []
+
+
+def test_an_address_where_nobody_takes_connections_is_not_waited_for(pauses):
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # and accepts none, so that the next connections hang
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        encoder = opened.enter_context(TEIEncoder(url, timeout=0.3))
+        with pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"):
+            _ = encoder.dimensions
     assert pauses == []
 
 
