@@ -608,6 +608,7 @@ def test_swapped_vectors_are_put_in_order(serve, change):
     [
         ([], r"answered 2 texts with index \[\], but must give one"),
         ([{"index": 0}, {"index": 0}], r"with index \[0\], but"),
+        ([{"index": i} for i in (0, 1, 0)], r"with index \[0, 1\], but .*; it gave 3"),
         ([{"index": 0}, {"index": 2}], r"with index \[0, 2\], but"),
         ("nothing", r"with index \[\], but"),
         ([{"index": 0}, {"index": 1}], "no lists of numbers of one length"),
