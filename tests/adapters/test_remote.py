@@ -553,8 +553,9 @@ def test_a_size_is_asked_for_and_checked(serve):
     server, encoder = serve(FakeTEI(), TEIEncoder, dimensions=8)
     assert encoder.dimensions == encoder.encode_dense("oak").shape[1] == 8
     server.change = lambda rows: [[1.0] * SIZE for _ in rows]  # one that does not know the field
-    with pytest.raises(RemoteError, match=f"of {SIZE} components, but those of its model have 8"):
-        encoder.encode_dense("oak")
+    for one in (encoder, TEIEncoder(server.url, dimensions=8)):
+        with one, pytest.raises(RemoteError, match=f"of {SIZE} comp.* those of its model have 8"):
+            one.encode_dense("oak")
 
 
 def test_another_model_is_noticed_while_an_index_is_open(tei, tmp_path, monkeypatch):
@@ -569,6 +570,19 @@ def test_another_model_is_noticed_while_an_index_is_open(tei, tmp_path, monkeypa
             index.add([("b", "elm")])
         with pytest.raises(RemoteError, match="make a new encoder"):
             index.search("oak")
+
+
+def test_a_server_that_did_not_say_what_it_serves_is_asked_again(tei, monkeypatch):
+    server, encoder = tei
+    assert encoder.encode_dense("oak").any()
+    server.info["model_sha"] = "0" * 40
+    server.info_faults = [refuse(404)]
+    clock = time.monotonic  # that of event loops
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60)
+    with pytest.raises(RemoteError, match="answered 404"):
+        encoder.encode_dense("oak")
+    with pytest.raises(RemoteError, match="serves another model now"):
+        encoder.encode_dense("oak")
 
 
 def test_a_text_that_was_cut_is_told(serve, caplog):
