@@ -39,6 +39,7 @@ Classify = Callable[[int, bytes, str | None], Failure]
 
 _SHOWN = 300  # characters of what a server said that an error repeats
 _CONNECT_SECONDS = 10.0
+_CONNECT_SHARE = 0.9  # of a short timeout, so that it is known what took too long
 _NOT_TRIED_AGAIN = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
@@ -92,9 +93,14 @@ class Key:
         return found is None or re.fullmatch("[!-~]+", found) is not None
 
     def hidden(self, text: str) -> str:
-        """The text with stars in the place of the key."""
+        """The text with stars in the place of the key, and of the beginning of one that was cut."""
         key = self.value()
-        return text.replace(key, "***") if key else text
+        if not key:
+            return text
+        text = text.replace(key, "***")
+        for length in range(len(key) - 1, 3, -1):
+            text = text.replace(f"{key[:length]}…", "***…")
+        return text
 
     def __repr__(self) -> str:
         return f"Key({'given' if self._given else self.variable})"
@@ -284,6 +290,8 @@ class Connection:
         try:
             async with asyncio.timeout(self.timeout):
                 response = await session.client.request(method, self.url + path, content=content)
+        except httpx.ConnectTimeout as error:  # nobody is there; a slow model connects
+            return self._unreached(path, error)
         except (TimeoutError, httpx.TimeoutException):
             said = f"{self.url}{path} did not answer within {self.timeout:g} seconds (timeout)."
             return RemoteError(said, failure=TRANSIENT)
@@ -349,7 +357,9 @@ class Connection:
                     "Content-Type": "application/json",
                     "User-Agent": f"gte-integrations/{__version__}",
                 },
-                timeout=httpx.Timeout(self.timeout, connect=min(_CONNECT_SECONDS, self.timeout)),
+                timeout=httpx.Timeout(
+                    self.timeout, connect=min(_CONNECT_SECONDS, self.timeout * _CONNECT_SHARE)
+                ),
                 limits=httpx.Limits(max_connections=self.max_in_flight),
             )
             self._session = _Session(loop, client, asyncio.Semaphore(self.max_in_flight))

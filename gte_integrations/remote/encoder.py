@@ -255,14 +255,14 @@ def dense_rows(rows: object, n_texts: int, where: str) -> NDArray[np.float64]:
 
 def by_place(items: object, name: str, n_texts: int, where: str) -> list[dict[str, Any]]:
     """The objects of an answer in the order of their texts, which the field ``name`` says."""
-    found: dict[Any, dict[str, Any]] = {}
-    for item in items if isinstance(items, list) else []:
-        if isinstance(item, dict):
-            found[item.get(name)] = item
-    if len(found) != n_texts or set(found) != set(range(n_texts)):
+    given = items if isinstance(items, list) else []
+    found: dict[Any, dict[str, Any]] = {
+        item.get(name): item for item in given if isinstance(item, dict)
+    }
+    if len(given) != n_texts or set(found) != set(range(n_texts)):
         raise RemoteError(
             f"{where} answered {n_texts} texts with {name} {shown(found)}, but must give one "
-            "object for each text, numbered from 0."
+            f"object for each text, numbered from 0; it gave {len(given)}."
         )
     return [found[place] for place in range(n_texts)]
 

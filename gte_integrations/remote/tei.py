@@ -119,10 +119,10 @@ class TEIEncoder(RemoteEncoder):
         await self._recognise()
         info = self._info
         is_sparse = _pooling(info, self.connection.url) == "splade"
-        probe = [] if is_sparse else (await self._dense(["dimensions"]))[0]
+        size = 0 if is_sparse else self._size or (await self._dense(["dimensions"])).shape[1]
         return Description(
             fingerprint=self._fingerprint or _fingerprint(info, self.document_prefix),
-            dimensions=len(probe),
+            dimensions=size,
             has_sparse=is_sparse,
             vocab_size=self._vocab_size if is_sparse else 0,
             max_texts=_positive(info.get("max_client_batch_size")) or 32,
@@ -133,8 +133,15 @@ class TEIEncoder(RemoteEncoder):
         now = asyncio.get_running_loop().time()
         if now - self._asked_at < _SURE_SECONDS and self._info:
             return
-        self._asked_at = now
-        info = (await self.connection.get("/info")).body
+        self._asked_at = now  # so that the requests beside this one do not ask, too
+        try:
+            self._compare((await self.connection.get("/info")).body)
+        except BaseException:
+            self._asked_at = -math.inf
+            raise
+
+    def _compare(self, info: object) -> None:
+        """Keep what is served, at first; ``RemoteError`` if it is not what was kept."""
         if not isinstance(info, dict) or "model_id" not in info:
             raise RemoteError(
                 f"{self.connection.url}/info answered {shown(info)}, but a server of "
@@ -143,7 +150,6 @@ class TEIEncoder(RemoteEncoder):
         before, self._info = self._info, self._info or info
         different = [name for name in _IDENTITY if before and before.get(name) != info.get(name)]
         if different:
-            self._asked_at = -math.inf
             raise RemoteError(
                 f"{self.connection.url} serves another model now: "
                 + ", ".join(

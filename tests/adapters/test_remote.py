@@ -7,12 +7,14 @@ limits; its vectors are made of hashes. Real servers are named by ``TEI_URL``, b
 
 import asyncio
 import base64
+import contextlib
 import copy
 import json
 import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -551,8 +553,9 @@ def test_a_size_is_asked_for_and_checked(serve):
     server, encoder = serve(FakeTEI(), TEIEncoder, dimensions=8)
     assert encoder.dimensions == encoder.encode_dense("oak").shape[1] == 8
     server.change = lambda rows: [[1.0] * SIZE for _ in rows]  # one that does not know the field
-    with pytest.raises(RemoteError, match=f"of {SIZE} components, but those of its model have 8"):
-        encoder.encode_dense("oak")
+    for one in (encoder, TEIEncoder(server.url, dimensions=8)):
+        with one, pytest.raises(RemoteError, match=f"of {SIZE} comp.* those of its model have 8"):
+            one.encode_dense("oak")
 
 
 def test_another_model_is_noticed_while_an_index_is_open(tei, tmp_path, monkeypatch):
@@ -567,6 +570,19 @@ def test_another_model_is_noticed_while_an_index_is_open(tei, tmp_path, monkeypa
             index.add([("b", "elm")])
         with pytest.raises(RemoteError, match="make a new encoder"):
             index.search("oak")
+
+
+def test_a_server_that_did_not_say_what_it_serves_is_asked_again(tei, monkeypatch):
+    server, encoder = tei
+    assert encoder.encode_dense("oak").any()
+    server.info["model_sha"] = "0" * 40
+    server.info_faults = [refuse(404)]
+    clock = time.monotonic  # that of event loops
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60)
+    with pytest.raises(RemoteError, match="answered 404"):
+        encoder.encode_dense("oak")
+    with pytest.raises(RemoteError, match="serves another model now"):
+        encoder.encode_dense("oak")
 
 
 def test_a_text_that_was_cut_is_told(serve, caplog):
@@ -606,6 +622,7 @@ def test_swapped_vectors_are_put_in_order(serve, change):
     [
         ([], r"answered 2 texts with index \[\], but must give one"),
         ([{"index": 0}, {"index": 0}], r"with index \[0\], but"),
+        ([{"index": i} for i in (0, 1, 0)], r"with index \[0, 1\], but .*; it gave 3"),
         ([{"index": 0}, {"index": 2}], r"with index \[0, 2\], but"),
         ("nothing", r"with index \[\], but"),
         ([{"index": 0}, {"index": 1}], "no lists of numbers of one length"),
@@ -905,6 +922,22 @@ def test_a_server_that_never_was_there_is_not_waited_for(pauses):
     assert pauses == []
 
 
+def test_an_address_where_nobody_takes_connections_is_not_waited_for(pauses):
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # and accepts none, so that the next connections hang
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        encoder = opened.enter_context(TEIEncoder(url, timeout=0.3))
+        with pytest.raises(RemoteError, match=r"cannot be reached: .* Look at the address"):
+            _ = encoder.dimensions
+    assert pauses == []
+
+
 def test_a_server_that_speaks_otherwise_is_not_waited_for(tei, pauses):
     server, encoder = tei
     server.info_faults = [drop]
@@ -1012,6 +1045,15 @@ def test_a_key_that_an_answer_repeats_is_not_shown(serve):
     with pytest.raises(RemoteError, match=r"must give the weights") as caught:
         encoder.encode_sparse("oak")
     assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("before", [279, 285, 299])
+def test_a_key_that_is_cut_where_an_error_ends_is_not_shown(keyed, before):
+    server, encoder = keyed
+    server.info_faults = [refuse(400, {"error": "x" * before + KEY})]
+    with pytest.raises(RemoteError, match=r"x\*\*\*…?$|xs?k?-?…$") as caught:
+        _ = encoder.dimensions
+    assert KEY[:4] not in str(caught.value)
 
 
 def test_a_pickle_reads_the_environment_and_a_copy_keeps_the_key(keyed, monkeypatch):
