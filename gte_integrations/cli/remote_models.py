@@ -12,15 +12,26 @@ if TYPE_CHECKING:
     from gte_integrations.remote.encoder import RemoteEncoder
 
 # openai:NAME and dashscope:NAME, or tei+URL and openai+URL#NAME
-_FORM = re.compile(r"(openai|dashscope):(?!/)(.+)|(tei|openai)\+(https?://[^#]+)(?:#(.+))?")
+_FORM = re.compile(r"(openai|dashscope):(?!/|https?:)(.+)|(tei|openai)\+(https?://[^#]+)(?:#(.+))?")
+_NEARLY = re.compile(r"(tei|openai|dashscope)[+:].+", re.IGNORECASE)
 _OF_A_SERVER = ("tei:", "openai:", "dashscope:")  # fingerprints that no local model has
 
 _LOCAL = ("revision", "device", "dtype", "max_length", "prompt_name")
 
 
 def is_remote(model: str | None) -> bool:
-    """Whether ``--model`` names a server, or a model of a cloud."""
-    return model is not None and _FORM.fullmatch(model) is not None
+    """Whether ``--model`` names a server, or a model of a cloud; ``ValueError`` if it nearly does.
+
+    A key would go elsewhere than was meant.
+    """
+    if model is None or _FORM.fullmatch(model):
+        return model is not None
+    if _NEARLY.fullmatch(model):
+        raise ValueError(
+            f"model is {model!r}; write tei+http://HOST:PORT, openai+http://HOST:PORT/v1#MODEL, "
+            "openai:MODEL or dashscope:MODEL."
+        )
+    return False
 
 
 def refuse_recorded(name: str) -> None:

@@ -105,7 +105,15 @@ def test_what_a_server_does_not_take_is_said(words, message):
 
 
 @pytest.mark.parametrize(
-    "model", ["demo", "Alibaba-NLP/gte-multilingual-base", "./tei", "tei:x", "C:\\model", None]
+    "model", ["demo", "Alibaba-NLP/gte-multilingual-base", "./tei", "C:\\model", None]
 )
 def test_names_of_local_models_stay_local(model):
     assert not is_remote(model)
+
+
+@pytest.mark.parametrize(
+    "model", ["tei:http://h:1", "tei+h:1", "openai:http://h/v1#m", "openai+h/v1#m", "TEI+http://h"]
+)
+def test_what_nearly_names_a_server_goes_nowhere(model):
+    with pytest.raises(ValueError, match=r"model is '.*'; write tei\+http"):
+        is_remote(model)
