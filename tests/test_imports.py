@@ -134,6 +134,7 @@ def test_adapters_use_public_names_of_the_core(path):
                 "former",
                 "iteration",
                 "pickling",
+                "ranking",
                 "testing",
             ]
 
