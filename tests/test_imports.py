@@ -136,6 +136,7 @@ def test_adapters_use_public_names_of_the_core(path):
                 "pickling",
                 "ranking",
                 "testing",
+                "texts",
             ]
 
 
