@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, gelu
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -22,9 +22,10 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import ModelOutput
 
-from gte_core import GTEConfig, GTEModel
+from gte_core import GTEConfig
 from gte_core.network.kernels import gated
-from gte_core.network.layers import EncoderLayer, GatedMLP, RotaryAngles
+from gte_core.network.layers import Embeddings, EncoderLayer, GatedMLP, Pooler, RotaryAngles
+from gte_core.network.masked_lm import MaskedLMHead
 from gte_core.network.model import EncoderStack
 from gte_core.network.padding import Padding, check_mask
 from gte_integrations._transformers.configuration import NewConfig
@@ -68,11 +69,10 @@ class NewPreTrainedModel(PreTrainedModel):
 class NewMLP(GatedMLP):
     """The MLP over an ordinary product, which adapters and quantized ones may take the place of."""
 
+    up_gate_kind = nn.Linear
+
     def __init__(self, network: GTEConfig, dropout: float) -> None:
         super().__init__(network.hidden_size, network.intermediate_size)
-        self.up_gate_proj = nn.Linear(
-            network.hidden_size, 2 * network.intermediate_size, bias=False
-        )
         self.dropout = nn.Dropout(dropout)
 
     def transform(self, hidden: Tensor) -> Tensor:
@@ -85,8 +85,7 @@ class NewLayer(GradientCheckpointingLayer, EncoderLayer):
     """A layer of the core that may compute its states once more in place of keeping them."""
 
     def __init__(self, network: GTEConfig, dropout: float) -> None:
-        super().__init__(network)
-        self.mlp = NewMLP(network, dropout)
+        super().__init__(network, NewMLP(network, dropout))
 
 
 class NewModel(NewPreTrainedModel):
@@ -105,15 +104,16 @@ class NewModel(NewPreTrainedModel):
     def __init__(self, config: NewConfig, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
         network = config.network
-        parts = GTEModel(network, pooler=add_pooling_layer)
-        self.embeddings, self.encoder, self.pooler = parts.embeddings, parts.encoder, parts.pooler
         probability = config.hidden_dropout_prob
-        layers = (NewLayer(network, probability) for _ in range(network.num_hidden_layers))
-        self.encoder.layer = nn.ModuleList(layers)
+        self.embeddings = Embeddings(network)
+        self.encoder = EncoderStack(
+            NewLayer(network, probability) for _ in range(network.num_hidden_layers)
+        )
+        self.pooler = Pooler(network.hidden_size) if add_pooling_layer else None
         self._network_config = network
         self._kernels = Kernels(type(module) for module in self.encoder.modules())
         # Not a buffer: it must stay float32 when the model becomes half.
-        self._inverse_frequencies = parts.inverse_frequencies
+        self._inverse_frequencies = network.rotary.inverse_frequencies(network.head_dim)
         add_dropout(self.embeddings, self.encoder, probability)
         self.post_init()
 
@@ -198,7 +198,43 @@ class NewModel(NewPreTrainedModel):
         return self.encoder
 
 
-class NewForTokenClassification(NewPreTrainedModel):
+class NewModelWithHead(NewPreTrainedModel):
+    """The encoder and a head, which a subclass adds."""
+
+    new: NewModel
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """As ``NewModel.forward``, with the head's output; ``labels`` are what its loss is of."""
+        encoded = self.new(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        output = self._output(encoded, labels)
+        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def _output(self, encoded: BaseModelOutputWithPooling, labels: Tensor | None) -> ModelOutput:
+        """What the head makes of what the encoder gave."""
+        raise NotImplementedError
+
+
+class NewForTokenClassification(NewModelWithHead):
     """The encoder and a classifier of tokens; of one label, it is the sparse head."""
 
     def __init__(self, config: NewConfig) -> None:
@@ -209,38 +245,15 @@ class NewForTokenClassification(NewPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels or 1)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> NewTokenClassifierOutput | tuple[Any, ...]:
-        """As ``NewModel.forward``; ``labels`` ``(batch, length)`` are ids, -100 to be ignored."""
-        encoded = self.new(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-            return_dict=True,
-        )
+    def _output(self, encoded: BaseModelOutputWithPooling, labels: Tensor | None) -> ModelOutput:
+        """``labels`` ``(batch, length)`` are ids, -100 to be ignored."""
         logits = self.classifier(self.dropout(encoded.last_hidden_state))
-        loss = None if labels is None else cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = NewTokenClassifierOutput(
-            loss, logits, encoded.last_hidden_state, encoded.hidden_states
+        return NewTokenClassifierOutput(
+            _token_loss(logits, labels), logits, encoded.last_hidden_state, encoded.hidden_states
         )
-        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
 
 
-class NewForSequenceClassification(NewPreTrainedModel):
+class NewForSequenceClassification(NewModelWithHead):
     """The encoder, a pooler and a classifier of sequences; of one label, it is a reranker."""
 
     def __init__(self, config: NewConfig) -> None:
@@ -251,58 +264,34 @@ class NewForSequenceClassification(NewPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels or 1)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """As ``NewModel.forward``; the loss of ``labels`` follows ``config.problem_type``.
+    def _output(self, encoded: BaseModelOutputWithPooling, labels: Tensor | None) -> ModelOutput:
+        """The loss of ``labels`` follows ``config.problem_type``.
 
         The pooled state is that of each row's first token, on whichever side the padding stands.
         """
-        encoded = self.new(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-            return_dict=True,
-        )
         logits = self.classifier(self.dropout(encoded.pooler_output))
         loss = None
         if labels is not None:
             loss = self.loss_function(
                 labels=labels, logits=logits, pooled_logits=logits, config=self.config
             )
-        output = SequenceClassifierOutput(loss, logits, encoded.hidden_states)
-        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
+        return SequenceClassifierOutput(loss, logits, encoded.hidden_states)
 
 
-class LanguageModelHead(nn.Module):
-    """``decoder(LayerNorm(gelu(dense(states))))``."""
+class LanguageModelHead(MaskedLMHead):
+    """The core's head over an ordinary decoder, which gives all logits at once."""
 
     def __init__(self, config: NewConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        super().__init__(config.network, tied=True)
+        self.decoder = cast("Any", nn.Linear(config.hidden_size, config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``(..., hidden_size)`` -> logits ``(..., vocab_size)``."""
-        logits: Tensor = self.decoder(self.norm(gelu(self.dense(hidden))))
+        logits: Tensor = self.decoder(self.transform(hidden))
         return logits
 
 
-class NewForMaskedLM(NewPreTrainedModel):
+class NewForMaskedLM(NewModelWithHead):
     """The encoder and the head of a masked language model, tied to the word embeddings."""
 
     _tied_weights_keys = {  # noqa: RUF012
@@ -323,33 +312,10 @@ class NewForMaskedLM(NewPreTrainedModel):
         """Use another decoder."""
         self.lm_head.decoder = cast("nn.Linear", new_embeddings)
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> MaskedLMOutput | tuple[Any, ...]:
-        """As ``NewModel.forward``; ``labels`` ``(batch, length)`` are ids, -100 to be ignored."""
-        encoded = self.new(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-            return_dict=True,
-        )
+    def _output(self, encoded: BaseModelOutputWithPooling, labels: Tensor | None) -> ModelOutput:
+        """``labels`` ``(batch, length)`` are ids, -100 to be ignored."""
         logits = self.lm_head(encoded.last_hidden_state)
-        loss = None if labels is None else cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = MaskedLMOutput(loss, logits, encoded.hidden_states)
-        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
+        return MaskedLMOutput(_token_loss(logits, labels), logits, encoded.hidden_states)
 
 
 def _either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
@@ -364,6 +330,10 @@ def _either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
             "text, give input_ids[None]."
         )
     return given[0]
+
+
+def _token_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
+    return None if labels is None else cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
 def _chosen(given: bool | None, default: bool | None) -> bool:

@@ -122,9 +122,11 @@ class Attention(nn.Module):
 class GatedMLP(nn.Module):
     """GELU-gated feed-forward network: ``down(gelu(gate) * up)``, exact erf GELU."""
 
+    up_gate_kind: type[nn.Linear] = GatedLinear
+
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.up_gate_proj: nn.Linear = GatedLinear(hidden_size, 2 * intermediate_size, bias=False)
+        self.up_gate_proj = self.up_gate_kind(hidden_size, 2 * intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -150,13 +152,18 @@ class GatedMLP(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and MLP, each with a residual and a LayerNorm behind it."""
+    """Attention and MLP, each with a residual and a LayerNorm behind it.
 
-    def __init__(self, config: GTEConfig) -> None:
+    Args:
+        config: the shape of the network.
+        mlp: the MLP, None for a new ``GatedMLP``.
+    """
+
+    def __init__(self, config: GTEConfig, mlp: GatedMLP | None = None) -> None:
         super().__init__()
         self.attention = Attention(config.hidden_size, config.num_attention_heads)
         self.attn_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+        self.mlp = mlp or GatedMLP(config.hidden_size, config.intermediate_size)
         self.mlp_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor, rotary: RotaryAngles, layout: PackLayout) -> Tensor:

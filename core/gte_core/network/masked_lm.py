@@ -45,6 +45,11 @@ class MaskedLMHead(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = Decoder(config, tied=tied)
 
+    def transform(self, hidden: Tensor) -> Tensor:
+        """What goes into the decoder, of the same shape as the states."""
+        states: Tensor = self.norm(gelu(self.dense(hidden.to(self.dense.weight.dtype))))
+        return states
+
     def logits(self, hidden: Tensor, word_embeddings: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Logits of all tokens for a block of the vocabulary at a time, never for all of it.
 
@@ -57,7 +62,7 @@ class MaskedLMHead(nn.Module):
             the next block overwrites.
         """
         matrix = word_embeddings if self.decoder.weight is None else self.decoder.weight
-        states = self.norm(gelu(self.dense(hidden.to(self.dense.weight.dtype)))).to(matrix.dtype)
+        states = self.transform(hidden).to(matrix.dtype)
         at_once = _LOGITS_AT_ONCE.get(hidden.device.type, _LOGITS_AT_ONCE_ELSEWHERE)
         step = min(len(matrix), max(1, at_once // max(1, len(hidden))))
         # The same memory for all blocks: with what is kept of each in between, an allocator finds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -49,9 +49,14 @@ class GTEModelOutput:
 class EncoderStack(nn.Module):
     """The stack of layers."""
 
-    def __init__(self, config: GTEConfig) -> None:
+    def __init__(self, layers: Iterable[EncoderLayer]) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(layers)
+
+    @classmethod
+    def of(cls, config: GTEConfig) -> EncoderStack:
+        """As many layers as the network has."""
+        return cls(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     @classmethod
     def sharing(cls, config: GTEConfig, weights: Mapping[str, Tensor]) -> EncoderStack:
@@ -69,7 +74,7 @@ class EncoderStack(nn.Module):
         )
         model = nn.Module()
         with torch.device("meta"):
-            model.encoder = stack = cls(config)
+            model.encoder = stack = cls.of(config)
         placement.fill(model, SharedWeights(weights))
         return stack.requires_grad_(False).eval()
 
@@ -112,7 +117,7 @@ class GTEModel(nn.Module):
         self.config = config
         self.task = task
         self.embeddings = Embeddings(config)
-        self.encoder = EncoderStack(config)
+        self.encoder = EncoderStack.of(config)
         pooled = pooler or task == "sequence_classification"
         self.pooler = Pooler(config.hidden_size) if pooled else None
         classifies = task is not None and task != "masked_lm"
