@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -51,18 +51,7 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
         from gte_core.shared import shared_encoder  # brings torch
 
         return shared_encoder(EncoderSettings(model=str(encoder)))
-    if isinstance(encoder, type):
-        raise TypeError(
-            f"encoder is the class {encoder.__name__}, but must be one of its objects, such as "
-            'GTEEmbedder.from_pretrained("demo") makes.'
-        )
-    lacking = [name for name in _OF_0_1_0 if not _has(encoder, name)]
-    if lacking:
-        raise TypeError(
-            f"encoder is a {type(encoder).__name__} without {', '.join(lacking)}, but must be the "
-            "name of a model, a loaded GTEEmbedder, or another object that satisfies "
-            "gte_core.Encoder."
-        )
+    _check_object("encoder", encoder, _OF_0_1_0, 'GTEEmbedder.from_pretrained("demo")')
     takes_roles = all(_takes_role(getattr(encoder, verb)) for verb in _VERBS)
     if takes_roles and all(_has(encoder, name) for name in _SINCE_0_3_0):
         return encoder
@@ -89,18 +78,7 @@ def as_reranker(reranker: Reranker | str | Path) -> Reranker:
         from gte_core.shared import shared_reranker  # brings torch
 
         return shared_reranker(RerankerSettings(model=str(reranker)))
-    if isinstance(reranker, type):
-        raise TypeError(
-            f"reranker is the class {reranker.__name__}, but must be one of its objects, such as "
-            "GTEReranker.from_pretrained(...) makes."
-        )
-    lacking = [name for name in _OF_A_RERANKER if not _has(reranker, name)]
-    if lacking:
-        raise TypeError(
-            f"reranker is a {type(reranker).__name__} without {', '.join(lacking)}, but must be "
-            "the name of a model, a loaded GTEReranker, or another object that satisfies "
-            "gte_core.Reranker."
-        )
+    _check_object("reranker", reranker, _OF_A_RERANKER, "GTEReranker.from_pretrained(...)")
     return reranker
 
 
@@ -191,6 +169,23 @@ class CompletedEncoder:
 
     def _fed(self, texts: str | Iterable[str], role: Role) -> Iterable[str]:
         return with_prefix(texts, role, self.query_prefix)
+
+
+def _check_object(kind: str, given: object, needed: Sequence[str], example: str) -> None:
+    """Raise ``TypeError`` unless it is an object that has what its kind needs."""
+    if isinstance(given, type):
+        raise TypeError(
+            f"{kind} is the class {given.__name__}, but must be one of its objects, such as "
+            f"{example} makes."
+        )
+    lacking = [name for name in needed if not _has(given, name)]
+    if lacking:
+        loaded = example.partition(".")[0]
+        raise TypeError(
+            f"{kind} is a {type(given).__name__} without {', '.join(lacking)}, but must be the "
+            f"name of a model, a loaded {loaded}, or another object that satisfies "
+            f"gte_core.{kind.capitalize()}."
+        )
 
 
 def _has(encoder: object, name: str) -> bool:

@@ -133,7 +133,7 @@ class GTEEmbedder(Scoring):
         return cls(load(given, model))
 
     def __repr__(self) -> str:
-        settings = self._settings.arguments() | {
+        settings = self.settings.arguments() | {
             "device": self.device,
             "dtype": self.dtype,
             "max_length": self.max_length,
@@ -145,13 +145,13 @@ class GTEEmbedder(Scoring):
         return f"GTEEmbedder({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = self._settings.arguments()
+        arguments = self.settings.arguments()
         return _from_arguments, (type(self), arguments.pop("model"), arguments)
 
     def with_max_length(self, max_length: int) -> GTEEmbedder:
         """An embedder that reads this many tokens of a text; both share the loaded weights."""
-        limit = check_max_length(max_length, self._tokenizer.n_special)
-        settings = replace(self._settings, max_length=limit)
+        limit = check_max_length(max_length, self.tokenizer.n_special)
+        settings = replace(self.settings, max_length=limit)
         look_up = self.look_up and self.look_up.with_max_length(limit)
         return type(self)(
             replace(self._loaded, settings=settings, max_length=limit, look_up=look_up)
@@ -242,7 +242,7 @@ class GTEEmbedder(Scoring):
         size = self._size(dimensions)
         parts = self._parts(texts, role, sparse=False, show_progress=show_progress)
         return np.concatenate(
-            [self._projection.vectors(part.pooled, size, name_of=names) for part, names in parts]
+            [self.projection.vectors(part.pooled, size, name_of=names) for part, names in parts]
         )
 
     @refuses_foreign
@@ -281,8 +281,11 @@ class GTEEmbedder(Scoring):
         All of them are counted, also those beyond ``max_length`` that the model would not read.
         Reads lazily; no pass.
         """
-        given = (fed.text for fed in self._fed(texts, role))
-        return self._windows_of(role).tokenizer.count(given)
+        return self.count_fed(self._fed(texts, role), role)
+
+    def count_fed(self, texts: FedTexts, role: Role) -> NDArray[np.int64]:
+        """``count_tokens`` of texts that are behind their prompt."""
+        return self._windows_of(role).tokenizer.count(fed.text for fed in texts)
 
     def _parts(
         self,
@@ -298,17 +301,20 @@ class GTEEmbedder(Scoring):
             self._fed(texts, role), call, sparse=sparse, show_progress=show_progress
         )
 
-    def _fed(self, texts: str | Iterable[str], role: Role) -> FedTexts:
-        """The texts as the model reads them."""
-        prompt = self.query_prefix if role == "query" else self.document_prefix
-        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
-        return FedTexts(given, self.left_out(prompt))
+    def fed(self, texts: str | Iterable[str], role: Role, query_prefix: str) -> FedTexts:
+        """The texts as the model reads them, with this prefix before queries."""
+        prompt = query_prefix if role == "query" else self.document_prefix
+        given = with_prefix(texts, role, query_prefix, self.document_prefix)
+        return FedTexts(given, self._left_out(prompt))
 
-    def left_out(self, prompt: str) -> int:
+    def _fed(self, texts: str | Iterable[str], role: Role) -> FedTexts:
+        return self.fed(texts, role, self.query_prefix)
+
+    def _left_out(self, prompt: str) -> int:
         """How many tokens pooling leaves out at the beginning of a text behind this prompt."""
-        if self._description.include_prompt or not prompt:
+        if self._loaded.description.include_prompt or not prompt:
             return 0
-        return self._tokenizer.count_prompt(prompt, self.max_length)
+        return self.tokenizer.count_prompt(prompt, self.max_length)
 
     def _windows_of(self, role: Role) -> WindowedEncoding:
         return self._query_windows if role == "query" else self._windows
@@ -326,15 +332,15 @@ class GTEEmbedder(Scoring):
         self, texts: Sequence[TokenizedText], *, name_of: NameOf = as_text
     ) -> TextVectors:
         """What a pass makes of texts whose ids are known."""
-        return self._engine.compute(texts, name_of=name_of)
+        return self._loaded.engine.compute(texts, name_of=name_of)
 
     def _embeddings(self, encoded: TextVectors, name_of: NameOf, size: int) -> HybridEmbeddings:
         return HybridEmbeddings(
-            self._projection.vectors(encoded.pooled, size, name_of=name_of),
+            self.projection.vectors(encoded.pooled, size, name_of=name_of),
             encoded.sparse,
             encoded.n_tokens,
             encoded.truncated,
-            self._tokenizer.decode_token,
+            self.tokenizer.decode_token,
             self.separate_sizes,
         )
 

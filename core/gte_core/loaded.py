@@ -22,59 +22,47 @@ class LoadedEncoder:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        self._files = loaded.files
-        self._config = loaded.config
-        self._tokenizer = loaded.tokenizer
-        self._engine = loaded.engine
-        self._description = loaded.description
-        self._projection = loaded.projection
-        self._prompts = loaded.prompts
-        self._query_prefix = loaded.query_prefix
-        self._max_length = loaded.max_length
-        self._settings = loaded.settings
-        self._device = loaded.device
-        self._dtype = loaded.dtype
         self._fingerprint: Fingerprint | None = None
 
     @property
     def settings(self) -> EncoderSettings:
         """What it was loaded with; ``model``, ``revision`` and ``dimensions`` are decided."""
-        return self._settings
+        return self._loaded.settings
 
     @property
     def model(self) -> str:
         """The hub id, the absolute path of a directory, or ``"demo"``."""
-        return self._files.model
+        return self._loaded.files.model
 
     @property
     def revision(self) -> str | None:
         """The commit of the model's files, None for a directory."""
-        return self._files.revision
+        return self._loaded.files.revision
 
     @property
     def device(self) -> str:
         """Where it computes, such as ``"cpu"`` or ``"cuda:0"``."""
-        return self._device
+        return self._loaded.device
 
     @property
     def dtype(self) -> str:
         """The type of the matrix products, such as ``"bfloat16"``; never ``"auto"``."""
-        return self._dtype
+        return self._loaded.dtype
 
     @property
     def dimensions(self) -> int:
         """Size of the dense vectors when a call does not ask for another; 0 if there are none."""
-        return self._size(self._settings.dimensions)
+        return self._size(self._loaded.settings.dimensions)
 
     @property
     def max_dimensions(self) -> int:
         """The largest size of dense vectors, 0 if there are none."""
-        return self._projection.max_size
+        return self._loaded.projection.max_size
 
     @property
     def projection(self) -> Projection:
         """What makes dense vectors of pooled states."""
-        return self._projection
+        return self._loaded.projection
 
     @property
     def separate_sizes(self) -> tuple[int, ...]:
@@ -82,52 +70,52 @@ class LoadedEncoder:
 
         Vectors of such sizes cannot be cut.
         """
-        return self._projection.separate_sizes
+        return self._loaded.projection.separate_sizes
 
     @property
     def max_length(self) -> int:
         """Tokens of a text that are read, special tokens included."""
-        return self._max_length
+        return self._loaded.max_length
 
     @property
     def query_prefix(self) -> str:
         """Text that goes before queries, usually none."""
-        return self._query_prefix
+        return self._loaded.query_prefix
 
     @property
     def document_prefix(self) -> str:
         """Text that goes before documents, rarely any."""
-        return self._prompts.document_prefix
+        return self._loaded.prompts.document_prefix
 
     @property
     def prompts(self) -> Prompts:
         """The prompts of the checkpoint, by name."""
-        return self._prompts
+        return self._loaded.prompts
 
     @property
     def has_dense(self) -> bool:
         """Whether the checkpoint gives dense vectors; a sparse encoder gives sparse ones alone."""
-        return self._engine.has_dense
+        return self._loaded.engine.has_dense
 
     @property
     def has_sparse(self) -> bool:
         """Whether the checkpoint gives sparse vectors."""
-        return self._engine.has_sparse
+        return self._loaded.engine.has_sparse
 
     @property
     def vocab_size(self) -> int:
         """Width of the sparse vectors, at least the number of the tokenizer's pieces."""
-        return self._config.vocab_size
+        return self._loaded.config.vocab_size
 
     @property
     def tokenizer(self) -> GTETokenizer:
         """What turns texts into ids and ids into strings."""
-        return self._tokenizer
+        return self._loaded.tokenizer
 
     @property
     def capabilities(self) -> Capabilities:
         """What the checkpoint is and gives, whatever it was loaded with; read from its files."""
-        return capabilities_of(self._files)
+        return capabilities_of(self._loaded.files)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -136,16 +124,16 @@ class LoadedEncoder:
         Raises ``WeightsError`` if the files of a directory were changed since they were loaded.
         """
         if self._fingerprint is None:
-            family = _FAMILIES.get(self._dtype, "float")
+            family = _FAMILIES.get(self._loaded.dtype, "float")
             self._fingerprint = Fingerprint(
-                *self._files.origin, self.max_length, family, self.document_prefix
+                *self._loaded.files.origin, self.max_length, family, self.document_prefix
             )
         return self._fingerprint
 
     @property
     def pack_tokens(self) -> int:
         """Tokens that one pass computes at once, unless a single text has more."""
-        return self._engine.pack_tokens
+        return self._loaded.engine.pack_tokens
 
     def require_dense_head(self) -> None:
         """Raise ``MissingHeadError`` for a checkpoint without dense vectors."""
@@ -161,4 +149,4 @@ class LoadedEncoder:
         if not self.has_dense and dimensions is None:
             return 0
         self.require_dense_head()
-        return self._projection.size(self.dimensions if dimensions is None else dimensions)
+        return self._loaded.projection.size(self.dimensions if dimensions is None else dimensions)

@@ -76,4 +76,4 @@ class LookUp:
             (weights[kept], ids[kept], n_before[bounds].astype(np.int32)),
             shape=(len(texts), len(self._weights)),
         )
-        return TextVectors.of_sparse(csr, texts)
+        return TextVectors.of(texts, csr)

@@ -52,7 +52,7 @@ class Scoring(LoadedEncoder, ABC):
             *self._fed([query for query, _ in listed], "query"),
             *self._fed([document for _, document in listed], "document"),
         ]
-        limit = min(check_max_length(max_length, self._tokenizer.n_special), self.max_length)
+        limit = min(check_max_length(max_length, self.tokenizer.n_special), self.max_length)
         call = WindowedCall(limit, lambda i: f"pairs[{i % n}][{i // n}]", place_of=lambda i: i % n)
         both = self._joined(self._windows.parts(texts, call), size)
         return pair_scores(
@@ -80,7 +80,7 @@ class Scoring(LoadedEncoder, ABC):
         return Explanation.between(
             self.look_up.encode([fed.text for fed in asked]) if self.look_up else both[0],
             both[1],
-            name=self._tokenizer.piece,
+            name=self.tokenizer.piece,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
         )

@@ -19,7 +19,7 @@ from gte_core.cached import CACHE_BYTES, CachedEncoder, CachingEncoder
 from gte_core.checkpoint.naming import absolute_model
 from gte_core.embedder import GTEEmbedder
 from gte_core.embeddings import HybridEmbeddings
-from gte_core.encoder import Encoder, Role, with_prefix
+from gte_core.encoder import Encoder, Role
 from gte_core.foreign import refuses_foreign
 from gte_core.forks import renew_in_children
 from gte_core.loading import decided_length, located
@@ -29,7 +29,7 @@ from gte_core.recent import RecentVectors, Vectors, dense_of, embeddings_of
 from gte_core.reranker import GTEReranker
 from gte_core.serving import Answer, Call, Serving
 from gte_core.settings import EncoderSettings, RerankerSettings
-from gte_core.texts import FedText, FedTexts, checked, named
+from gte_core.texts import FedText, FedTexts, named
 from gte_core.truncation import too_long, warn_truncated
 
 logger = logging.getLogger(__name__)
@@ -192,10 +192,7 @@ class SharedEncoder(CachingEncoder):
         self, texts: str | Iterable[str], *, role: Role = "document"
     ) -> NDArray[np.int64]:
         """Tokens of every text, as ``GTEEmbedder.count_tokens`` counts them, int64 ``(n,)``."""
-        look_up = self._look_up(role)
-        tokenizer = look_up.tokenizer if look_up else self.embedder.tokenizer
-        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
-        return tokenizer.count(checked(given))
+        return self.embedder.count_fed(self._behind_prompt(texts, role), role)
 
     async def _ready(self) -> None:
         if self._found is None:
@@ -203,9 +200,10 @@ class SharedEncoder(CachingEncoder):
 
     def _fed(self, texts: str | Iterable[str], role: Role) -> list[FedText]:
         """The texts as the model reads them, which is what the cache knows them by."""
-        prompt = self.query_prefix if role == "query" else self.document_prefix
-        given = with_prefix(texts, role, self.query_prefix, self.document_prefix)
-        return list(FedTexts(given, self.embedder.left_out(prompt)))
+        return list(self._behind_prompt(texts, role))
+
+    def _behind_prompt(self, texts: str | Iterable[str], role: Role) -> FedTexts:
+        return self.embedder.fed(texts, role, self.query_prefix)
 
     def _size(self, dimensions: int | None) -> int:
         if not self.has_dense and dimensions is None:

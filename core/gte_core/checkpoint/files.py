@@ -17,6 +17,10 @@ from typing import Any
 
 from gte_core.exceptions import GTEError
 
+# Where sentence-transformers lists the steps to a vector, and where it keeps its other settings.
+MODULES_FILE = "modules.json"
+SETTINGS_FILE = "config_sentence_transformers.json"
+
 # Far above what is published: a tokenizer takes 17 MB, indexes and configurations kilobytes.
 _LARGEST = {
     "tokenizer.json": 64 * 2**20,

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gte_core.checkpoint.config import GTEConfig
-from gte_core.checkpoint.files import exists, listing, shortened, shown
+from gte_core.checkpoint.files import MODULES_FILE, SETTINGS_FILE, exists, listing, shortened, shown
 from gte_core.checkpoint.learned_sparse import learned_sparse_files, network_directory
 from gte_core.checkpoint.modules import (
     DESCRIPTION_PATTERNS,
-    MODULES_FILE,
-    SETTINGS_FILE,
     Description,
     description_files,
     is_described,

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from gte_core.checkpoint.files import (
+    MODULES_FILE,
+    SETTINGS_FILE,
     exists,
     is_folder_name,
     read_json,
@@ -26,8 +28,6 @@ from gte_core.exceptions import ConfigError
 Activation = Literal["relu", "log1p_relu"]
 
 ROUTER_FILE = "router_config.json"
-_MODULES_FILE = "modules.json"
-_SETTINGS_FILE = "config_sentence_transformers.json"
 _TABLES = ("model.safetensors", "idf.json")
 _QUERY_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -81,12 +81,12 @@ def read_learned_sparse(directory: Path) -> LearnedSparse | None:
     steps = _steps(directory)
     router = _read_router(directory) if steps == [("Router", "")] else None
     kinds = {kind for kind, _ in [*steps, *(router.types.values() if router else ())]}
-    settings = _settings(directory, "", _SETTINGS_FILE)
+    settings = _settings(directory, "", SETTINGS_FILE)
     is_named = settings.get("model_type") == _MODEL_TYPES[0]
     if not is_named and not kinds & _SPARSE_KINDS and not _fills_masks(directory, steps):
         return None
-    _check_settings(directory / _SETTINGS_FILE, settings)
-    file = directory / (ROUTER_FILE if router else _MODULES_FILE)
+    _check_settings(directory / SETTINGS_FILE, settings)
+    file = directory / (ROUTER_FILE if router else MODULES_FILE)
     if router is None:
         return _read_pass(directory, file, "the order", steps)
     document = router.steps("document")
@@ -105,7 +105,7 @@ def learned_sparse_files(directory: Path) -> list[Path]:
         found = read_learned_sparse(directory)
     if found is None:
         return []
-    files = [directory / _MODULES_FILE, directory / ROUTER_FILE, found.pooling]
+    files = [directory / MODULES_FILE, directory / ROUTER_FILE, found.pooling]
     if found.table is not None:
         files.append(found.table)
         if found.query_tokenizer != found.network:
@@ -147,7 +147,7 @@ class _Router:
 
 def _steps(directory: Path) -> list[Step]:
     """The modules that are listed; what is malformed is left to those who read all of it."""
-    file = directory / _MODULES_FILE
+    file = directory / MODULES_FILE
     entries = read_json(file, ConfigError) if exists(file) else []
     listed = [entry for entry in entries if isinstance(entry, dict)] if entries else []
     return [(_kind(entry.get("type")), str(entry.get("path"))) for entry in listed]
@@ -201,7 +201,7 @@ def _read_pass(directory: Path, file: Path, field: str, steps: Sequence[Step]) -
     for folder in (network, pooling):
         if not is_folder_name(folder):
             raise _refusal(file, "path", folder, "the name of a folder beside it")
-    if network and file.name == _MODULES_FILE:
+    if network and file.name == MODULES_FILE:
         raise _refusal(file, f"path of the {kind}", network, "''")
     _check_transformer(directory / network, kind)
     activation = _read_pooling(directory / pooling / "config.json")

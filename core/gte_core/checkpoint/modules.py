@@ -21,6 +21,8 @@ from gte_core.checkpoint.dense import (
     read_sizes,
 )
 from gte_core.checkpoint.files import (
+    MODULES_FILE,
+    SETTINGS_FILE,
     exists,
     is_folder_name,
     read_json,
@@ -37,9 +39,6 @@ from gte_core.checkpoint.transformer import TRANSFORMER_FILE, find_unsupported
 from gte_core.exceptions import ConfigError
 
 PoolingMode = Literal["cls", "mean"]
-
-MODULES_FILE = "modules.json"
-SETTINGS_FILE = "config_sentence_transformers.json"
 
 # Every file of a checkpoint, beside its network and tokenizer, that says how a vector is made.
 DESCRIPTION_PATTERNS = (

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gte_core.checkpoint.files import exists, read_json_object, shortened, shown
-from gte_core.checkpoint.modules import SETTINGS_FILE
+from gte_core.checkpoint.files import SETTINGS_FILE, exists, read_json_object, shortened, shown
 from gte_core.checkpoint.transformer import TRANSFORMER_FILE
 from gte_core.exceptions import ConfigError
 

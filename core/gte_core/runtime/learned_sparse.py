@@ -68,7 +68,7 @@ class LearnedSparseEngine(PackedEngine):
             found = zip(np.split(ids, bounds), np.split(weights, bounds), strict=True)
             for place, row in zip(pack, found, strict=True):
                 rows[place] = row  # again, for a text that overflowed and comes in float32
-        return TextVectors.of_sparse(_to_csr(rows, self._vocab_size), texts)
+        return TextVectors.of(texts, _to_csr(rows, self._vocab_size))
 
 
 def compute_learned_sparse(

@@ -41,13 +41,19 @@ class TextVectors:
     truncated: NDArray[np.bool_]
 
     @classmethod
-    def of_sparse(
-        cls, sparse: sp.csr_array[np.float32], texts: Sequence[TokenizedText]
+    def of(
+        cls,
+        texts: Sequence[TokenizedText],
+        sparse: sp.csr_array[np.float32],
+        pooled: NDArray[np.float32] | None = None,
     ) -> TextVectors:
-        """Sparse vectors alone, of these texts."""
-        n_tokens = np.array([len(text) for text in texts], dtype=np.int64)
-        truncated = np.array([text.truncated for text in texts], dtype=np.bool_)
-        return cls(np.empty((len(texts), 0), np.float32), sparse, n_tokens, truncated)
+        """Vectors of these texts; ``pooled`` is None where there are no dense ones."""
+        return cls(
+            np.empty((len(texts), 0), np.float32) if pooled is None else pooled,
+            sparse,
+            np.array([len(text) for text in texts], dtype=np.int64),
+            np.array([text.truncated for text in texts], dtype=np.bool_),
+        )
 
 
 class ComputesVectors(Protocol):
@@ -119,12 +125,9 @@ class VectorEngine(PackedEngine):
                 kept &= (places < len(pack)) & ~np.isin(token_ids, self._dropped_ids)
                 keys.append(np.array(pack)[places[kept]] * vocab_size + token_ids[kept])
                 weights.append(largest[kept])
-        return TextVectors(
-            pooled,
-            to_csr(np.concatenate(keys), np.concatenate(weights), (len(texts), vocab_size)),
-            np.array([len(text) for text in texts], dtype=np.int64),
-            np.array([text.truncated for text in texts], dtype=np.bool_),
-        )
+        shape = len(texts), vocab_size
+        sparse_vectors = to_csr(np.concatenate(keys), np.concatenate(weights), shape)
+        return TextVectors.of(texts, sparse_vectors, pooled)
 
 
 def compute_cls(model: GTEModel, input_ids: Tensor, layout: PackLayout) -> tuple[Tensor, ...]:
