@@ -241,17 +241,16 @@ class GTEVectorStore(VectorStore):
         self, embedding: list[float], k: int = 4, **options: Any
     ) -> list[Document]:
         """The ``k`` best by a query's dense vector, as ``embeddings.embed_query`` gives it."""
-        [hits] = self.index.search_vectors(
-            one_query("embedding", embedding), limit=k, **_dense(options)
-        )
+        wanted = _limited(k, _dense(options))
+        [hits] = self.index.search_vectors(one_query("embedding", embedding), **wanted)
         return list(map(_as_document, hits))
 
     async def asimilarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **options: Any
     ) -> list[Document]:
         """``similarity_search_by_vector`` off the event loop."""
-        query, options = one_query("embedding", embedding), _dense(options)
-        [hits] = await self.index.asearch_vectors(query, limit=k, **options)
+        wanted = _limited(k, _dense(options))
+        [hits] = await self.index.asearch_vectors(one_query("embedding", embedding), **wanted)
         return list(map(_as_document, hits))
 
     def _similarity_search_with_relevance_scores(
@@ -308,8 +307,8 @@ class GTEVectorStore(VectorStore):
         **options: Any,
     ) -> list[Document]:
         """``max_marginal_relevance_search`` by a query's dense vector."""
-        query, options = one_query("embedding", embedding), _dense(options)
-        [hits] = self.index.search_vectors(query, limit=max(fetch_k, k), **options)
+        wanted = _diverse(k, fetch_k, lambda_mult, options)
+        [hits] = self.index.search_vectors(one_query("embedding", embedding), **wanted)
         stored = self.index.get([hit.id for hit in hits], with_vectors=True)
         return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
 
@@ -322,8 +321,8 @@ class GTEVectorStore(VectorStore):
         **options: Any,
     ) -> list[Document]:
         """``max_marginal_relevance_search_by_vector`` off the event loop."""
-        query, options = one_query("embedding", embedding), _dense(options)
-        [hits] = await self.index.asearch_vectors(query, limit=max(fetch_k, k), **options)
+        wanted = _diverse(k, fetch_k, lambda_mult, options)
+        [hits] = await self.index.asearch_vectors(one_query("embedding", embedding), **wanted)
         stored = await self.index.aget([hit.id for hit in hits], with_vectors=True)
         return [_as_document(hit) for hit in most_diverse(hits, stored, k, lambda_mult)]
 

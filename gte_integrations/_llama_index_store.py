@@ -20,10 +20,10 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from gte_core import HybridEmbeddings
 from gte_integrations._index.fusion import RRF
+from gte_integrations._index.ids import LONE_SURROGATE
 from gte_integrations._index.search import MAX_DEPTH
 from gte_integrations._llama_index_filters import check_filters, has_conditions
 from gte_integrations._vector_store import (
-    LONE_SURROGATE,
     check_index,
     check_share,
     from_index_id,

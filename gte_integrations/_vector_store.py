@@ -22,8 +22,6 @@ _INTEGER = re.compile(r"int:(0|-?[1-9][0-9]{0,18})")
 # A string of an index that looks like an integer, renamed or not; so that undoing is exact.
 _STRING = "str:"
 _LIKE_INTEGER = re.compile(rf"(?:{_STRING})*{_INTEGER.pattern}")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""What no engine can store; as part of a text, the model reads it as U+FFFD."""
 _RENAMED = "metadata_"
 _TAKEN = "|".join(map(re.escape, sorted(RESERVED_KEYS)))
 # A key that an index takes for itself, renamed or not; and again, so that undoing is exact.

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from gte_integrations._index.fusion import DocumentId
 
 ID_MAX_BYTES = 4096
+# What no engine can store; as part of a text, the model reads it as U+FFFD.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Neither pymilvus nor every server escapes string literals in the same way, so what would need
 # escaping is not in a key.

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import finalize
 
 from gte_core import GTEError, __version__
+from gte_core.texts import encodable
 from gte_integrations._retry import (
     PERMANENT,
     TRANSIENT,
@@ -367,10 +368,39 @@ class Connection:
         return self._session
 
 
+class Remote:
+    """What asks a server, and closes its connections when it is left as a context.
+
+    Attributes:
+        connection: to the server.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.connection.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what connections there are; the next call makes new ones."""
+        self.connection.close()
+
+
 @cache
 def _certificates() -> ssl.SSLContext:
     """What verifies certificates; read once, for it takes longer than a request."""
     return httpx.create_ssl_context()
+
+
+def sendable(text: str) -> str:
+    """The text as every server takes it: in UTF-8, and a space where there is no character."""
+    return encodable(text) or " "
 
 
 def as_json(body: object) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from gte_integrations.remote.base import Connection, Key, RemoteError
-from gte_integrations.remote.dashscope import BASE_URL, KEY_VARIABLE
+from gte_integrations.remote.base import Connection, Key
+from gte_integrations.remote.dashscope import BASE_URL, KEY_VARIABLE, checked_body
 from gte_integrations.remote.reranker import Limits, RemoteReranker, in_order
 
 _PATH = "/services/rerank/text-rerank/text-rerank"
@@ -70,9 +70,5 @@ class DashScopeReranker(RemoteReranker):
         }
         answer = (await self.connection.post(_PATH, body)).body
         where = f"{self.connection.url}{_PATH}"
-        if isinstance(answer, dict) and answer.get("code"):
-            said = self.connection.key.hidden(f"{answer.get('message')} ({answer['code']})")
-            raise RemoteError(f"{where} answered: {said}.")
-        output = answer.get("output") if isinstance(answer, dict) else None
-        results = output.get("results") if isinstance(output, dict) else None
+        results = checked_body(answer, where).get("results")
         return in_order(results, "relevance_score", len(documents), where)

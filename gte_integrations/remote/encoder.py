@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,8 +16,8 @@ from gte_core import Fingerprint, HybridEmbeddings, MissingHeadError, NonFiniteE
 from gte_core.embeddings import Floats, Integers, TokenDecoder, check_dimensions, cut
 from gte_core.encoder import missing_dense_head, missing_sparse_head, with_prefix
 from gte_core.foreign import refuses_foreign
-from gte_core.texts import checked, encodable, named
-from gte_integrations.remote.base import Connection, RemoteError, as_json
+from gte_core.texts import checked, named
+from gte_integrations.remote.base import Connection, Remote, RemoteError, as_json, sendable
 
 Half = Literal["dense", "sparse"]
 TokenWeight = tuple[int, float]
@@ -59,7 +59,7 @@ class Part:
     truncated: NDArray[np.bool_]
 
 
-class RemoteEncoder(ABC):
+class RemoteEncoder(Remote, ABC):
     """An ``Encoder`` whose vectors a server makes. Safe to use from several threads.
 
     Dense vectors have length 1, whatever the server gave. A smaller size that a call asks for is
@@ -69,7 +69,7 @@ class RemoteEncoder(ABC):
     _max_bytes = 1_900_000  # of the texts of one request
 
     def __init__(self, connection: Connection, query_prefix: str, document_prefix: str) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
         self._described: Description | None = None
@@ -81,19 +81,6 @@ class RemoteEncoder(ABC):
     @abstractmethod
     async def _ask(self, texts: Sequence[str], role: Role, halves: set[Half]) -> Part:
         """Make one request for these vectors of texts, whose prefixes are there."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.connection.url!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what connections there are; the next call makes new ones."""
-        self.connection.close()
 
     @property
     def model(self) -> str:
@@ -195,7 +182,7 @@ class RemoteEncoder(ABC):
 
     def _listed(self, texts: str | Iterable[str], role: Role) -> list[str]:
         given = checked(with_prefix(texts, role, self.query_prefix, self.document_prefix))
-        return [encodable(text) or " " for text in given]
+        return list(map(sendable, given))
 
     async def _work(
         self, texts: list[str], role: Role, dimensions: int | None, halves: set[Half] | None

@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_core import NonFiniteError, ScoringReranker
-from gte_core.texts import as_pair, checked_pairs, encodable
-from gte_integrations.remote.base import Connection, RemoteError
+from gte_core.texts import as_pair, checked_pairs
+from gte_integrations.remote.base import Remote, RemoteError, sendable
 from gte_integrations.remote.encoder import shown
 from gte_integrations.remote.loop import all_of
 
@@ -31,21 +31,17 @@ class Limits:
     bytes: int
 
 
-class RemoteReranker(ScoringReranker):
+class RemoteReranker(Remote, ScoringReranker):
     """A ``Reranker`` whose scores a server gives. Safe to use from several threads.
 
     The documents of each query go in as few requests as the server takes, of several queries at
     the same time. A text without a character is sent as a space, which servers take.
 
     Attributes:
-        connection: to the server.
         model: what results name it by.
     """
 
     model: str
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
 
     @abstractmethod
     async def _limits(self) -> Limits:
@@ -54,19 +50,6 @@ class RemoteReranker(ScoringReranker):
     @abstractmethod
     async def _ask(self, query: str, documents: Sequence[str]) -> list[float]:
         """Make one request; the scores in the order of the documents."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.connection.url!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what connections there are; the next call makes new ones."""
-        self.connection.close()
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Relevance of each ``(query, document)`` pair, float32 ``(n,)``.
@@ -105,9 +88,9 @@ class RemoteReranker(ScoringReranker):
     async def _of_one_query(
         self, query: str, documents: list[str], rows: list[int], limits: Limits
     ) -> list[float]:
-        sent = _sendable(query)
+        sent = sendable(query)
         size_of_query = len(sent.encode())
-        texts = {row: _sendable(documents[row]) for row in rows}
+        texts = {row: sendable(documents[row]) for row in rows}
         parts = await self.connection.ask_in_parts(
             rows,
             lambda some: self._ask(sent, [texts[row] for row in some]),
@@ -134,7 +117,3 @@ def in_order(results: Any, score: str, n_documents: int, where: str) -> list[flo
             f"{n_documents} documents."
         )
     return [found[place] for place in range(n_documents)]
-
-
-def _sendable(text: str) -> str:
-    return encodable(text) or " "

@@ -383,3 +383,9 @@ async def test_it_searches_by_a_vector_of_the_right_size(filled):
         filled.similarity_search_by_vector(vector[:2])
     with pytest.raises(ValueError, match=r"embedding has the shape \(1, 32\), but must be one"):
         filled.similarity_search_by_vector([vector])
+    with pytest.raises(ValueError, match="k is 0, but must be at least 1"):
+        filled.max_marginal_relevance_search_by_vector(vector, k=0)
+    with pytest.raises(ValueError, match=r"lambda_mult is 7, but must be from 0 \(diversity"):
+        await filled.amax_marginal_relevance_search_by_vector(vector, lambda_mult=7)
+    with pytest.raises(ValueError, match="limit is set by k"):
+        await filled.asimilarity_search_by_vector(vector, limit=3)
