@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # openai:NAME and dashscope:NAME, or tei+URL and openai+URL#NAME
 _FORM = re.compile(r"(openai|dashscope):(?!/|https?:)(.+)|(tei|openai)\+(https?://[^#]+)(?:#(.+))?")
 _NEARLY = re.compile(r"(tei|openai|dashscope)[+:].+", re.IGNORECASE)
+_FORMS = "tei+http://HOST:PORT, openai+http://HOST:PORT/v1#MODEL, openai:MODEL or dashscope:MODEL"
 _OF_A_SERVER = ("tei:", "openai:", "dashscope:")  # fingerprints that no local model has
 
 _LOCAL = ("revision", "device", "dtype", "max_length", "prompt_name")
@@ -27,10 +28,7 @@ def is_remote(model: str | None) -> bool:
     if model is None or _FORM.fullmatch(model):
         return model is not None
     if _NEARLY.fullmatch(model):
-        raise ValueError(
-            f"model is {model!r}; write tei+http://HOST:PORT, openai+http://HOST:PORT/v1#MODEL, "
-            "openai:MODEL or dashscope:MODEL."
-        )
+        raise ValueError(f"model is {model!r}; write {_FORMS}.")
     return False
 
 
@@ -42,8 +40,7 @@ def refuse_recorded(name: str) -> None:
     if name.startswith(_OF_A_SERVER):
         raise ValueError(
             f"The collection was filled with {name!r}, the model of a server; pass that server as "
-            "--model, such as tei+http://HOST:PORT, openai+http://HOST:PORT/v1#MODEL, "
-            "openai:MODEL or dashscope:MODEL."
+            f"--model, such as {_FORMS}."
         )
 
 
